@@ -1,1 +1,19 @@
-//! .
+//! The record of a checkpoint as plain data: everything of a checkpoint but its pages.
+//!
+//! It knows nothing of how the data was read or how it is put back; the engine fills it, clients
+//! read it. The encoding is postcard behind a magic, a version and a length check, because a record
+//! may come from a file that somebody else wrote.
+
+mod codec;
+mod memory;
+mod process;
+mod registers;
+mod signal;
+
+pub use codec::{DecodeError, FORMAT_VERSION, decode, encode};
+pub use memory::{Backing, Mapping, Perms};
+pub use process::{
+    Blocked, Epoll, Event, File, FileKind, Process, Queued, Record, Rseq, Thread, Unvouched,
+};
+pub use registers::Registers;
+pub use signal::{AltStack, IntervalTimer, PosixTimer, SigAction, SigInfo, Signals};

@@ -1,1 +1,32 @@
-//! .
+//! All process-related kernel ABI, each call behind a safe function that names its act and subject.
+//!
+//! Facts and traps the calls rest on are in the comments beside them, with the kernel version they
+//! need. Nothing here keeps policy: what to stop, copy or put back is the engine's.
+
+pub mod blocking;
+pub mod fd;
+pub mod frame;
+pub mod pagemap;
+pub mod probe;
+pub mod procfs;
+pub mod ptrace;
+pub mod remote;
+pub mod shared;
+pub mod uffd;
+pub mod xstate;
+
+pub use remote::RemoteMemory;
+
+/// Bytes of a page on x86-64.
+pub const PAGE: u64 = 4096;
+
+/// An address or length of another process as this process's size: both are 64 bits wide on
+/// x86-64, the one architecture this crate builds for.
+#[allow(clippy::cast_possible_truncation)]
+#[must_use]
+pub const fn size(n: u64) -> usize {
+    n as usize
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+compile_error!("sls-sys knows the x86-64 Linux ABI only");

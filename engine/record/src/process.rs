@@ -1,0 +1,257 @@
+//! Processes, threads and descriptors.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AltStack, IntervalTimer, Mapping, PosixTimer, Registers, SigInfo, Signals};
+
+/// One checkpoint's record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Why it was taken, when not on request or on a timer.
+    pub event: Option<Event>,
+    /// Root process first.
+    pub processes: Vec<Process>,
+}
+
+/// What was about to happen when a held process was checkpointed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// A signal that ends the process.
+    Fatal {
+        /// Thread that got it.
+        tid: i32,
+        /// The signal with its details.
+        info: SigInfo,
+    },
+    /// execve.
+    Exec {
+        /// Thread that calls it.
+        tid: i32,
+    },
+    /// fork, vfork or clone of a process.
+    Fork {
+        /// Thread that calls it.
+        tid: i32,
+        /// The new process.
+        child: i32,
+    },
+    /// exit.
+    Exit {
+        /// Status as wait(2) gives it.
+        status: i32,
+    },
+}
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id.
+    pub pid: i32,
+    /// Parent.
+    pub ppid: i32,
+    /// Process group.
+    pub pgid: i32,
+    /// Session.
+    pub sid: i32,
+    /// Start time, clock ticks since boot: tells a reused pid from the old one.
+    pub start_ticks: u64,
+    /// Command name.
+    pub comm: String,
+    /// Executable path.
+    pub exe: String,
+    /// Working directory.
+    pub cwd: String,
+    /// Root directory.
+    pub root: String,
+    /// umask.
+    pub umask: u32,
+    /// End of the heap as brk(2) has it; 0 when unknown.
+    pub brk: u64,
+    /// Start of the heap.
+    pub start_brk: u64,
+    /// Space its private pages are kept under.
+    pub space: u32,
+    /// Auxiliary vector as key, value pairs.
+    pub auxv: Vec<(u64, u64)>,
+    /// Threads, main thread first.
+    pub threads: Vec<Thread>,
+    /// Mappings by address.
+    pub mappings: Vec<Mapping>,
+    /// Descriptors by number.
+    pub files: Vec<File>,
+    /// Signals.
+    pub signals: Signals,
+    /// setitimer timers that are armed.
+    pub itimers: Vec<IntervalTimer>,
+    /// timer_create timers.
+    pub timers: Vec<PosixTimer>,
+    /// Memory that no scan vouched for and that was compared by content.
+    pub unvouched: Vec<Unvouched>,
+    /// SIGSTOPped at the time.
+    pub stopped: bool,
+}
+
+/// A range taken by content, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unvouched {
+    /// First address.
+    pub start: u64,
+    /// First after it.
+    pub end: u64,
+    /// Reason, for people.
+    pub reason: String,
+}
+
+/// One thread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thread {
+    /// Thread id.
+    pub tid: i32,
+    /// Name.
+    pub name: String,
+    /// General registers.
+    pub regs: Registers,
+    /// XSAVE image as NT_X86_XSTATE gives it.
+    pub xstate: Vec<u8>,
+    /// Blocked signals.
+    pub sigmask: u64,
+    /// Pending for this thread, delivery order.
+    pub pending: Vec<SigInfo>,
+    /// Alternate signal stack.
+    pub altstack: AltStack,
+    /// Restartable sequences registration.
+    pub rseq: Option<Rseq>,
+    /// get_robust_list: head, length.
+    pub robust_list: (u64, u64),
+    /// set_tid_address; 0 when unknown.
+    pub clear_tid: u64,
+    /// The system call it was blocked in.
+    pub blocked: Option<Blocked>,
+}
+
+/// rseq(2) registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rseq {
+    /// Address of struct rseq.
+    pub addr: u64,
+    /// Its size.
+    pub size: u32,
+    /// Signature before abort handlers.
+    pub signature: u32,
+}
+
+/// A call that was interrupted by the stop and goes on after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    /// System call number.
+    pub nr: u64,
+    /// Time left until its timeout, ns; None waits for ever.
+    pub remaining_ns: Option<u64>,
+}
+
+/// One descriptor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Number.
+    pub fd: i32,
+    /// What /proc/PID/fd/N points at.
+    pub target: String,
+    /// O_* flags, O_CLOEXEC included.
+    pub flags: u32,
+    /// Offset in bytes.
+    pub offset: u64,
+    /// Device and inode of what it is open on.
+    pub dev: u64,
+    /// Inode.
+    pub inode: u64,
+    /// What it is.
+    pub kind: FileKind,
+}
+
+/// Kinds of descriptors with what each carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileKind {
+    /// A regular file; size and mtime (ns) tell whether its content changed since.
+    Regular {
+        /// Bytes.
+        size: u64,
+        /// Modification time.
+        mtime_ns: i128,
+    },
+    /// A directory.
+    Directory,
+    /// A pipe or fifo with what it holds.
+    Pipe {
+        /// Content, or why it could not be read.
+        content: Queued,
+    },
+    /// A socket of any family, as /proc/net shows it.
+    Socket {
+        /// For people: family, state, addresses.
+        description: String,
+        /// Listening sockets are as they were when they are still open.
+        listening: bool,
+    },
+    /// eventfd counter.
+    EventFd {
+        /// Value.
+        count: u64,
+    },
+    /// timerfd.
+    TimerFd {
+        /// Clock.
+        clock: i32,
+        /// Expirations not read yet.
+        ticks: u64,
+        /// TFD_TIMER_* flags it was set with.
+        settime_flags: u32,
+        /// Remaining ns.
+        value_ns: u64,
+        /// Period ns.
+        interval_ns: u64,
+    },
+    /// signalfd mask.
+    SignalFd {
+        /// Mask.
+        mask: u64,
+    },
+    /// epoll set.
+    Epoll {
+        /// Members.
+        members: Vec<Epoll>,
+    },
+    /// inotify; its fdinfo lines.
+    Inotify {
+        /// Watches as fdinfo shows them.
+        watches: Vec<String>,
+    },
+    /// memfd or other memory file.
+    Memory {
+        /// Bytes.
+        size: u64,
+    },
+    /// Character or block device, terminals included.
+    Device,
+    /// Anything else, by name.
+    Other,
+}
+
+/// What a pipe held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Queued {
+    /// All of it.
+    Bytes(Vec<u8>),
+    /// Not read, and why.
+    Unread(String),
+}
+
+/// One member of an epoll set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epoll {
+    /// Descriptor number.
+    pub fd: i32,
+    /// EPOLL* events.
+    pub events: u32,
+    /// epoll_data.
+    pub data: u64,
+}

@@ -1,0 +1,170 @@
+//! Descriptors of other processes: pidfd_open, pidfd_getfd, and what only a descriptor tells.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+fn owned(ret: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = RawFd::try_from(ret).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call just returned this descriptor to us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// pidfd_open(2).
+///
+/// # Errors
+/// ESRCH: no such process.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: plain integers go in, a descriptor or -1 comes out.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// A duplicate of descriptor `fd` of the process behind `pidfd`, close-on-exec.
+///
+/// # Errors
+/// EBADF: it has no such descriptor. EPERM: not ours to look at.
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: plain integers go in, a descriptor or -1 comes out.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })
+}
+
+/// Sends `signal` to the very process behind `pidfd`, never to a reuse of its number.
+///
+/// # Errors
+/// ESRCH: it is gone.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: no pointer but a null siginfo.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            0usize,
+            0,
+        )
+    };
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Bytes waiting in a pipe or socket.
+///
+/// # Errors
+/// ENOTTY for descriptors that cannot tell.
+pub fn queued(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut n: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut n) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(n).unwrap_or(0))
+}
+
+/// Copies what a pipe holds without taking it out: tee(2) into a pipe of our own.
+///
+/// # Errors
+/// EINVAL when `read_end` is not a pipe's.
+pub fn peek_pipe(read_end: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let want = queued(read_end)?;
+    if want == 0 {
+        return Ok(Vec::new());
+    }
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let size = libc::c_int::try_from(want.next_multiple_of(4096).max(65536)).unwrap_or(1 << 20);
+    // SAFETY: plain integers.
+    if unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, size) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: tee moves no memory of ours.
+    let n = unsafe {
+        libc::tee(
+            read_end.as_raw_fd(),
+            writer.as_raw_fd(),
+            usize::MAX >> 1,
+            libc::SPLICE_F_NONBLOCK,
+        )
+    };
+    if n < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    drop(writer);
+    let mut bytes = Vec::with_capacity(want);
+    std::fs::File::from(reader).read_to_end(&mut bytes)?;
+    if bytes.len() < want {
+        return Err(io::Error::other(format!(
+            "{want} bytes queued, {} could be read",
+            bytes.len()
+        )));
+    }
+    Ok(bytes)
+}
+
+/// A socket's SO_RCVTIMEO (`send` false) or SO_SNDTIMEO in ns, None for none.
+///
+/// # Errors
+/// ENOTSOCK.
+pub fn socket_timeout(fd: BorrowedFd<'_>, send: bool) -> io::Result<Option<u64>> {
+    let mut tv = libc::timeval {
+        tv_sec: 0,
+        tv_usec: 0,
+    };
+    let mut len: libc::socklen_t = 16;
+    let option = if send {
+        libc::SO_SNDTIMEO
+    } else {
+        libc::SO_RCVTIMEO
+    };
+    // SAFETY: `tv` and `len` describe a timeval, which both options fill.
+    let ret = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut tv).cast(),
+            &raw mut len,
+        )
+    };
+    if ret < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let ns = u64::try_from(tv.tv_sec).unwrap_or(0) * 1_000_000_000
+        + u64::try_from(tv.tv_usec).unwrap_or(0) * 1000;
+    Ok((ns > 0).then_some(ns))
+}
+
+/// get_robust_list(2) of a thread: head address and length.
+///
+/// # Errors
+/// EPERM, ESRCH.
+pub fn robust_list(tid: i32) -> io::Result<(u64, u64)> {
+    let (mut head, mut len) = (0u64, 0u64);
+    // SAFETY: both pointers are to u64s, the width of the kernel's pointer and size_t.
+    let ret = unsafe { libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut len) };
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok((head, len))
+    }
+}
+
+/// Do the two processes share their address space (`kcmp(KCMP_VM)`)?
+///
+/// # Errors
+/// EPERM, ESRCH, ENOSYS.
+pub fn same_memory(a: i32, b: i32) -> io::Result<bool> {
+    const KCMP_VM: libc::c_int = 1;
+    // SAFETY: plain integers.
+    let ret = unsafe { libc::syscall(libc::SYS_kcmp, a, b, KCMP_VM, 0, 0) };
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(ret == 0)
+    }
+}

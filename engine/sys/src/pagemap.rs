@@ -1,0 +1,180 @@
+//! PAGEMAP_SCAN (Linux 6.7) and the classic pagemap words it falls back to.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+use crate::PAGE;
+
+/// Page categories, include/uapi/linux/fs.h.
+pub mod category {
+    #![allow(missing_docs)]
+    pub const WPALLOWED: u64 = 1;
+    pub const WRITTEN: u64 = 1 << 1;
+    pub const FILE: u64 = 1 << 2;
+    pub const PRESENT: u64 = 1 << 3;
+    pub const SWAPPED: u64 = 1 << 4;
+    pub const PFNZERO: u64 = 1 << 5;
+}
+
+const PM_SCAN_WP_MATCHING: u64 = 1;
+const PM_SCAN_CHECK_WPASYNC: u64 = 2;
+
+/// One run of pages of equal categories.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Region {
+    /// First address.
+    pub start: u64,
+    /// First address after it.
+    pub end: u64,
+    /// [`category`] bits.
+    pub categories: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ScanArg {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+nix::ioctl_readwrite!(pagemap_scan, b'f', 16, ScanArg);
+
+/// What a scan looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Written pages that hold something, write-protected again in the same walk. Holes do not
+    /// match: matching them would write a marker into every empty slot. Fails with EPERM on a
+    /// mapping that is not registered instead of skipping it.
+    WrittenAndProtect,
+    /// Written pages and absent ones in one walk, nothing protected; registered mappings only.
+    WrittenOrAbsent,
+    /// Everything that holds something, protected or not.
+    Populated,
+}
+
+/// The reusable result buffer of scans.
+#[derive(Debug)]
+pub struct Regions {
+    buffer: Vec<Region>,
+}
+
+impl Default for Regions {
+    fn default() -> Self {
+        Self {
+            buffer: vec![Region::default(); 4096],
+        }
+    }
+}
+
+/// Scans `[start, end)` and hands each run to `each`, by address.
+///
+/// # Errors
+/// EPERM: an unregistered mapping under a protecting scan. ESRCH: the address space is gone (exec
+/// or exit). ENOTTY or EINVAL: the kernel has no PAGEMAP_SCAN.
+pub fn scan(
+    pagemap: &File,
+    (start, end): (u64, u64),
+    look: Look,
+    regions: &mut Regions,
+    mut each: impl FnMut(Region),
+) -> io::Result<()> {
+    use category::{FILE, PFNZERO, PRESENT, SWAPPED, WPALLOWED, WRITTEN};
+    let (flags, mask, anyof) = match look {
+        Look::WrittenAndProtect => (
+            PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
+            WRITTEN,
+            PRESENT | SWAPPED,
+        ),
+        Look::WrittenOrAbsent => (PM_SCAN_CHECK_WPASYNC, WRITTEN, 0),
+        Look::Populated => (0, 0, PRESENT | SWAPPED),
+    };
+    let mut at = start;
+    while at < end {
+        let mut arg = ScanArg {
+            size: size_of::<ScanArg>() as u64,
+            flags,
+            start: at,
+            end,
+            vec: regions.buffer.as_mut_ptr() as u64,
+            vec_len: regions.buffer.len() as u64,
+            category_mask: mask,
+            category_anyof_mask: anyof,
+            return_mask: WPALLOWED | WRITTEN | FILE | PRESENT | SWAPPED | PFNZERO,
+            ..ScanArg::default()
+        };
+        // SAFETY: `arg` outlives the call and its vec/vec_len describe `regions.buffer`, which is
+        // borrowed mutably here; the kernel writes at most vec_len entries.
+        let n = unsafe { pagemap_scan(pagemap.as_raw_fd(), &raw mut arg) }?;
+        let n = usize::try_from(n).unwrap_or(0).min(regions.buffer.len());
+        regions.buffer[..n].iter().copied().for_each(&mut each);
+        if arg.walk_end <= at {
+            return Err(io::Error::other(format!(
+                "PAGEMAP_SCAN stands still at {at:#x}"
+            )));
+        }
+        at = arg.walk_end;
+    }
+    Ok(())
+}
+
+/// The classic words, one a page: works on every kernel and for plain users (frame numbers are
+/// hidden, the flags are not).
+///
+/// # Errors
+/// Reading /proc/PID/pagemap failed.
+pub fn classic(
+    pagemap: &File,
+    (start, end): (u64, u64),
+    mut each: impl FnMut(Region),
+) -> io::Result<()> {
+    const WORDS: usize = 8192;
+    let mut bytes = vec![0u8; WORDS * 8];
+    let mut page = start / PAGE;
+    let last = end / PAGE;
+    let mut run = Region::default();
+    while page < last {
+        let want = crate::size(last - page).min(WORDS);
+        let got = pagemap.read_at(&mut bytes[..want * 8], page * 8)? / 8;
+        if got == 0 {
+            break;
+        }
+        for word in bytes[..got * 8].chunks_exact(8) {
+            let word = u64::from_le_bytes(word.try_into().unwrap_or_default());
+            let categories = (((word >> 63) & 1) * category::PRESENT)
+                | (((word >> 62) & 1) * category::SWAPPED)
+                | (((word >> 61) & 1) * category::FILE);
+            let address = page * PAGE;
+            if categories == run.categories && run.end == address {
+                run.end += PAGE;
+            } else {
+                if run.end > run.start {
+                    each(run);
+                }
+                run = Region {
+                    start: address,
+                    end: address + PAGE,
+                    categories,
+                };
+            }
+            page += 1;
+        }
+    }
+    if run.end > run.start {
+        each(run);
+    }
+    Ok(())
+}

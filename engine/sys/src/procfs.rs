@@ -1,0 +1,335 @@
+//! What /proc/PID tells, parsed without allocation beyond the result.
+
+use std::fs;
+use std::io;
+
+fn bad(what: &str, pid: i32) -> io::Error {
+    io::Error::other(format!("/proc/{pid}/{what} does not read as expected"))
+}
+
+/// One line of /proc/PID/maps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // The kernel's four permission letters.
+pub struct MapLine {
+    /// First address.
+    pub start: u64,
+    /// First address after.
+    pub end: u64,
+    /// r.
+    pub read: bool,
+    /// w.
+    pub write: bool,
+    /// x.
+    pub exec: bool,
+    /// s.
+    pub shared: bool,
+    /// Offset in the file, bytes.
+    pub offset: u64,
+    /// makedev(major, minor).
+    pub dev: u64,
+    /// Inode.
+    pub inode: u64,
+    /// Path, with the kernel's octal escapes as they are.
+    pub path: String,
+}
+
+/// Raw text of the map list, for a caller that reads it on the clock and parses it later.
+///
+/// # Errors
+/// ESRCH or ENOENT: the process is gone.
+pub fn maps_text(pid: i32, into: &mut Vec<u8>) -> io::Result<()> {
+    use io::Read;
+    into.clear();
+    fs::File::open(format!("/proc/{pid}/maps"))?
+        .read_to_end(into)
+        .map(|_| ())
+}
+
+/// Parses the map list.
+#[must_use]
+pub fn parse_maps(text: &[u8]) -> Vec<MapLine> {
+    String::from_utf8_lossy(text)
+        .lines()
+        .filter_map(map_line)
+        .collect()
+}
+
+/// The map list of a process; empty for a zombie or a kernel thread.
+///
+/// # Errors
+/// As [`maps_text`].
+pub fn maps(pid: i32) -> io::Result<Vec<MapLine>> {
+    let mut text = Vec::with_capacity(16 << 10);
+    maps_text(pid, &mut text)?;
+    Ok(parse_maps(&text))
+}
+
+fn map_line(line: &str) -> Option<MapLine> {
+    let mut fields = line.splitn(6, ' ');
+    let (start, end) = fields.next()?.split_once('-')?;
+    let perms = fields.next()?.as_bytes();
+    let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
+    let (major, minor) = fields.next()?.split_once(':')?;
+    let dev = libc::makedev(
+        u32::from_str_radix(major, 16).ok()?,
+        u32::from_str_radix(minor, 16).ok()?,
+    );
+    let inode = fields.next()?.parse().ok()?;
+    let path = fields.next().unwrap_or("").trim_start().to_owned();
+    Some(MapLine {
+        start: u64::from_str_radix(start, 16).ok()?,
+        end: u64::from_str_radix(end, 16).ok()?,
+        read: perms.first() == Some(&b'r'),
+        write: perms.get(1) == Some(&b'w'),
+        exec: perms.get(2) == Some(&b'x'),
+        shared: perms.get(3) == Some(&b's'),
+        offset,
+        dev,
+        inode,
+        path,
+    })
+}
+
+/// Thread ids, main thread first.
+///
+/// # Errors
+/// The process is gone.
+pub fn tasks(pid: i32) -> io::Result<Vec<i32>> {
+    let mut tids = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        if let Some(tid) = entry?.file_name().to_str().and_then(|s| s.parse().ok()) {
+            tids.push(tid);
+        }
+    }
+    tids.sort_unstable_by_key(|&t| (t != pid, t));
+    Ok(tids)
+}
+
+/// Fields of /proc/PID/status that matter here.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// State letter.
+    pub state: char,
+    /// Thread group.
+    pub tgid: i32,
+    /// Parent.
+    pub ppid: i32,
+    /// Tracer, 0 for none.
+    pub tracer: i32,
+    /// Real user.
+    pub uid: u32,
+    /// Effective user.
+    pub euid: u32,
+    /// umask.
+    pub umask: u32,
+    /// Seccomp mode.
+    pub seccomp: u32,
+    /// Pending for the thread.
+    pub sig_pending: u64,
+    /// Pending for the process.
+    pub shared_pending: u64,
+    /// Blocked.
+    pub sig_blocked: u64,
+    /// Ignored.
+    pub sig_ignored: u64,
+    /// Caught.
+    pub sig_caught: u64,
+    /// Threads.
+    pub threads: u32,
+    /// Command name.
+    pub name: String,
+    /// Page tables, KiB.
+    pub vm_pte_kib: u64,
+    /// Resident set, KiB.
+    pub vm_rss_kib: u64,
+}
+
+/// Status of a process, or of a thread through its own id.
+///
+/// # Errors
+/// It is gone.
+pub fn status(pid: i32) -> io::Result<Status> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let mut s = Status::default();
+    let hex = |v: &str| u64::from_str_radix(v, 16).unwrap_or(0);
+    for line in text.lines() {
+        let Some((key, value)) = line.split_once(':') else {
+            continue;
+        };
+        let value = value.trim();
+        let first = || value.split_whitespace().next().unwrap_or("");
+        match key {
+            "Name" => value.clone_into(&mut s.name),
+            "Umask" => s.umask = u32::from_str_radix(value, 8).unwrap_or(0),
+            "State" => s.state = value.chars().next().unwrap_or('?'),
+            "Tgid" => s.tgid = value.parse().unwrap_or(0),
+            "PPid" => s.ppid = value.parse().unwrap_or(0),
+            "TracerPid" => s.tracer = value.parse().unwrap_or(0),
+            "Uid" => {
+                let mut ids = value.split_whitespace().filter_map(|v| v.parse().ok());
+                s.uid = ids.next().unwrap_or(0);
+                s.euid = ids.next().unwrap_or(0);
+            }
+            "Seccomp" => s.seccomp = value.parse().unwrap_or(0),
+            "SigPnd" => s.sig_pending = hex(value),
+            "ShdPnd" => s.shared_pending = hex(value),
+            "SigBlk" => s.sig_blocked = hex(value),
+            "SigIgn" => s.sig_ignored = hex(value),
+            "SigCgt" => s.sig_caught = hex(value),
+            "Threads" => s.threads = value.parse().unwrap_or(0),
+            "VmPTE" => s.vm_pte_kib = first().parse().unwrap_or(0),
+            "VmRSS" => s.vm_rss_kib = first().parse().unwrap_or(0),
+            _ => {}
+        }
+    }
+    if s.tgid == 0 {
+        Err(bad("status", pid))
+    } else {
+        Ok(s)
+    }
+}
+
+/// Fields of /proc/PID/stat that matter here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stat {
+    /// State letter.
+    pub state: char,
+    /// Parent.
+    pub ppid: i32,
+    /// Process group.
+    pub pgid: i32,
+    /// Session.
+    pub sid: i32,
+    /// Start time in clock ticks since boot.
+    pub start_ticks: u64,
+    /// Start of the heap; 0 when hidden.
+    pub start_brk: u64,
+    /// Wait status of an ended process.
+    pub exit_code: i32,
+}
+
+/// Stat of a process.
+///
+/// # Errors
+/// It is gone.
+pub fn stat(pid: i32) -> io::Result<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may hold anything, a closing parenthesis included.
+    let (_, rest) = text.rsplit_once(") ").ok_or_else(|| bad("stat", pid))?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    // Field numbers of proc(5) start at 1 with the pid; `fields` starts at number 3.
+    let number = |n: usize| fields.get(n - 3).and_then(|v| v.parse::<i64>().ok());
+    let word = |n: usize| number(n).map_or(0, i64::cast_unsigned);
+    let int = |n: usize| number(n).and_then(|v| i32::try_from(v).ok()).unwrap_or(0);
+    Ok(Stat {
+        state: fields
+            .first()
+            .and_then(|v| v.chars().next())
+            .ok_or_else(|| bad("stat", pid))?,
+        ppid: int(4),
+        pgid: int(5),
+        sid: int(6),
+        start_ticks: word(22),
+        start_brk: word(47),
+        exit_code: int(52),
+    })
+}
+
+/// Is it gone for a debugger: a zombie, or no longer there?
+#[must_use]
+pub fn is_dead(pid: i32) -> bool {
+    stat(pid).map_or(true, |s| matches!(s.state, 'Z' | 'X'))
+}
+
+/// Monotonic ns at which a thread last came off a CPU, where the kernel tells
+/// (CONFIG_SCHED_DEBUG): the start of its sleep.
+#[must_use]
+pub fn last_ran_ns(pid: i32, tid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/sched")).ok()?;
+    let value = text
+        .lines()
+        .find_map(|l| l.strip_prefix("se.exec_start"))?
+        .rsplit(':')
+        .next()?
+        .trim();
+    let (millis, micros) = value.split_once('.')?;
+    Some(millis.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?)
+}
+
+/// How often the scheduler has run a thread: unchanged means it has not run.
+#[must_use]
+pub fn times_run(pid: i32, tid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
+    text.split_whitespace().nth(2)?.parse().ok()
+}
+
+/// Link target as text, empty when it cannot be read.
+#[must_use]
+pub fn link(pid: i32, name: &str) -> String {
+    fs::read_link(format!("/proc/{pid}/{name}"))
+        .map(|p| p.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// Auxiliary vector.
+///
+/// # Errors
+/// It is gone or not ours to look at.
+pub fn auxv(pid: i32) -> io::Result<Vec<(u64, u64)>> {
+    let bytes = fs::read(format!("/proc/{pid}/auxv"))?;
+    let word = |b: &[u8]| u64::from_le_bytes(b.try_into().unwrap_or_default());
+    Ok(bytes
+        .chunks_exact(16)
+        .map(|p| (word(&p[..8]), word(&p[8..])))
+        .take_while(|&(key, _)| key != 0)
+        .collect())
+}
+
+/// ELF class of the running executable: true for 64 bits.
+///
+/// # Errors
+/// The executable cannot be read.
+pub fn is_64_bit(pid: i32) -> io::Result<bool> {
+    use io::Read;
+    let mut head = [0u8; 5];
+    fs::File::open(format!("/proc/{pid}/exe"))?.read_exact(&mut head)?;
+    Ok(head == *b"\x7fELF\x02")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_maps_hold_this_function() {
+        let pid = std::process::id().cast_signed();
+        let here = own_maps_hold_this_function as *const () as u64;
+        let maps = maps(pid).unwrap();
+        assert!(
+            maps.iter()
+                .any(|m| m.exec && m.start <= here && here < m.end)
+        );
+    }
+
+    #[test]
+    fn a_path_with_spaces_and_newlines_stays_whole() {
+        let line = "7f00-7f01 r--p 00001000 fe:00 12345      /a b/c\\012d (deleted)";
+        let m = map_line(line).unwrap();
+        assert_eq!(m.path, "/a b/c\\012d (deleted)");
+        assert_eq!(
+            (m.offset, m.inode, m.read, m.write),
+            (0x1000, 12345, true, false)
+        );
+    }
+
+    #[test]
+    fn own_status() {
+        let pid = std::process::id().cast_signed();
+        let s = status(pid).unwrap();
+        assert_eq!(s.tgid, pid);
+        assert!(s.threads >= 1);
+        assert!(!is_dead(pid));
+        assert!(is_64_bit(pid).unwrap());
+        assert!(stat(pid).unwrap().start_ticks > 0);
+    }
+}
