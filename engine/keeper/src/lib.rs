@@ -1,1 +1,18 @@
-//! .
+//! What slsd and its keeper say to each other.
+//!
+//! The keeper is the one process that is ever a tracer. It stops, reads and sets registers,
+//! injects, resumes, and carries a rewind through once it has the whole plan, whether slsd lives
+//! or not. slsd copies pages by itself: that needs no tracer.
+
+mod plan;
+mod protocol;
+
+pub use plan::{Arg, FinalState, Journal, MakeThread, Outcome, Plan, Step, Want};
+pub use protocol::{
+    AltStack, Ask, BlockedCall, EventKind, Facts, RawTimer, Refusal, Say, SigActionWords,
+    ThreadState,
+};
+pub use sls_sys::channel::Channel;
+
+/// Bytes of the board: thread states of about 5,000 threads with AMX.
+pub const BOARD_BYTES: usize = 64 << 20;

@@ -112,6 +112,7 @@ pub struct Thread {
     /// General registers.
     pub regs: Registers,
     /// XSAVE image as NT_X86_XSTATE gives it.
+    #[serde(with = "serde_bytes")]
     pub xstate: Vec<u8>,
     /// Blocked signals.
     pub sigmask: u64,

@@ -4,6 +4,7 @@
 //! need. Nothing here keeps policy: what to stop, copy or put back is the engine's.
 
 pub mod blocking;
+pub mod channel;
 pub mod fd;
 pub mod frame;
 pub mod pagemap;

@@ -1,0 +1,310 @@
+//! Every thread of a process, stopped to a fixed point under a deadline.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use sls_keeper::Refusal;
+use sls_sys::procfs;
+use sls_sys::ptrace::{self, Stopped, Waited, Why, option};
+
+/// Why an act on the group was refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// Kind, for the caller.
+    pub refusal: Refusal,
+    /// For people.
+    pub message: String,
+}
+
+impl Refused {
+    pub fn new(refusal: Refusal, message: impl Into<String>) -> Self {
+        Self {
+            refusal,
+            message: message.into(),
+        }
+    }
+
+    pub fn dead(pid: i32) -> Self {
+        Self::new(Refusal::Dead, format!("process {pid} has ended"))
+    }
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Self {
+        let refusal = match error.raw_os_error() {
+            Some(libc::ESRCH) => Refusal::Dead,
+            Some(libc::EPERM | libc::EACCES) => Refusal::Permission,
+            _ => Refusal::Other,
+        };
+        Self::new(refusal, error.to_string())
+    }
+}
+
+/// Waits for changes of children without losing those of other threads.
+pub struct Children {
+    signals: SignalFd,
+}
+
+impl Children {
+    /// Blocks SIGCHLD and takes it through a descriptor instead.
+    pub fn new() -> io::Result<Self> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGCHLD);
+        set.thread_block()?;
+        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self { signals })
+    }
+
+    /// Descriptor to poll.
+    pub fn fd(&self) -> &SignalFd {
+        &self.signals
+    }
+
+    /// Takes what is queued; the stops themselves are read by waitpid.
+    pub fn drain(&self) -> io::Result<()> {
+        while self.signals.read_signal()?.is_some() {}
+        Ok(())
+    }
+
+    /// Next change of `tid` (-1 any), None at the deadline.
+    pub fn next(&self, tid: i32, deadline: Instant) -> io::Result<Option<Waited>> {
+        loop {
+            if let Some(waited) = ptrace::wait(tid, false)? {
+                return Ok(Some(waited));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            let mut fds = [PollFd::new(
+                std::os::fd::AsFd::as_fd(&self.signals),
+                PollFlags::POLLIN,
+            )];
+            let timeout =
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut fds, timeout) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.drain()?;
+        }
+    }
+}
+
+/// The threads of one process that this keeper traces.
+pub struct Group {
+    /// Process.
+    pub pid: i32,
+    /// Stopped threads.
+    pub stopped: BTreeMap<i32, Stopped>,
+    /// Seized threads that run (held targets).
+    pub running: Vec<i32>,
+    /// PTRACE_O_* of new seizures.
+    pub options: usize,
+}
+
+impl Group {
+    pub fn new(pid: i32, options: usize) -> Self {
+        Self {
+            pid,
+            stopped: BTreeMap::new(),
+            running: Vec::new(),
+            options,
+        }
+    }
+
+    /// Stops everything. On refusal all is let go again.
+    pub fn stop(&mut self, children: &Children, deadline: Instant) -> Result<(), Refused> {
+        let result = self.stop_to_fixed_point(children, deadline);
+        if result.is_err() {
+            self.release();
+        }
+        result
+    }
+
+    fn stop_to_fixed_point(
+        &mut self,
+        children: &Children,
+        deadline: Instant,
+    ) -> Result<(), Refused> {
+        loop {
+            let asked = self.ask_new_threads()?;
+            let waiting = self.running.len();
+            if asked == 0 && waiting == 0 {
+                return if self.stopped.is_empty() {
+                    Err(Refused::dead(self.pid))
+                } else {
+                    Ok(())
+                };
+            }
+            self.gather(children, deadline)?;
+        }
+    }
+
+    /// Seizes what is not ours yet and interrupts what runs; number of threads newly asked.
+    fn ask_new_threads(&mut self) -> Result<usize, Refused> {
+        let tids = procfs::tasks(self.pid).map_err(|_| Refused::dead(self.pid))?;
+        let mut asked = 0;
+        for tid in tids {
+            if self.stopped.contains_key(&tid) || self.running.contains(&tid) {
+                continue;
+            }
+            match ptrace::seize(tid, self.options) {
+                Ok(()) => {}
+                Err(error) => {
+                    self.judge(tid, &error)?;
+                    continue;
+                }
+            }
+            if ptrace::interrupt(tid).is_ok() {
+                self.running.push(tid);
+                asked += 1;
+            }
+        }
+        Ok(asked)
+    }
+
+    /// A thread that cannot be seized is ending, auto-attached a moment ago, or not ours.
+    fn judge(&self, tid: i32, error: &io::Error) -> Result<(), Refused> {
+        let Ok(status) = procfs::status(tid) else {
+            return Ok(());
+        };
+        if status.tracer == std::process::id().cast_signed() || matches!(status.state, 'Z' | 'X') {
+            return Ok(());
+        }
+        if status.tracer != 0 {
+            let name = procfs::status(status.tracer)
+                .map(|s| s.name)
+                .unwrap_or_default();
+            return Err(Refused::new(
+                Refusal::Traced,
+                format!(
+                    "process {} is under another tracer, pid {} ({name}); let that one detach first",
+                    self.pid, status.tracer
+                ),
+            ));
+        }
+        match error.raw_os_error() {
+            Some(libc::ESRCH) => Ok(()),
+            Some(libc::EPERM) => Err(Refused::new(
+                Refusal::Permission,
+                format!(
+                    "thread {tid} of process {} may not be traced by this user (it belongs to uid {}); run slsd as root or as that user",
+                    self.pid, status.uid
+                ),
+            )),
+            _ => Err(Refused::new(
+                Refusal::Other,
+                format!("seize thread {tid}: {error}"),
+            )),
+        }
+    }
+
+    /// Waits until nothing that was asked still runs.
+    fn gather(&mut self, children: &Children, deadline: Instant) -> Result<(), Refused> {
+        while !self.running.is_empty() {
+            let Some(waited) = children.next(-1, deadline)? else {
+                return Err(self.late());
+            };
+            match waited {
+                Waited::Stopped(stopped) => self.note_stop(stopped)?,
+                Waited::Ended(tid, _) => self.forget(tid),
+            }
+        }
+        Ok(())
+    }
+
+    /// Files a stop under stopped; a clone event's child comes on its own.
+    fn note_stop(&mut self, stopped: Stopped) -> io::Result<()> {
+        let tid = stopped.tid();
+        self.running.retain(|&t| t != tid);
+        match stopped.why() {
+            // A thread or process that was just made: the maker must still reach its own stop,
+            // and a new process is not part of this group.
+            Why::Event(ptrace::event::CLONE) => {
+                ptrace_again(&mut self.running, stopped)?;
+            }
+            Why::Event(ptrace::event::EXIT) => {
+                // It leaves by itself; what it was is gone for a checkpoint.
+                stopped.cont(0)?;
+            }
+            _ => {
+                self.stopped.insert(tid, stopped);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn forget(&mut self, tid: i32) {
+        self.running.retain(|&t| t != tid);
+        self.stopped.remove(&tid);
+    }
+
+    fn late(&self) -> Refused {
+        let who: Vec<String> = self
+            .running
+            .iter()
+            .map(|tid| {
+                let state = procfs::stat(*tid).map_or('?', |s| s.state);
+                format!("{tid} (state {state})")
+            })
+            .collect();
+        Refused::new(
+            Refusal::Deadline,
+            format!(
+                "process {} did not stop in time: thread {} is in an uninterruptible wait (vfork, a device or a network file system); everything runs again, try later",
+                self.pid,
+                who.join(", ")
+            ),
+        )
+    }
+
+    /// Lets every thread go, with the signal that was on its way.
+    pub fn release(&mut self) {
+        for (_, stopped) in std::mem::take(&mut self.stopped) {
+            let signal = signal_of(&stopped);
+            // ESRCH: the thread was killed meanwhile, which is nobody's business here.
+            let _ = stopped.detach(signal);
+        }
+        for tid in std::mem::take(&mut self.running) {
+            self.release_late(tid);
+        }
+    }
+
+    /// A thread that was asked to stop and has not: wait for it in the background of this process,
+    /// since only a stopped thread can be let go.
+    fn release_late(&self, tid: i32) {
+        match ptrace::wait(tid, false) {
+            Ok(Some(Waited::Stopped(stopped))) => {
+                let signal = signal_of(&stopped);
+                let _ = stopped.detach(signal); // ESRCH: killed meanwhile.
+            }
+            // The server's loop lets it go when its stop arrives.
+            Ok(None | Some(Waited::Ended(..))) | Err(_) => {}
+        }
+    }
+}
+
+fn ptrace_again(running: &mut Vec<i32>, stopped: Stopped) -> io::Result<()> {
+    let tid = stopped.tid();
+    ptrace::interrupt(tid)?;
+    stopped.cont(0)?;
+    running.push(tid);
+    Ok(())
+}
+
+/// The signal a stop holds back, 0 for none.
+pub fn signal_of(stopped: &Stopped) -> i32 {
+    match stopped.why() {
+        Why::Signal(signal) => signal,
+        _ => 0,
+    }
+}
+
+/// Options while a stop is made: system call stops told apart, new threads caught at birth.
+pub const STOP_OPTIONS: usize = option::SYSGOOD | option::CLONE;

@@ -1,0 +1,340 @@
+//! Calls that a stop interrupts for good: made again, and ended when their timeout ends.
+//!
+//! Some calls answer a stop with EINTR although no signal is there (sls_sys::blocking). They are
+//! made again with their whole timeout and all registers as they were; the true deadline is kept
+//! here, and when it comes the thread is stopped for a moment and given the call's own timeout
+//! result. So a target stopped a hundred times a second still sees its timeouts on time.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use libc::user_regs_struct;
+use sls_keeper::BlockedCall;
+use sls_sys::blocking::{self, Interruptible, Timeout};
+use sls_sys::ptrace::{self, Stopped, Waited, Why};
+use sls_sys::{RemoteMemory, fd, procfs};
+
+use crate::group::{Children, signal_of};
+
+const RESTART_SYSCALL: u64 = 219;
+/// Runs of the scheduler between two stops that a call which is merely made again explains: to
+/// make it, to come to the stop, and one preemption.
+const RUNS_OF_ONE_CALL: u64 = 3;
+/// Sleep starts are looked up for so many threads before each stop.
+const SAMPLED_THREADS: usize = 16;
+const KICK_DEADLINE: Duration = Duration::from_millis(50);
+
+/// A call a thread was in when it was last let go.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    nr: u64,
+    args: [u64; 6],
+    rsp: u64,
+    rip: u64,
+    /// CLOCK_MONOTONIC ns.
+    deadline: Option<u64>,
+    runs: u64,
+    /// Made again by us: nobody but us ends it on time.
+    ours: bool,
+}
+
+/// All of them, by thread.
+pub struct Kicks {
+    pid: i32,
+    sched_debug: bool,
+    waiting: HashMap<i32, Waiting>,
+    fell_asleep: HashMap<i32, u64>,
+    last_stop: u64,
+}
+
+/// CLOCK_MONOTONIC in ns.
+pub fn monotonic() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(0, |t| {
+        t.tv_sec().cast_unsigned() * 1_000_000_000 + t.tv_nsec().cast_unsigned()
+    })
+}
+
+fn args_of(regs: &user_regs_struct) -> [u64; 6] {
+    [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9]
+}
+
+impl Kicks {
+    pub fn new(pid: i32, sched_debug: bool) -> Self {
+        Self {
+            pid,
+            sched_debug,
+            waiting: HashMap::new(),
+            fell_asleep: HashMap::new(),
+            last_stop: 0,
+        }
+    }
+
+    /// Looks up when each thread fell asleep. Before the stop: stopping wakes it.
+    pub fn sample(&mut self) {
+        self.fell_asleep.clear();
+        if !self.sched_debug {
+            return;
+        }
+        let Ok(tids) = procfs::tasks(self.pid) else {
+            return;
+        };
+        if tids.len() > SAMPLED_THREADS {
+            return;
+        }
+        let Some(shift) = scheduler_clock_shift() else {
+            return;
+        };
+        for tid in tids {
+            if let Some(at) = procfs::last_ran_ns(self.pid, tid) {
+                self.fell_asleep
+                    .insert(tid, at.saturating_add_signed(shift));
+            }
+        }
+    }
+
+    /// Call at the end of each stop's collection.
+    pub fn stopped_at(&mut self, now: u64) {
+        self.last_stop = now;
+    }
+
+    /// Judges the call a stopped thread is in, and changes `regs` so that it goes on unharmed.
+    /// True when `regs` must be set.
+    pub fn settle(
+        &mut self,
+        stopped: &Stopped,
+        regs: &mut user_regs_struct,
+        deliverable: bool,
+        memory: &RemoteMemory,
+        pidfd: Option<std::os::fd::BorrowedFd<'_>>,
+    ) -> (Option<BlockedCall>, bool) {
+        let tid = stopped.tid();
+        let old = self.waiting.remove(&tid);
+        let interrupted = blocking::is_interrupted(regs.rax);
+        if regs.orig_rax.cast_signed() < 0
+            || !(interrupted || blocking::is_restart_code(regs.rax))
+            || stopped.why() != Why::Interrupt && !matches!(stopped.why(), Why::Group(_))
+        {
+            return (None, false);
+        }
+        let now = monotonic();
+        let same = old.filter(|w| self.is_same(w, regs, tid));
+        let nr = same.map_or(regs.orig_rax, |w| w.nr);
+        let row = blocking::interruptible(nr);
+        let deadline = match same {
+            Some(w) => w.deadline,
+            None => row.and_then(|row| self.deadline(tid, row, regs, now, memory, pidfd)),
+        };
+        let blocked = BlockedCall {
+            nr,
+            remaining_ns: deadline.map(|d| d.saturating_sub(now)),
+        };
+        let ours = interrupted || same.is_some_and(|w| w.ours);
+        let mut changed = false;
+        if let Some(row) = row.filter(|_| ours && !deliverable) {
+            let late = deadline.is_some_and(|d| d <= now);
+            if late || interrupted {
+                end_or_repeat(regs, nr, late.then_some(row.timed_out));
+                changed = true;
+            }
+            if late {
+                return (None, changed);
+            }
+        } else if interrupted {
+            return (None, false);
+        }
+        let runs = procfs::times_run(self.pid, tid).unwrap_or(0);
+        let args = args_of(regs);
+        let rip = if changed { regs.rip + 2 } else { regs.rip };
+        self.waiting.insert(
+            tid,
+            Waiting {
+                nr,
+                args,
+                rsp: regs.rsp,
+                rip,
+                deadline,
+                runs,
+                ours,
+            },
+        );
+        (Some(blocked), changed)
+    }
+
+    /// Is the thread still in the call it was last let go in?
+    fn is_same(&self, w: &Waiting, regs: &user_regs_struct, tid: i32) -> bool {
+        let place = w.rip == regs.rip && w.rsp == regs.rsp && w.args == args_of(regs);
+        if regs.orig_rax == RESTART_SYSCALL {
+            return place; // Only a call that was interrupted before gets there.
+        }
+        let runs = procfs::times_run(self.pid, tid).unwrap_or(u64::MAX);
+        place && w.nr == regs.orig_rax && runs.saturating_sub(w.runs) <= RUNS_OF_ONE_CALL
+    }
+
+    /// When a call that is seen for the first time times out.
+    fn deadline(
+        &self,
+        tid: i32,
+        row: Interruptible,
+        regs: &user_regs_struct,
+        now: u64,
+        memory: &RemoteMemory,
+        pidfd: Option<std::os::fd::BorrowedFd<'_>>,
+    ) -> Option<u64> {
+        let total = timeout_ns(row.timeout, regs, memory, pidfd)?;
+        // It was not in this call at the last stop, so the call began after that. Without a sleep
+        // start the timeout counts from now: late is allowed, early is not.
+        let began = self
+            .fell_asleep
+            .get(&tid)
+            .copied()
+            .filter(|&at| at <= now && at >= self.last_stop)
+            .unwrap_or(now);
+        Some(began.saturating_add(total))
+    }
+
+    /// After a rewind: the thread goes on in `nr` with `remaining` ns.
+    pub fn expect(&mut self, tid: i32, regs: &user_regs_struct, nr: u64, remaining: Option<u64>) {
+        let Some(remaining) = remaining else { return };
+        let waiting = Waiting {
+            nr,
+            args: args_of(regs),
+            rsp: regs.rsp,
+            rip: regs.rip + 2,
+            deadline: Some(monotonic().saturating_add(remaining)),
+            runs: procfs::times_run(self.pid, tid).unwrap_or(0),
+            ours: true,
+        };
+        self.waiting.insert(tid, waiting);
+    }
+
+    /// Forgets all calls; they no longer describe the threads.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Earliest time at which a call must be ended.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.waiting
+            .values()
+            .filter(|w| w.ours)
+            .filter_map(|w| w.deadline)
+            .min()
+    }
+
+    /// Takes the calls whose time has come.
+    pub fn due(&mut self, now: u64) -> Vec<i32> {
+        let due: Vec<i32> = self
+            .waiting
+            .iter()
+            .filter(|(_, w)| w.ours && w.deadline.is_some_and(|d| d <= now))
+            .map(|(&tid, _)| tid)
+            .collect();
+        due
+    }
+
+    /// Stops one thread for a moment and ends its call if it is still in it. `seized` threads
+    /// stay so.
+    pub fn kick(&mut self, tid: i32, seized: bool, children: &Children) -> std::io::Result<()> {
+        let Some(waiting) = self.waiting.remove(&tid) else {
+            return Ok(());
+        };
+        let runs = procfs::times_run(self.pid, tid).unwrap_or(u64::MAX);
+        if runs.saturating_sub(waiting.runs) > RUNS_OF_ONE_CALL {
+            return Ok(()); // It has come out of that call by itself.
+        }
+        if !seized {
+            ptrace::seize(tid, ptrace::option::SYSGOOD)?;
+        }
+        ptrace::interrupt(tid)?;
+        let Some(Waited::Stopped(stopped)) = children.next(tid, Instant::now() + KICK_DEADLINE)?
+        else {
+            return Ok(());
+        };
+        end_call(&stopped, &waiting)?;
+        let signal = signal_of(&stopped);
+        if seized {
+            stopped.cont(signal)
+        } else {
+            stopped.detach(signal)
+        }
+    }
+}
+
+/// Ends the call with its timeout result, or repeats it.
+fn end_or_repeat(regs: &mut user_regs_struct, nr: u64, result: Option<i64>) {
+    regs.orig_rax = !0;
+    match result {
+        Some(result) => regs.rax = result.cast_unsigned(),
+        None => {
+            regs.rip -= 2;
+            regs.rax = nr;
+        }
+    }
+}
+
+fn end_call(stopped: &Stopped, waiting: &Waiting) -> std::io::Result<()> {
+    let mut regs = stopped.regs()?;
+    let in_call = regs.orig_rax == waiting.nr || regs.orig_rax == RESTART_SYSCALL;
+    let interrupted = blocking::is_interrupted(regs.rax) || blocking::is_restart_code(regs.rax);
+    if stopped.why() != Why::Interrupt
+        || !(in_call && interrupted)
+        || regs.rsp != waiting.rsp
+        || args_of(&regs) != waiting.args
+    {
+        return Ok(());
+    }
+    if let Some(row) = blocking::interruptible(waiting.nr) {
+        end_or_repeat(&mut regs, waiting.nr, Some(row.timed_out));
+        stopped.set_regs(&regs)?;
+    }
+    Ok(())
+}
+
+/// The relative timeout a call was made with, None for ever or for an absolute one.
+fn timeout_ns(
+    timeout: Timeout,
+    regs: &user_regs_struct,
+    memory: &RemoteMemory,
+    pidfd: Option<std::os::fd::BorrowedFd<'_>>,
+) -> Option<u64> {
+    const TIMER_ABSTIME: u64 = 1;
+    const FUTEX_WAIT: u64 = 0;
+    let args = args_of(regs);
+    let timespec = |address: u64| {
+        if address == 0 {
+            return None;
+        }
+        let seconds = memory.read_u64(address).ok()?;
+        let ns = memory.read_u64(address + 8).ok()?;
+        seconds.checked_mul(1_000_000_000)?.checked_add(ns)
+    };
+    let of_socket = |send| {
+        let number = i32::try_from(args[0]).ok()?;
+        let socket = fd::pidfd_getfd(pidfd?, number).ok()?;
+        fd::socket_timeout(socket.as_fd(), send).ok()?
+    };
+    match timeout {
+        Timeout::Never => None,
+        Timeout::Millis(n) => {
+            // An int: the upper half of the register is not part of it.
+            let bytes = args[n].to_le_bytes();
+            let millis = i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            u64::try_from(millis).ok().map(|ms| ms * 1_000_000)
+        }
+        Timeout::Timespec(n) => timespec(args[n]),
+        Timeout::SocketReceive => of_socket(false),
+        Timeout::SocketSend => of_socket(true),
+        Timeout::Futex => (args[1] & 0x7f == FUTEX_WAIT).then(|| timespec(args[3]))?,
+        Timeout::ClockSleep => (args[1] & TIMER_ABSTIME == 0).then(|| timespec(args[2]))?,
+    }
+}
+
+/// CLOCK_MONOTONIC minus the scheduler's clock. Yielding brings this process's own entry up to
+/// the present, so that the two can be compared.
+fn scheduler_clock_shift() -> Option<i64> {
+    let me = std::process::id().cast_signed();
+    std::thread::yield_now();
+    let own = procfs::last_ran_ns(me, me)?;
+    Some(monotonic().cast_signed() - own.cast_signed())
+}

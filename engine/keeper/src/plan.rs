@@ -1,0 +1,160 @@
+//! A rewind as a list of steps that need nothing but the plan itself.
+//!
+//! Every step states a condition to reach rather than a change to make, so a plan may be started
+//! again from its beginning, and the plan back undoes a plan forward that stopped anywhere.
+
+use serde::{Deserialize, Serialize};
+
+/// An argument of an injected call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Arg {
+    /// A number.
+    Value(u64),
+    /// The address at which these bytes are laid for the time of the call.
+    Bytes(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The result that was saved under this number.
+    Saved(u8),
+}
+
+impl From<u64> for Arg {
+    fn from(value: u64) -> Self {
+        Self::Value(value)
+    }
+}
+
+/// What counts as success of an injected call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Want {
+    /// No error.
+    Success,
+    /// Exactly this.
+    Exactly(u64),
+    /// No error; keep the result.
+    Save(u8),
+    /// No error, or one of these.
+    Or(Vec<i32>),
+    /// Whatever comes; an error is reported under this name.
+    Report(String),
+}
+
+/// How to make a thread again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeThread {
+    /// Its id as it was.
+    pub tid: i32,
+    /// set_tid_address.
+    pub clear_tid: u64,
+    /// Robust futex list: head, length.
+    pub robust: (u64, u64),
+    /// rseq area: address, size, signature.
+    pub rseq: Option<(u64, u32, u32)>,
+}
+
+/// Where a thread goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinalState {
+    /// Thread.
+    pub tid: i32,
+    /// user_regs_struct in its own order.
+    pub regs: [u64; 27],
+    /// NT_X86_XSTATE.
+    #[serde(with = "serde_bytes")]
+    pub xstate: Vec<u8>,
+    /// Blocked signals.
+    pub sigmask: u64,
+    /// Alternate stack: address, flags, size.
+    pub altstack: Option<(u64, u32, u64)>,
+    /// The call it goes on with and the ns left of its timeout.
+    pub blocked: Option<(u64, Option<u64>)>,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// A call in the leading thread.
+    Call {
+        /// For messages: what it is for.
+        what: String,
+        /// Number.
+        nr: u64,
+        /// Arguments.
+        args: Vec<Arg>,
+        /// Success.
+        want: Want,
+    },
+    /// A call in a given thread.
+    CallIn {
+        /// Thread.
+        tid: i32,
+        /// For messages.
+        what: String,
+        /// Number.
+        nr: u64,
+        /// Arguments.
+        args: Vec<Arg>,
+        /// Success.
+        want: Want,
+    },
+    /// Bytes of the journal's data into the target's memory.
+    Write {
+        /// First address.
+        address: u64,
+        /// Offset in the data.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// The thread is gone.
+    End {
+        /// Thread.
+        tid: i32,
+    },
+    /// The thread is there.
+    Make(MakeThread),
+    /// Registers, mask and vector state; set when all else is done.
+    Final(FinalState),
+}
+
+/// Steps and the scratch mapping they work in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Thread that makes the calls; it is in both states.
+    pub leader: i32,
+    /// An address range free in both states, for frames and arguments.
+    pub scratch: (u64, u64),
+    /// In order.
+    pub steps: Vec<Step>,
+}
+
+/// Forward and back, with the data both refer to behind them in the same file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// Process.
+    pub pid: i32,
+    /// Start time in ticks: a reused pid is not ours.
+    pub start_ticks: u64,
+    /// To the wanted state.
+    pub forward: Plan,
+    /// To the state before.
+    pub back: Plan,
+}
+
+/// How a plan ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Forward, with what single steps reported.
+    Done {
+        /// Names of what could not be put back, with the cause.
+        reports: Vec<String>,
+    },
+    /// A step failed and the state before was put back.
+    PutBack {
+        /// Step and cause.
+        why: String,
+    },
+    /// A step failed, and so did the way back: every thread is halted.
+    Halted {
+        /// Step and cause, both ways.
+        why: String,
+    },
+}

@@ -1,0 +1,202 @@
+//! Requests, answers and events. Both ends are built together, so there is no version.
+
+use serde::{Deserialize, Serialize};
+
+/// What slsd asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Ask {
+    /// Take charge of a process. The board's descriptor comes along.
+    Adopt {
+        /// Process.
+        pid: i32,
+        /// May seccomp be suspended for injections?
+        suspend_seccomp: bool,
+        /// Does /proc/TID/sched tell when a thread fell asleep?
+        sched_debug: bool,
+        /// Stay seized between checkpoints and report what is about to happen.
+        hold: bool,
+    },
+    /// Make a userfaultfd in the target and hand it over.
+    MakeUserfaultfd,
+    /// Stop every thread. Answered by Stopped, then Collected.
+    Stop {
+        /// Give up and let go after this long.
+        deadline_ms: u32,
+        /// Read what only injected calls can tell: actions, timers, alternate stacks.
+        facts: bool,
+    },
+    /// Let every thread run. Answered by Resumed.
+    Resume,
+    /// Carry the journal through (its descriptor comes along); everything stays stopped after it.
+    /// Answered by Executed.
+    Execute,
+    /// Let go of everything and leave when no call waits for its timeout any more.
+    Leave,
+}
+
+/// Why something was refused or failed, as far as the caller acts on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The target is gone.
+    Dead,
+    /// Another tracer has it.
+    Traced,
+    /// Not ours to look at.
+    Permission,
+    /// Did not stop in time.
+    Deadline,
+    /// Injection is not possible; the target was left alone.
+    Injection,
+    /// Anything else.
+    Other,
+}
+
+/// What the keeper says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Say {
+    /// In charge.
+    Adopted,
+    /// The userfaultfd comes along.
+    Userfaultfd,
+    /// Every thread is stopped.
+    Stopped {
+        /// ns from the first interrupt to here.
+        quiesce_ns: u64,
+        /// CLOCK_MONOTONIC ns of the first interrupt.
+        since_ns: u64,
+    },
+    /// Facts and thread states are on the board.
+    Collected {
+        /// Their length, bytes.
+        bytes: u64,
+    },
+    /// Running again.
+    Resumed {
+        /// ns from the first interrupt to the last thread let go.
+        stop_ns: u64,
+    },
+    /// The plan was carried through.
+    Executed(crate::Outcome),
+    /// Refused or failed; nothing of the request is left half done.
+    Failed {
+        /// Kind.
+        refusal: Refusal,
+        /// For people.
+        message: String,
+    },
+    /// Something is about to happen to the held target; it waits until Resume.
+    Event(EventKind),
+}
+
+/// What is about to happen to a held target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventKind {
+    /// A signal that ends it.
+    Fatal {
+        /// Thread.
+        tid: i32,
+        /// siginfo.
+        info: Vec<u8>,
+    },
+    /// execve.
+    Exec {
+        /// Thread.
+        tid: i32,
+    },
+    /// fork, vfork, clone.
+    Fork {
+        /// Thread.
+        tid: i32,
+        /// Child.
+        child: i32,
+    },
+    /// exit.
+    Exit {
+        /// Status.
+        status: i32,
+    },
+    /// It is gone.
+    Gone {
+        /// Wait status.
+        status: i32,
+    },
+}
+
+/// State of one stopped thread.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadState {
+    /// Thread id.
+    pub tid: i32,
+    /// user_regs_struct in its own order.
+    pub regs: [u64; 27],
+    /// NT_X86_XSTATE.
+    #[serde(with = "serde_bytes")]
+    pub xstate: Vec<u8>,
+    /// Blocked signals.
+    pub sigmask: u64,
+    /// Pending siginfos, the one about to be delivered first.
+    pub pending: Vec<serde_bytes::ByteBuf>,
+    /// rseq area.
+    pub rseq: Option<(u64, u32, u32)>,
+    /// Group-stopped.
+    pub group_stop: bool,
+    /// Call it was interrupted in.
+    pub blocked: Option<BlockedCall>,
+    /// Alternate stack, when facts were read.
+    pub altstack: Option<AltStack>,
+    /// set_tid_address, when facts were read.
+    pub clear_tid: Option<u64>,
+}
+
+/// sigaltstack(2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AltStack {
+    /// Base.
+    pub sp: u64,
+    /// Flags.
+    pub flags: u32,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// A call that goes on after the stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockedCall {
+    /// Number.
+    pub nr: u64,
+    /// ns until its timeout, None for ever.
+    pub remaining_ns: Option<u64>,
+}
+
+/// sigaction words of one signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigActionWords {
+    /// Signal.
+    pub signo: i32,
+    /// handler, flags, restorer, mask.
+    pub words: [u64; 4],
+}
+
+/// it_interval and it_value of one timer, ns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawTimer {
+    /// ITIMER_* or timer id.
+    pub id: i32,
+    /// Remaining.
+    pub value_ns: u64,
+    /// Period.
+    pub interval_ns: u64,
+}
+
+/// What injected calls told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Actions of the caught signals.
+    pub actions: Vec<SigActionWords>,
+    /// setitimer timers that are armed.
+    pub itimers: Vec<RawTimer>,
+    /// timer_create timers.
+    pub timers: Vec<RawTimer>,
+    /// brk(0).
+    pub brk: u64,
+}

@@ -1,0 +1,518 @@
+//! The keeper's loop: one target, one slsd, requests in order.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use sls_keeper::{Ask, BOARD_BYTES, Channel, EventKind, Facts, Journal, Refusal, Say, ThreadState};
+use sls_sys::frame::Gadgets;
+use sls_sys::ptrace::{self, Waited, option};
+use sls_sys::shared::Board;
+use sls_sys::{RemoteMemory, fd, procfs, uffd};
+
+use crate::execute::Executor;
+use crate::facts::{self, PerThread};
+use crate::group::{Children, Group, Refused, STOP_OPTIONS};
+use crate::hold::{ExecSites, HOLD_OPTIONS, Seen, judge};
+use crate::inject::Borrowed;
+use crate::kicks::{Kicks, monotonic};
+use crate::{collect, group};
+
+const ATTACH_DEADLINE: Duration = Duration::from_millis(2000);
+
+struct Target {
+    group: Group,
+    gadgets: Option<Gadgets>,
+    memory: RemoteMemory,
+    pidfd: OwnedFd,
+    kicks: Kicks,
+    hold: bool,
+    sites: ExecSites,
+    seccomp: bool,
+    since: u64,
+}
+
+pub struct Server {
+    channel: Channel,
+    children: Children,
+    board: Option<Board>,
+    target: Option<Target>,
+    /// slsd is gone or said Leave: only calls that wait for their timeout keep us.
+    leaving: bool,
+}
+
+impl Server {
+    pub fn start(stdin: BorrowedFd<'_>) -> io::Result<Self> {
+        // A session of its own: no terminal's signals, no shell's job.
+        let _ = nix::unistd::setsid(); // EPERM: it leads one already.
+        let channel = Channel::from(stdin.try_clone_to_owned()?);
+        Ok(Self {
+            channel,
+            children: Children::new()?,
+            board: None,
+            target: None,
+            leaving: false,
+        })
+    }
+
+    pub fn run(mut self) -> io::Result<()> {
+        loop {
+            if self.leaving && self.idle() {
+                return Ok(());
+            }
+            if self.wait()? {
+                self.request()?;
+            }
+            self.children.drain()?;
+            self.sort_out_stops()?;
+            self.kick()?;
+        }
+    }
+
+    fn idle(&self) -> bool {
+        self.target
+            .as_ref()
+            .is_none_or(|t| t.kicks.next_deadline().is_none() || procfs::is_dead(t.group.pid))
+    }
+
+    /// Waits for a request (true), a child or a deadline.
+    fn wait(&self) -> io::Result<bool> {
+        let timeout = self
+            .target
+            .as_ref()
+            .and_then(|t| t.kicks.next_deadline())
+            .map_or(PollTimeout::NONE, |at| {
+                let ns = at.saturating_sub(monotonic());
+                PollTimeout::try_from(Duration::from_nanos(ns + 999_999))
+                    .unwrap_or(PollTimeout::MAX)
+            });
+        let mut fds = vec![PollFd::new(self.children.fd().as_fd(), PollFlags::POLLIN)];
+        if !self.leaving {
+            fds.push(PollFd::new(self.channel.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut fds, timeout) {
+            Ok(_) => Ok(fds.get(1).and_then(PollFd::any).unwrap_or(false)),
+            Err(nix::errno::Errno::EINTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn request(&mut self) -> io::Result<()> {
+        let Some((ask, fd)) = self.channel.receive::<Ask>()? else {
+            return self.leave();
+        };
+        if matches!(ask, Ask::Leave) {
+            return self.leave();
+        }
+        if let Err(refused) = self.answer(ask, fd) {
+            let message = refused.message;
+            self.say(
+                &Say::Failed {
+                    refusal: refused.refusal,
+                    message,
+                },
+                None,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A send that fails means slsd is gone, which the next receive finds out.
+    fn say(&self, say: &Say, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        match self.channel.send(say, fd) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+
+    fn leave(&mut self) -> io::Result<()> {
+        self.leaving = true;
+        if let Some(target) = &mut self.target {
+            target.let_go(&self.children)?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, ask: Ask, fd: Option<OwnedFd>) -> Result<(), Refused> {
+        match ask {
+            Ask::Adopt {
+                pid,
+                suspend_seccomp,
+                sched_debug,
+                hold,
+            } => {
+                let fd = fd.ok_or_else(|| io::Error::other("adopt without a board"))?;
+                self.board = Some(Board::map(fd, BOARD_BYTES)?);
+                self.target = Some(Target::adopt(
+                    pid,
+                    suspend_seccomp,
+                    sched_debug,
+                    hold,
+                    &self.children,
+                )?);
+                self.say(&Say::Adopted, None)?;
+            }
+            Ask::MakeUserfaultfd => {
+                let (children, target) = self.target()?;
+                let fd = target.make_userfaultfd(children)?;
+                self.say(&Say::Userfaultfd, Some(fd.as_fd()))?;
+            }
+            Ask::Stop { deadline_ms, facts } => self.stop(deadline_ms, facts)?,
+            Ask::Resume => {
+                let stop_ns = self.target()?.1.resume()?;
+                self.say(&Say::Resumed { stop_ns }, None)?;
+            }
+            Ask::Execute => {
+                let fd = fd.ok_or_else(|| io::Error::other("execute without a journal"))?;
+                self.execute(File::from(fd))?;
+            }
+            Ask::Leave => {}
+        }
+        Ok(())
+    }
+
+    fn target(&mut self) -> Result<(&Children, &mut Target), Refused> {
+        match &mut self.target {
+            Some(target) => Ok((&self.children, target)),
+            None => Err(Refused::new(Refusal::Other, "no process was adopted")),
+        }
+    }
+
+    fn stop(&mut self, deadline_ms: u32, facts: bool) -> Result<(), Refused> {
+        let deadline = Duration::from_millis(u64::from(deadline_ms));
+        let (children, target) = self.target()?;
+        target.kicks.sample();
+        target.since = monotonic();
+        let since_ns = target.since;
+        target.group.stop(children, Instant::now() + deadline)?;
+        let told = match target.gadgets.filter(|_| facts && !target.seccomp) {
+            Some(gadgets) => {
+                match facts::ask(&mut target.group, gadgets, &target.memory, children) {
+                    Ok(told) => Some(told),
+                    Err(refused) => {
+                        target.group.release();
+                        return Err(refused);
+                    }
+                }
+            }
+            None => None,
+        };
+        self.say(
+            &Say::Stopped {
+                quiesce_ns: monotonic() - since_ns,
+                since_ns,
+            },
+            None,
+        )?;
+        let (_, target) = self.target()?;
+        let states = target.collect(told)?;
+        let bytes = postcard::to_stdvec(&states).map_err(io::Error::other)?;
+        if let Some(board) = &mut self.board {
+            board.put(&bytes)?;
+        }
+        self.say(
+            &Say::Collected {
+                bytes: bytes.len() as u64,
+            },
+            None,
+        )?;
+        Ok(())
+    }
+
+    fn execute(&mut self, file: File) -> Result<(), Refused> {
+        use io::Read;
+        let mut reader = &file;
+        let mut head = [0; 8];
+        reader.read_exact(&mut head)?;
+        let len = u64::from_le_bytes(head);
+        let mut bytes = vec![0; sls_sys::size(len)];
+        reader.read_exact(&mut bytes)?;
+        let journal: Journal = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
+        let (children, target) = self.target()?;
+        let Some(gadgets) = target.gadgets else {
+            return Err(no_gadgets(target.group.pid));
+        };
+        if journal.pid != target.group.pid {
+            return Err(Refused::new(
+                Refusal::Other,
+                "the journal is for another process",
+            ));
+        }
+        let outcome = Executor {
+            group: &mut target.group,
+            gadgets,
+            memory: &target.memory,
+            children,
+            kicks: &mut target.kicks,
+        }
+        .run(&journal, &file, 8 + len);
+        self.say(&Say::Executed(outcome), None)?;
+        Ok(())
+    }
+
+    /// Stops that arrive on their own: threads that were late for a stop that was given up, and
+    /// everything a held target does.
+    fn sort_out_stops(&mut self) -> io::Result<()> {
+        loop {
+            let waited = match ptrace::wait(-1, false) {
+                Ok(Some(waited)) => waited,
+                Ok(None) => return Ok(()),
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let Some(target) = &mut self.target else {
+                return Ok(());
+            };
+            if let Some(event) = target.sort_out(waited)? {
+                self.say(&Say::Event(event), None)?;
+            }
+        }
+    }
+
+    fn kick(&mut self) -> io::Result<()> {
+        let Some(target) = &mut self.target else {
+            return Ok(());
+        };
+        if !target.group.stopped.is_empty() {
+            return Ok(()); // Settled at the stop.
+        }
+        for tid in target.kicks.due(monotonic()) {
+            let seized = target.group.running.contains(&tid);
+            // ESRCH or EPERM: it ended or somebody else traces it; its call is then not ours.
+            let _ = target.kicks.kick(tid, seized, &self.children);
+        }
+        Ok(())
+    }
+}
+
+fn no_gadgets(pid: i32) -> Refused {
+    Refused::new(
+        Refusal::Injection,
+        format!(
+            "process {pid} has no `syscall; ret` or sigreturn trampoline in its text, so no call can be injected safely"
+        ),
+    )
+}
+
+impl Target {
+    fn adopt(
+        pid: i32,
+        suspend_seccomp: bool,
+        sched_debug: bool,
+        hold: bool,
+        children: &Children,
+    ) -> Result<Self, Refused> {
+        let status = procfs::status(pid)
+            .map_err(|_| Refused::new(Refusal::Dead, format!("there is no process {pid}")))?;
+        let memory = RemoteMemory::open(pid)?;
+        let maps = procfs::maps(pid)?;
+        let filtered = status.seccomp != 0;
+        let mut options = if hold { HOLD_OPTIONS } else { STOP_OPTIONS };
+        if filtered && suspend_seccomp {
+            options |= option::SUSPEND_SECCOMP;
+        }
+        let mut target = Self {
+            group: Group::new(pid, options),
+            gadgets: Gadgets::find(&memory, &maps),
+            pidfd: fd::pidfd_open(pid)?,
+            kicks: Kicks::new(pid, sched_debug),
+            sites: ExecSites::find(&memory, pid),
+            memory,
+            hold,
+            seccomp: filtered && !suspend_seccomp,
+            since: 0,
+        };
+        // Stop once: whoever may not be traced is refused now, not at the first checkpoint.
+        target
+            .group
+            .stop(children, Instant::now() + ATTACH_DEADLINE)?;
+        target.collect(None)?;
+        target.resume()?;
+        Ok(target)
+    }
+
+    fn make_userfaultfd(&mut self, children: &Children) -> Result<OwnedFd, Refused> {
+        let pid = self.group.pid;
+        if self.seccomp {
+            return Err(Refused::new(
+                Refusal::Injection,
+                format!("process {pid} runs under a seccomp filter that this user may not suspend"),
+            ));
+        }
+        let gadgets = self.gadgets.ok_or_else(|| no_gadgets(pid))?;
+        self.kicks.sample();
+        self.since = monotonic();
+        self.group
+            .stop(children, Instant::now() + ATTACH_DEADLINE)?;
+        let result = self.inject_userfaultfd(gadgets, children);
+        let collected = self.collect(None);
+        self.resume()?;
+        collected?;
+        result
+    }
+
+    fn inject_userfaultfd(
+        &mut self,
+        gadgets: Gadgets,
+        children: &Children,
+    ) -> Result<OwnedFd, Refused> {
+        let tids: Vec<i32> = self.group.stopped.keys().copied().collect();
+        for tid in tids {
+            let Some(stopped) = self.group.stopped.remove(&tid) else {
+                continue;
+            };
+            let mut borrowed = match Borrowed::new(stopped, gadgets, &self.memory, children) {
+                Ok(borrowed) => borrowed,
+                Err((stopped, _)) => {
+                    self.group.stopped.insert(tid, stopped);
+                    continue;
+                }
+            };
+            let result = take_userfaultfd(&mut borrowed, self.pidfd.as_fd());
+            let stopped = borrowed.finish()?;
+            self.group.stopped.insert(tid, stopped);
+            return result.map_err(|error| {
+                Refused::new(
+                    Refusal::Injection,
+                    format!("userfaultfd in process {}: {error}", self.group.pid),
+                )
+            });
+        }
+        Err(Refused::new(
+            Refusal::Injection,
+            format!(
+                "no thread of process {} has room on its stack for a signal frame",
+                self.group.pid
+            ),
+        ))
+    }
+
+    fn collect(
+        &mut self,
+        told: Option<(Facts, PerThread)>,
+    ) -> io::Result<(Option<Facts>, Vec<ThreadState>)> {
+        let mut states = Vec::with_capacity(self.group.stopped.len());
+        let mut shared = None;
+        let (facts, per_thread) = told.map_or((None, PerThread::new()), |(f, p)| (Some(f), p));
+        for stopped in self.group.stopped.values() {
+            let shared = match &shared {
+                Some(shared) => shared,
+                None => shared.insert(collect::shared_pending(stopped)?),
+            };
+            let mut state = collect::thread(
+                stopped,
+                shared,
+                &mut self.kicks,
+                &self.memory,
+                Some(self.pidfd.as_fd()),
+            )?;
+            if let Some((altstack, clear_tid)) = per_thread.get(&state.tid) {
+                state.altstack = Some(*altstack);
+                state.clear_tid = Some(*clear_tid);
+            }
+            states.push(state);
+        }
+        self.kicks.stopped_at(monotonic());
+        Ok((facts, states))
+    }
+
+    /// Lets everything run; ns since the first interrupt.
+    fn resume(&mut self) -> Result<u64, Refused> {
+        if !self.hold {
+            self.group.release();
+            return Ok(monotonic().saturating_sub(self.since));
+        }
+        for (tid, stopped) in std::mem::take(&mut self.group.stopped) {
+            let signal = group::signal_of(&stopped);
+            let listens = matches!(stopped.why(), ptrace::Why::Group(_));
+            if !matches!(stopped.why(), ptrace::Why::Event(ptrace::event::EXIT)) {
+                self.sites.arm(&stopped)?;
+            }
+            // The trap of an exec breakpoint is ours, not the program's.
+            let signal = if signal == libc::SIGTRAP { 0 } else { signal };
+            let gone = if listens {
+                stopped.listen()
+            } else {
+                stopped.cont(signal)
+            };
+            if gone.is_ok() {
+                self.group.running.push(tid);
+            }
+        }
+        Ok(monotonic().saturating_sub(self.since))
+    }
+
+    /// After exec: another address space, other text.
+    fn reload(&mut self) -> io::Result<()> {
+        let pid = self.group.pid;
+        self.memory = RemoteMemory::open(pid)?;
+        self.gadgets = Gadgets::find(&self.memory, &procfs::maps(pid)?);
+        self.sites = ExecSites::find(&self.memory, pid);
+        self.group.running = vec![pid];
+        self.kicks.clear();
+        Ok(())
+    }
+
+    /// Ends tracing for good. A held target must be stopped once more to be let go.
+    fn let_go(&mut self, children: &Children) -> io::Result<()> {
+        if self.hold {
+            self.hold = false;
+            // Dead or late: what can be let go has been.
+            let _ = self.group.stop(children, Instant::now() + ATTACH_DEADLINE);
+            for stopped in self.group.stopped.values() {
+                let _ = self.sites.disarm(stopped); // ESRCH: killed meanwhile.
+            }
+            self.collect(None)?;
+        }
+        self.group.release();
+        Ok(())
+    }
+
+    fn sort_out(&mut self, waited: Waited) -> io::Result<Option<EventKind>> {
+        let pid = self.group.pid;
+        match waited {
+            Waited::Ended(tid, status) => {
+                self.group.forget(tid);
+                Ok((tid == pid && self.hold).then_some(EventKind::Gone { status }))
+            }
+            Waited::Stopped(stopped) => {
+                let tid = stopped.tid();
+                let ours = self.hold && procfs::status(tid).is_ok_and(|s| s.tgid == pid);
+                if !ours {
+                    // A child of the target, or a thread of a stop that was given up.
+                    let signal = group::signal_of(&stopped);
+                    stopped.detach(signal)?;
+                    return Ok(None);
+                }
+                if !self.group.running.contains(&tid) {
+                    self.group.running.push(tid);
+                }
+                if stopped.why() == ptrace::Why::Event(ptrace::event::EXEC) {
+                    self.reload()?;
+                }
+                match judge(pid, stopped, &self.sites)? {
+                    Seen::Passed | Seen::Listening => Ok(None),
+                    Seen::Tell(event, stopped) => {
+                        self.group.running.retain(|&t| t != tid);
+                        self.group.stopped.insert(tid, stopped);
+                        Ok(Some(event))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn take_userfaultfd(
+    borrowed: &mut Borrowed<'_>,
+    pidfd: BorrowedFd<'_>,
+) -> Result<OwnedFd, io::Error> {
+    let number = borrowed.expect(libc::SYS_userfaultfd, &[uffd::CREATE_FLAGS])?;
+    let taken = i32::try_from(number)
+        .map_err(io::Error::other)
+        .and_then(|number| fd::pidfd_getfd(pidfd, number));
+    borrowed.expect(libc::SYS_close, &[number])?;
+    taken
+}
