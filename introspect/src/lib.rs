@@ -1,1 +1,41 @@
-//! .
+//! ELF and DWARF, unwinding, expressions, values and history queries over a [`View`].
+//!
+//! Knows nothing of processes or stores: whoever has memory and registers implements [`View`].
+
+mod call_sites;
+mod cfi;
+mod core_view;
+mod debug_info;
+mod decode;
+mod expr;
+mod finder;
+mod frames;
+mod index;
+mod lines;
+mod location;
+mod object_file;
+mod present_cpp;
+mod present_rust;
+mod program;
+mod read_set;
+pub mod registers;
+mod scopes;
+mod storage;
+mod symbols;
+mod tls;
+mod type_reader;
+pub mod types;
+mod value;
+mod view;
+
+pub use core_view::{CoreError, CoreView};
+pub use decode::{Decoder, Limits, Object};
+pub use expr::{Answer, Context, ExprError, FrameSelector, Local};
+pub use finder::Finder;
+pub use frames::Frame;
+pub use object_file::{ObjectError, ObjectFile};
+pub use program::{FunctionAt, Module, Program};
+pub use read_set::{ReadSet, Recording};
+pub use registers::Registers;
+pub use value::Value;
+pub use view::{Mapping, Perms, ThreadView, Unavailable, View, ViewExt};

@@ -1,0 +1,132 @@
+//! Where ELF files and their separate debug files are found.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crate::object_file::{ObjectFile, build_id_of};
+
+/// Looks files up and keeps the parsed ones, keyed by path and build id. Clones share the cache.
+#[derive(Clone)]
+pub struct Finder {
+    debug_roots: Arc<[PathBuf]>,
+    cache: Arc<Mutex<HashMap<Key, Arc<ObjectFile>>>>,
+}
+
+type Key = (String, Option<Vec<u8>>, u64);
+
+impl Default for Finder {
+    fn default() -> Self {
+        Self::new([PathBuf::from("/usr/lib/debug")])
+    }
+}
+
+impl Finder {
+    /// `debug_roots` are directories that hold `.build-id/xx/yyyy.debug`.
+    pub fn new(debug_roots: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self {
+            debug_roots: debug_roots.into_iter().collect(),
+            cache: Arc::default(),
+        }
+    }
+
+    /// Parses `bytes`, or gives the object already parsed from the same file.
+    pub fn object(&self, path: &str, bytes: Vec<u8>) -> Option<Arc<ObjectFile>> {
+        let key = (path.to_owned(), build_id_of(&bytes), bytes.len() as u64);
+        let has_id = key.1.is_some();
+        if has_id && let Some(known) = self.lock().get(&key) {
+            return Some(Arc::clone(known));
+        }
+        // The object keeps a finder for its debug file; one with a cache of its own, or the two would hold each other for ever.
+        let own = Self {
+            debug_roots: Arc::clone(&self.debug_roots),
+            cache: Arc::default(),
+        };
+        let object = Arc::new(ObjectFile::parse(path, bytes, &own).ok()?);
+        // Without a build id nothing says that two files of one name are the same.
+        if has_id {
+            self.lock().insert(key, Arc::clone(&object));
+        }
+        Some(object)
+    }
+
+    /// The separate debug file: by build id, else by debuglink beside the file, in `.debug/` and under the roots.
+    pub(crate) fn debug_file(
+        &self,
+        path: &str,
+        build_id: Option<&[u8]>,
+        link: Option<(&[u8], u32)>,
+    ) -> Option<Arc<[u8]>> {
+        let by_id = build_id.and_then(|id| {
+            let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+            let name = format!(".build-id/{}/{}.debug", hex.get(..2)?, hex.get(2..)?);
+            self.debug_roots.iter().find_map(|root| {
+                let bytes = std::fs::read(root.join(&name)).ok()?;
+                (build_id_of(&bytes).as_deref() == Some(id)).then_some(bytes)
+            })
+        });
+        let found = by_id.or_else(|| self.by_link(Path::new(path), link?))?;
+        Some(found.into())
+    }
+
+    fn by_link(&self, path: &Path, (name, crc): (&[u8], u32)) -> Option<Vec<u8>> {
+        let name = std::str::from_utf8(name)
+            .ok()
+            .filter(|name| !name.contains('/'))?;
+        let folder = path.parent()?;
+        let beside = [folder.join(name), folder.join(".debug").join(name)];
+        let under = self.debug_roots.iter().map(|root| {
+            root.join(folder.strip_prefix("/").unwrap_or(folder))
+                .join(name)
+        });
+        beside
+            .into_iter()
+            .chain(under)
+            .filter(|candidate| candidate != path)
+            .find_map(|candidate| {
+                let bytes = std::fs::read(candidate).ok()?;
+                (crc32(&bytes) == crc).then_some(bytes)
+            })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<ObjectFile>>> {
+        self.cache
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// CRC-32 (IEEE, reflected) as `.gnu_debuglink` wants it.
+fn crc32(bytes: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = table();
+    const fn table() -> [u32; 256] {
+        let mut table = [0; 256];
+        let mut index = 0;
+        while index < 256 {
+            let mut value = index;
+            let mut bit = 0;
+            while bit < 8 {
+                value = if value & 1 == 1 {
+                    0xedb8_8320 ^ (value >> 1)
+                } else {
+                    value >> 1
+                };
+                bit += 1;
+            }
+            table[index as usize] = value;
+            index += 1;
+        }
+        table
+    }
+    !bytes.iter().fold(!0u32, |crc, byte| {
+        TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize] ^ (crc >> 8)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn crc_matches_the_check_value() {
+        assert_eq!(super::crc32(b"123456789"), 0xcbf4_3926);
+    }
+}

@@ -1,0 +1,496 @@
+//! What is named in a file's DWARF, gathered in one pass over all its DIEs.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use gimli::{EndianSlice, LittleEndian, UnitSectionOffset};
+
+use crate::debug_info::{DebugInfo, DieOffset};
+
+type Borrowed<'a> = EndianSlice<'a, LittleEndian>;
+type BorrowedEntry<'a> = gimli::DebuggingInformationEntry<'a, 'a, Borrowed<'a>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Variable {
+        external: bool,
+    },
+    Type,
+    Function,
+    /// The DIE is the enumerator; the enumeration is its parent.
+    Enumerator {
+        of: DieOffset,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    pub die: DieOffset,
+    pub kind: Kind,
+    pub unit: usize,
+    scope: u32,
+}
+
+/// Code of a function that is not inlined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FunctionRange {
+    pub start: u64,
+    pub end: u64,
+    pub die: DieOffset,
+    unit: usize,
+}
+
+#[derive(Default)]
+pub struct NameIndex {
+    named: HashMap<Arc<str>, Vec<Named>>,
+    scopes: Vec<(u32, Arc<str>)>,
+    scope_of: Vec<(DieOffset, u32)>,
+    functions: Vec<FunctionRange>,
+    local_names: HashSet<Arc<str>>,
+    vtables: HashMap<u64, DieOffset>,
+    type_units: HashMap<u64, DieOffset>,
+}
+
+/// The scope of everything that is in none.
+const GLOBAL: u32 = 0;
+
+impl NameIndex {
+    pub(crate) fn build(debug: &DebugInfo) -> Self {
+        let dwarf = debug
+            .sections
+            .borrow(|section| EndianSlice::new(section.bytes(), LittleEndian));
+        let mut builder = Builder {
+            index: Self::default(),
+            declared: HashMap::new(),
+            strings: HashSet::new(),
+        };
+        builder.index.scopes.push((GLOBAL, "".into()));
+        let mut headers = dwarf.units();
+        let mut number = 0;
+        while let Ok(Some(header)) = headers.next() {
+            let UnitSectionOffset::DebugInfoOffset(start) = header.offset() else {
+                continue;
+            };
+            if let gimli::UnitType::Type {
+                type_signature,
+                type_offset,
+            } = header.type_()
+            {
+                builder.index.type_units.insert(
+                    type_signature.0,
+                    DieOffset(start.0.saturating_add(type_offset.0)),
+                );
+            }
+            if let Ok(unit) = dwarf.unit(header) {
+                builder.unit(&dwarf, &unit, number, start.0);
+            }
+            number += 1;
+        }
+        builder
+            .index
+            .functions
+            .sort_by_key(|function| (function.start, function.end));
+        builder.index
+    }
+
+    /// Everything whose last path segment is `name`.
+    pub fn lookup(&self, name: &str) -> &[Named] {
+        self.named.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = (&str, &[Named])> {
+        self.named
+            .iter()
+            .map(|(name, entries)| (&**name, entries.as_slice()))
+    }
+
+    /// Namespaces and types around an entry, outermost first.
+    pub fn path_of(&self, named: &Named) -> Vec<&str> {
+        self.scope_path(named.scope)
+    }
+
+    /// The qualified prefix of a DIE: `std::`, or nothing.
+    pub fn prefix_of(&self, die: DieOffset) -> String {
+        let Ok(at) = self.scope_of.binary_search_by_key(&die, |pair| pair.0) else {
+            return String::new();
+        };
+        self.scope_path(self.scope_of[at].1)
+            .iter()
+            .map(|segment| format!("{segment}::"))
+            .collect()
+    }
+
+    pub fn function_at(&self, address: u64) -> Option<&FunctionRange> {
+        let after = self
+            .functions
+            .partition_point(|function| function.start <= address);
+        self.functions[..after]
+            .iter()
+            .rev()
+            .take(16)
+            .find(|function| address < function.end)
+    }
+
+    pub(crate) fn function_ranges(&self, unit: usize) -> impl Iterator<Item = (u64, u64)> {
+        self.functions
+            .iter()
+            .filter(move |function| function.unit == unit)
+            .map(|function| (function.start, function.end))
+    }
+
+    /// Address ranges of a function, lowest first: several when the compiler split it.
+    pub fn ranges_of(&self, die: DieOffset) -> Vec<(u64, u64)> {
+        self.functions
+            .iter()
+            .filter(|function| function.die == die)
+            .map(|function| (function.start, function.end))
+            .collect()
+    }
+
+    /// Whether some function has a local or parameter of this name. If not, no frame needs to be looked at to resolve it.
+    pub fn is_local_name(&self, name: &str) -> bool {
+        self.local_names.contains(name)
+    }
+
+    /// The concrete type whose Rust vtable stands at a file address.
+    pub fn vtable_type(&self, address: u64) -> Option<DieOffset> {
+        self.vtables.get(&address).copied()
+    }
+
+    pub(crate) fn type_unit(&self, signature: u64) -> Option<DieOffset> {
+        self.type_units.get(&signature).copied()
+    }
+
+    fn scope_path(&self, mut scope: u32) -> Vec<&str> {
+        let mut path = Vec::new();
+        while scope != GLOBAL {
+            let (parent, name) = &self.scopes[scope as usize];
+            path.push(&**name);
+            scope = *parent;
+        }
+        path.reverse();
+        path
+    }
+}
+
+struct Builder {
+    index: NameIndex,
+    /// Declarations that a definition elsewhere may complete: the scope and the name it then has.
+    declared: HashMap<DieOffset, (u32, Arc<str>)>,
+    strings: HashSet<Arc<str>>,
+}
+
+/// What encloses the DIEs at a depth.
+#[derive(Clone, Copy)]
+struct Level {
+    scope: u32,
+    in_function: bool,
+    parent: DieOffset,
+}
+
+/// The unit being walked.
+struct Walk<'a> {
+    dwarf: &'a gimli::Dwarf<Borrowed<'a>>,
+    unit: &'a gimli::Unit<Borrowed<'a>>,
+    number: usize,
+    start: usize,
+}
+
+impl Builder {
+    fn unit(
+        &mut self,
+        dwarf: &gimli::Dwarf<Borrowed<'_>>,
+        unit: &gimli::Unit<Borrowed<'_>>,
+        number: usize,
+        start: usize,
+    ) {
+        let walk = Walk {
+            dwarf,
+            unit,
+            number,
+            start,
+        };
+        let root = Level {
+            scope: GLOBAL,
+            in_function: false,
+            parent: DieOffset(start),
+        };
+        let mut levels = vec![root];
+        let mut depth = 0isize;
+        let mut cursor = unit.entries();
+        while let Ok(Some((delta, entry))) = cursor.next_dfs() {
+            depth += delta;
+            let Ok(level) = usize::try_from(depth) else {
+                return;
+            };
+            levels.truncate(level + 1);
+            let Some(here) = levels.get(level).copied() else {
+                return;
+            };
+            let inside = self.entry(&walk, entry, here);
+            levels.push(inside);
+        }
+    }
+
+    /// Notes one DIE and says what its children are in.
+    fn entry(&mut self, walk: &Walk<'_>, entry: &BorrowedEntry<'_>, here: Level) -> Level {
+        let die = DieOffset(walk.start.saturating_add(entry.offset().0));
+        let mut inside = Level {
+            parent: die,
+            ..here
+        };
+        match entry.tag() {
+            gimli::DW_TAG_namespace => {
+                let name = self
+                    .name(walk, entry)
+                    .unwrap_or_else(|| self.intern("(anonymous namespace)"));
+                inside.scope = self.scope(here.scope, name);
+            }
+            gimli::DW_TAG_structure_type
+            | gimli::DW_TAG_class_type
+            | gimli::DW_TAG_union_type
+            | gimli::DW_TAG_enumeration_type
+            | gimli::DW_TAG_base_type
+            | gimli::DW_TAG_typedef
+            | gimli::DW_TAG_unspecified_type => {
+                self.index.scope_of.push((die, here.scope));
+                if let Some(name) = self.name(walk, entry) {
+                    if !has_flag(entry, gimli::DW_AT_declaration) {
+                        self.add(
+                            &name,
+                            Named {
+                                die,
+                                kind: Kind::Type,
+                                unit: walk.number,
+                                scope: here.scope,
+                            },
+                        );
+                    }
+                    if entry.has_children() {
+                        inside.scope = self.scope(here.scope, name);
+                    }
+                }
+                // Enumerators of a plain enum belong to the scope around it.
+                if entry.tag() == gimli::DW_TAG_enumeration_type
+                    && !has_flag(entry, gimli::DW_AT_enum_class)
+                {
+                    inside.scope = here.scope;
+                }
+            }
+            gimli::DW_TAG_enumerator => {
+                if let Some(name) = self.name(walk, entry) {
+                    self.add(
+                        &name,
+                        Named {
+                            die,
+                            kind: Kind::Enumerator { of: here.parent },
+                            unit: walk.number,
+                            scope: here.scope,
+                        },
+                    );
+                }
+            }
+            gimli::DW_TAG_subprogram => {
+                self.function(walk, entry, die, here);
+                inside.in_function = true;
+            }
+            gimli::DW_TAG_lexical_block | gimli::DW_TAG_inlined_subroutine => {
+                inside.in_function = true
+            }
+            gimli::DW_TAG_formal_parameter => self.local(walk, entry),
+            gimli::DW_TAG_variable | gimli::DW_TAG_member => self.variable(walk, entry, die, here),
+            _ => {}
+        }
+        inside
+    }
+
+    fn function(
+        &mut self,
+        walk: &Walk<'_>,
+        entry: &BorrowedEntry<'_>,
+        die: DieOffset,
+        here: Level,
+    ) {
+        let Some((scope, name)) = self.declared_name(walk, entry, here) else {
+            return;
+        };
+        self.declared.insert(die, (scope, Arc::clone(&name)));
+        self.index.scope_of.push((die, scope));
+        let Ok(mut ranges) = walk.dwarf.die_ranges(walk.unit, entry) else {
+            return;
+        };
+        let mut has_code = false;
+        while let Ok(Some(range)) = ranges.next() {
+            if range.begin != 0 && range.begin < range.end {
+                has_code = true;
+                self.index.functions.push(FunctionRange {
+                    start: range.begin,
+                    end: range.end,
+                    die,
+                    unit: walk.number,
+                });
+            }
+        }
+        if has_code {
+            self.add(
+                &name,
+                Named {
+                    die,
+                    kind: Kind::Function,
+                    unit: walk.number,
+                    scope,
+                },
+            );
+        }
+    }
+
+    fn local(&mut self, walk: &Walk<'_>, entry: &BorrowedEntry<'_>) {
+        if let Some(name) = self.name(walk, entry) {
+            self.index.local_names.insert(name);
+        }
+    }
+
+    fn variable(
+        &mut self,
+        walk: &Walk<'_>,
+        entry: &BorrowedEntry<'_>,
+        die: DieOffset,
+        here: Level,
+    ) {
+        let specified = entry
+            .attr_value(gimli::DW_AT_specification)
+            .ok()
+            .flatten()
+            .is_some();
+        if here.in_function && !specified {
+            return self.local(walk, entry);
+        }
+        let Some((scope, name)) = self.declared_name(walk, entry, here) else {
+            return;
+        };
+        if let Some(address) = self.vtable(walk, entry) {
+            self.index.vtables.insert(address.0, address.1);
+            return;
+        }
+        let has = |name| entry.attr_value(name).ok().flatten().is_some();
+        if has(gimli::DW_AT_location) || has(gimli::DW_AT_const_value) {
+            let external = has_flag(entry, gimli::DW_AT_external) || specified;
+            self.add(
+                &name,
+                Named {
+                    die,
+                    kind: Kind::Variable { external },
+                    unit: walk.number,
+                    scope,
+                },
+            );
+            self.index.scope_of.push((die, scope));
+        } else if has_flag(entry, gimli::DW_AT_declaration) {
+            self.declared.insert(die, (scope, name));
+        }
+    }
+
+    /// rustc describes each vtable as a variable whose type names the concrete type it serves.
+    fn vtable(&self, walk: &Walk<'_>, entry: &BorrowedEntry<'_>) -> Option<(u64, DieOffset)> {
+        let name = walk
+            .dwarf
+            .attr_string(walk.unit, entry.attr_value(gimli::DW_AT_name).ok()??)
+            .ok()?;
+        if !name.slice().ends_with(b"{vtable}") {
+            return None;
+        }
+        let gimli::AttributeValue::Exprloc(location) =
+            entry.attr_value(gimli::DW_AT_location).ok()??
+        else {
+            return None;
+        };
+        let gimli::AttributeValue::UnitRef(of) = entry.attr_value(gimli::DW_AT_type).ok()?? else {
+            return None;
+        };
+        let table = walk.unit.entry(of).ok()?;
+        let gimli::AttributeValue::UnitRef(concrete) =
+            table.attr_value(gimli::DW_AT_containing_type).ok()??
+        else {
+            return None;
+        };
+        let mut operations = location.operations(walk.unit.encoding());
+        let address = match operations.next().ok()?? {
+            gimli::Operation::Address { address } => address,
+            gimli::Operation::AddressIndex { index } => {
+                walk.dwarf.address(walk.unit, index).ok()?
+            }
+            _ => return None,
+        };
+        Some((address, DieOffset(walk.start.saturating_add(concrete.0))))
+    }
+
+    /// Name and scope, taken from the declaration that this DIE completes, if it completes one.
+    fn declared_name(
+        &mut self,
+        walk: &Walk<'_>,
+        entry: &BorrowedEntry<'_>,
+        here: Level,
+    ) -> Option<(u32, Arc<str>)> {
+        for attribute in [gimli::DW_AT_specification, gimli::DW_AT_abstract_origin] {
+            let target = match entry.attr_value(attribute).ok().flatten() {
+                Some(gimli::AttributeValue::UnitRef(offset)) => {
+                    DieOffset(walk.start.saturating_add(offset.0))
+                }
+                Some(gimli::AttributeValue::DebugInfoRef(offset)) => DieOffset(offset.0),
+                _ => continue,
+            };
+            if let Some(known) = self.declared.get(&target) {
+                return Some(known.clone());
+            }
+            // The origin may stand further on in the file.
+            if let Some(gimli::AttributeValue::UnitRef(offset)) =
+                entry.attr_value(attribute).ok().flatten()
+                && let Ok(origin) = walk.unit.entry(offset)
+                && let Some(name) = self.name(walk, &origin)
+            {
+                return Some((here.scope, name));
+            }
+        }
+        Some((here.scope, self.name(walk, entry)?))
+    }
+
+    fn name(&mut self, walk: &Walk<'_>, entry: &BorrowedEntry<'_>) -> Option<Arc<str>> {
+        let text = walk
+            .dwarf
+            .attr_string(walk.unit, entry.attr_value(gimli::DW_AT_name).ok()??)
+            .ok()?;
+        Some(self.intern(&text.to_string_lossy()))
+    }
+
+    fn intern(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.strings.get(text) {
+            return Arc::clone(known);
+        }
+        let fresh: Arc<str> = text.into();
+        self.strings.insert(Arc::clone(&fresh));
+        fresh
+    }
+
+    fn scope(&mut self, parent: u32, name: Arc<str>) -> u32 {
+        let Ok(number) = u32::try_from(self.index.scopes.len()) else {
+            return GLOBAL;
+        };
+        self.index.scopes.push((parent, name));
+        number
+    }
+
+    fn add(&mut self, name: &Arc<str>, named: Named) {
+        self.index
+            .named
+            .entry(Arc::clone(name))
+            .or_default()
+            .push(named);
+    }
+}
+
+fn has_flag(entry: &BorrowedEntry<'_>, name: gimli::DwAt) -> bool {
+    matches!(
+        entry.attr_value(name),
+        Ok(Some(gimli::AttributeValue::Flag(true)))
+    )
+}

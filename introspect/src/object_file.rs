@@ -1,0 +1,241 @@
+//! One ELF file: segments, symbols, unwind tables and DWARF, read whole and shared by every program that maps it.
+
+use std::sync::{Arc, OnceLock};
+
+use gimli::{LittleEndian, Reader, SectionId};
+use object::elf;
+use object::read::elf::{ElfFile64, ProgramHeader};
+use object::{LittleEndian as LE, Object, ObjectSection};
+
+use crate::debug_info::DebugInfo;
+use crate::finder::Finder;
+use crate::symbols::Symbols;
+
+/// Reader over a shared section; cloning it clones an `Arc`.
+pub type Slice = gimli::EndianArcSlice<LittleEndian>;
+
+/// No section decompresses to more than this.
+const SECTION_LIMIT: u64 = 1 << 30;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    #[error("{path}: not an ELF file for x86-64")]
+    Parse { path: String, source: object::Error },
+    #[error("{path}: ELF for another machine")]
+    Machine { path: String },
+}
+
+/// A loadable segment, in the file's own addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    pub address: u64,
+    pub memory_len: u64,
+    pub offset: u64,
+    pub file_len: u64,
+    pub executable: bool,
+}
+
+/// Thread-local template (`PT_TLS`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlsSegment {
+    pub memory_len: u64,
+    pub align: u64,
+}
+
+pub struct ObjectFile {
+    pub path: String,
+    pub build_id: Option<Vec<u8>>,
+    pub segments: Vec<Segment>,
+    pub tls: Option<TlsSegment>,
+    /// Position-dependent executables are `ET_EXEC`; everything else has a bias.
+    pub is_executable: bool,
+    image: Arc<[u8]>,
+    finder: Finder,
+    sections: OnceLock<UnwindSections>,
+    debug: OnceLock<Option<DebugInfo>>,
+    symbols: OnceLock<Symbols>,
+}
+
+/// Everything CFI needs, with the addresses its encodings are relative to.
+pub struct UnwindSections {
+    pub eh_frame: Option<gimli::EhFrame<Slice>>,
+    pub eh_frame_hdr: Option<gimli::ParsedEhFrameHdr<Slice>>,
+    pub debug_frame: Option<gimli::DebugFrame<Slice>>,
+    pub bases: gimli::BaseAddresses,
+}
+
+impl ObjectFile {
+    pub fn parse(path: &str, bytes: Vec<u8>, finder: &Finder) -> Result<Self, ObjectError> {
+        let image: Arc<[u8]> = bytes.into();
+        let elf = parse_elf(&image).map_err(|source| ObjectError::Parse {
+            path: path.into(),
+            source,
+        })?;
+        if elf.elf_header().e_machine.get(LE) != elf::EM_X86_64 {
+            return Err(ObjectError::Machine { path: path.into() });
+        }
+        let mut segments = Vec::new();
+        let mut tls = None;
+        for program in elf.elf_program_headers() {
+            match program.p_type(LE) {
+                elf::PT_LOAD => segments.push(Segment {
+                    address: program.p_vaddr(LE),
+                    memory_len: program.p_memsz(LE),
+                    offset: program.p_offset(LE),
+                    file_len: program.p_filesz(LE),
+                    executable: program.p_flags(LE) & elf::PF_X != 0,
+                }),
+                elf::PT_TLS => {
+                    tls = Some(TlsSegment {
+                        memory_len: program.p_memsz(LE),
+                        align: program.p_align(LE).max(1),
+                    })
+                }
+                _ => {}
+            }
+        }
+        let build_id = elf.build_id().ok().flatten().map(<[u8]>::to_vec);
+        let is_executable = elf.elf_header().e_type.get(LE) == elf::ET_EXEC;
+        Ok(Self {
+            path: path.into(),
+            build_id,
+            segments,
+            tls,
+            is_executable,
+            image,
+            finder: finder.clone(),
+            sections: OnceLock::new(),
+            debug: OnceLock::new(),
+            symbols: OnceLock::new(),
+        })
+    }
+
+    /// DWARF of the file, or of its separate debug file.
+    pub fn debug(&self) -> Option<&DebugInfo> {
+        self.debug.get_or_init(|| self.load_debug()).as_ref()
+    }
+
+    pub fn symbols(&self) -> &Symbols {
+        self.symbols.get_or_init(|| {
+            let separate = self.separate_image();
+            Symbols::collect(
+                [Some(&self.image), separate.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|image| parse_elf(image).ok()),
+            )
+        })
+    }
+
+    pub fn unwind_sections(&self) -> &UnwindSections {
+        self.sections.get_or_init(|| self.load_unwind_sections())
+    }
+
+    fn load_debug(&self) -> Option<DebugInfo> {
+        let own = parse_elf(&self.image).ok()?;
+        if own.section_by_name(".debug_info").is_some()
+            || own.section_by_name(".zdebug_info").is_some()
+        {
+            return DebugInfo::load(|id| section(&self.image, &own, id));
+        }
+        let image = self.separate_image()?;
+        let elf = parse_elf(&image).ok()?;
+        elf.section_by_name(".debug_info")?;
+        DebugInfo::load(|id| section(&image, &elf, id))
+    }
+
+    fn separate_image(&self) -> Option<Arc<[u8]>> {
+        let elf = parse_elf(&self.image).ok()?;
+        let link = elf.gnu_debuglink().ok().flatten();
+        self.finder
+            .debug_file(&self.path, self.build_id.as_deref(), link)
+    }
+
+    fn load_unwind_sections(&self) -> UnwindSections {
+        let mut bases = gimli::BaseAddresses::default();
+        let mut loaded = UnwindSections {
+            eh_frame: None,
+            eh_frame_hdr: None,
+            debug_frame: None,
+            bases: bases.clone(),
+        };
+        let Ok(elf) = parse_elf(&self.image) else {
+            return loaded;
+        };
+        let address = |name: &str| elf.section_by_name(name).map(|section| section.address());
+        if let Some(at) = address(".text") {
+            bases = bases.set_text(at);
+        }
+        if let Some(at) = address(".got") {
+            bases = bases.set_got(at);
+        }
+        if let Some(at) = address(".eh_frame") {
+            bases = bases.set_eh_frame(at);
+            loaded.eh_frame = Some(gimli::EhFrame::from(section(
+                &self.image,
+                &elf,
+                SectionId::EhFrame,
+            )));
+        }
+        if let Some(at) = address(".eh_frame_hdr") {
+            bases = bases.set_eh_frame_hdr(at);
+            let header = gimli::EhFrameHdr::from(section(&self.image, &elf, SectionId::EhFrameHdr));
+            loaded.eh_frame_hdr = header.parse(&bases, 8).ok();
+        }
+        let frame = section(&self.image, &elf, SectionId::DebugFrame);
+        let frame = if frame.is_empty() {
+            self.separate_debug_frame()
+        } else {
+            Some(frame)
+        };
+        loaded.debug_frame = frame.map(|frame| {
+            let mut frame = gimli::DebugFrame::from(frame);
+            frame.set_address_size(8);
+            frame
+        });
+        loaded.bases = bases;
+        loaded
+    }
+
+    fn separate_debug_frame(&self) -> Option<Slice> {
+        let image = self.separate_image()?;
+        let elf = parse_elf(&image).ok()?;
+        Some(section(&image, &elf, SectionId::DebugFrame)).filter(|frame| !frame.is_empty())
+    }
+}
+
+/// Build id of an ELF image, for comparing files with what is mapped.
+pub fn build_id_of(image: &[u8]) -> Option<Vec<u8>> {
+    parse_elf(image)
+        .ok()?
+        .build_id()
+        .ok()
+        .flatten()
+        .map(<[u8]>::to_vec)
+}
+
+fn parse_elf(image: &[u8]) -> object::Result<ElfFile64<'_, LE>> {
+    ElfFile64::parse(image)
+}
+
+/// A section's bytes: a window on the image, or its decompressed copy; empty when absent or damaged.
+fn section(image: &Arc<[u8]>, elf: &ElfFile64<'_, LE>, id: SectionId) -> Slice {
+    let whole = Slice::new(Arc::clone(image), LittleEndian);
+    let found = elf.section_by_name(id.name()).and_then(|section| {
+        let packed = section.compressed_data().ok()?;
+        if packed.format != object::CompressionFormat::None {
+            if packed.uncompressed_size > SECTION_LIMIT {
+                return None;
+            }
+            return Some(Slice::new(
+                packed.decompress().ok()?.into_owned().into(),
+                LittleEndian,
+            ));
+        }
+        let (offset, len) = section.file_range()?;
+        let start = usize::try_from(offset).ok()?;
+        let end = start.checked_add(usize::try_from(len).ok()?)?;
+        (end <= image.len()).then(|| whole.range(start..end))
+    });
+    found.unwrap_or_else(|| whole.range(0..0))
+}
