@@ -1,1 +1,51 @@
-//! .
+//! The segmented log: pages, epochs, partitions; bytes, not processes.
+//!
+//! A [`Store`] is one folder of append-only segment files. It holds the histories of one or more
+//! [`Partition`]s; a history is a tree of immutable, numbered checkpoints ([`Epoch`]), each a set of
+//! address spaces ([`SpaceId`]) that map page indexes to page versions, plus one opaque record.
+//!
+//! - **Invariant**: a checkpoint never changes once it is numbered, and numbers are never used again.
+//! - **Invariant**: a page version is stored once, however many epochs and spaces hold it.
+//! - **Invariant**: what [`Partition::commit`] acknowledged survives a `kill -9` of this process.
+//! - **Invariant**: any byte read from a segment may be hostile; a page is handed out only when its
+//!   decoded content matches the checksum its writer took of the raw page.
+//! - Deliberately absent: processes, addresses below page granularity, and the meaning of records.
+//!
+//! The layout of segments is described by [`format`].
+
+mod catalogue;
+mod clean;
+mod codec;
+mod commit;
+mod difference;
+mod error;
+pub mod format;
+mod history;
+mod ids;
+mod index;
+mod log;
+mod manifest;
+mod medium;
+mod pagemap;
+mod pages;
+mod partition;
+mod recover;
+mod replay;
+mod retain;
+mod scan;
+mod staging;
+mod store;
+mod tree;
+mod verify;
+mod versions;
+
+pub use commit::{Base, Committed, Draft, SpaceDelta};
+pub use error::{CommitError, OpenError, ReadError, WriteError};
+pub use history::{CheckpointInfo, Keep, Settings};
+pub use ids::{Epoch, PAGE, PageIndex, SegmentId, SpaceId};
+pub use medium::{FolderMedium, Medium, SegmentFile, private_memory_folder};
+pub use partition::{Hold, Partition, Presence};
+pub use recover::{Damage, RecoveryReport};
+pub use staging::{Slot, Staging, StagingFull};
+pub use store::{HeldBytes, Options, PartitionInfo, Store};
+pub use verify::{Fault, VerifyReport};

@@ -1,0 +1,309 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::SegmentId;
+use crate::error::{RecordFault, WriteError};
+use crate::format::{
+    FOOTER_ROOM, MAX_PAYLOAD, RECORD_HEADER, RecordHeader, RecordType, SEGMENT_HEADER,
+    SegmentHeader, crc32c, life, record_len,
+};
+use crate::medium::{Medium, SegmentFile};
+
+/// Where a record lies, header and padding included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Loc {
+    pub segment: SegmentId,
+    pub offset: u32,
+    pub length: u32,
+}
+
+/// One segment as readers and the cleaner see it.
+pub(crate) struct Segment {
+    pub file: Arc<dyn SegmentFile>,
+    used: AtomicU64,
+    last_lsn: AtomicU64,
+}
+
+/// What a record is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject {
+    pub kind: RecordType,
+    pub epoch: u64,
+    pub partition: u32,
+}
+
+/// The writing end: appends records to the active segment and rolls to the next.
+pub(crate) struct Log {
+    medium: Box<dyn Medium>,
+    uuid: [u8; 16],
+    generation: u32,
+    segment_size: u32,
+    next_segment: u32,
+    pub next_lsn: u64,
+    pub next_uid: u64,
+    active: Option<Active>,
+    /// Segments made since the index last took them over.
+    pub born: BTreeMap<SegmentId, Arc<Segment>>,
+    buffer: Vec<u8>,
+    dead: bool,
+}
+
+struct Active {
+    id: SegmentId,
+    segment: Arc<Segment>,
+    at: u32,
+    previous: u32,
+    records: u32,
+}
+
+/// Where a log that was found goes on.
+pub(crate) struct Resume {
+    pub uuid: [u8; 16],
+    pub generation: u32,
+    pub segment_size: u32,
+    pub next_segment: u32,
+    pub next_lsn: u64,
+    pub next_uid: u64,
+}
+
+impl Segment {
+    pub fn new(file: Arc<dyn SegmentFile>, used: u64, last_lsn: u64) -> Segment {
+        Segment {
+            file,
+            used: AtomicU64::new(used),
+            last_lsn: AtomicU64::new(last_lsn),
+        }
+    }
+
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub fn last_lsn(&self) -> u64 {
+        self.last_lsn.load(Ordering::Relaxed)
+    }
+}
+
+impl Log {
+    pub fn new(medium: Box<dyn Medium>, resume: Resume) -> Log {
+        Log {
+            medium,
+            uuid: resume.uuid,
+            generation: resume.generation,
+            segment_size: resume.segment_size,
+            next_segment: resume.next_segment,
+            next_lsn: resume.next_lsn,
+            next_uid: resume.next_uid,
+            active: None,
+            born: BTreeMap::new(),
+            buffer: Vec::new(),
+            dead: false,
+        }
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    pub fn segment_size(&self) -> u32 {
+        self.segment_size
+    }
+
+    /// Payload bytes beyond which a logical record is split, and a PAGES record is closed.
+    pub fn fragment(&self) -> usize {
+        (self.segment_size as usize / 8).min(MAX_PAYLOAD / 2)
+    }
+
+    pub fn active(&self) -> Option<SegmentId> {
+        self.active.as_ref().map(|a| a.id)
+    }
+
+    /// Appends one record that is not split.
+    pub fn append(&mut self, subject: Subject, payload: &[u8]) -> Result<Loc, WriteError> {
+        self.fragment_at(subject, payload, false, false)
+    }
+
+    /// Appends a logical record as fragments of consecutive lsns.
+    pub fn append_split(
+        &mut self,
+        subject: Subject,
+        payload: &[u8],
+    ) -> Result<Vec<Loc>, WriteError> {
+        let size = self.fragment();
+        let count = payload.len().div_ceil(size).max(1);
+        (0..count)
+            .map(|i| {
+                let part = &payload[i * size..payload.len().min((i + 1) * size)];
+                self.fragment_at(subject, part, i + 1 < count, i > 0)
+            })
+            .collect()
+    }
+
+    /// Ends the active segment with a footer; the next record begins a new one.
+    pub fn seal(&mut self) -> Result<(), WriteError> {
+        let Some(active) = &self.active else {
+            return Ok(());
+        };
+        let mut payload = active.records.to_le_bytes().to_vec();
+        payload.extend_from_slice(&(self.next_lsn - 1).to_le_bytes());
+        let footer = Subject {
+            kind: RecordType::Footer,
+            epoch: 0,
+            partition: 0,
+        };
+        self.write(footer, &payload, false, false)?;
+        self.active = None;
+        Ok(())
+    }
+
+    /// Removes a segment that nothing lives in.
+    pub fn remove(&mut self, segment: SegmentId) -> Result<(), WriteError> {
+        let done = self.medium.remove(segment);
+        self.or_die(segment, done)
+    }
+
+    fn fragment_at(
+        &mut self,
+        subject: Subject,
+        payload: &[u8],
+        more: bool,
+        continued: bool,
+    ) -> Result<Loc, WriteError> {
+        if self.dead {
+            return Err(WriteError::Dead);
+        }
+        if payload.len() > MAX_PAYLOAD {
+            return Err(WriteError::TooLarge(payload.len()));
+        }
+        let room = record_len(payload.len()) + FOOTER_ROOM;
+        let full = |a: &Active| a.at as usize + room > self.segment_size as usize;
+        if self.active.as_ref().is_some_and(full) {
+            self.seal()?;
+        }
+        if self.active.is_none() {
+            self.begin_segment()?;
+        }
+        self.write(subject, payload, more, continued)
+    }
+
+    fn write(
+        &mut self,
+        subject: Subject,
+        payload: &[u8],
+        more: bool,
+        continued: bool,
+    ) -> Result<Loc, WriteError> {
+        let active = self.active.as_mut().expect("a segment was begun");
+        let header = RecordHeader {
+            kind: subject.kind,
+            more,
+            continued,
+            lsn: self.next_lsn,
+            subject: subject.epoch,
+            partition: subject.partition,
+            length: narrow(payload.len()),
+            life: life(&self.uuid, self.generation),
+            previous: active.previous,
+            payload_crc: crc32c(payload),
+        }
+        .encode();
+        let length = record_len(payload.len());
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&header);
+        self.buffer.extend_from_slice(payload);
+        self.buffer.resize(length, 0);
+        let loc = Loc {
+            segment: active.id,
+            offset: active.at,
+            length: narrow(length),
+        };
+        active.previous = crc32c(&header[..RECORD_HEADER - 4]);
+        active.at += loc.length;
+        active.records += 1;
+        let segment = Arc::clone(&active.segment);
+        let written = segment.file.write_at(&self.buffer, u64::from(loc.offset));
+        segment
+            .used
+            .store(u64::from(loc.offset + loc.length), Ordering::Relaxed);
+        segment.last_lsn.store(self.next_lsn, Ordering::Relaxed);
+        self.next_lsn += 1;
+        self.or_die(loc.segment, written)?;
+        Ok(loc)
+    }
+
+    fn begin_segment(&mut self) -> Result<(), WriteError> {
+        let id = SegmentId(self.next_segment);
+        self.next_segment = self
+            .next_segment
+            .checked_add(1)
+            .ok_or(WriteError::SegmentsUsedUp)?;
+        let header = SegmentHeader {
+            segment: id,
+            uuid: self.uuid,
+            first_lsn: self.next_lsn,
+            generation: self.generation,
+            size: self.segment_size,
+        }
+        .encode();
+        let made = self.medium.create(id).and_then(|file| {
+            file.write_at(&header, 0)?;
+            Ok(file)
+        });
+        let file = self.or_die(id, made)?;
+        let segment = Arc::new(Segment::new(file, SEGMENT_HEADER as u64, self.next_lsn));
+        self.born.insert(id, Arc::clone(&segment));
+        self.active = Some(Active {
+            id,
+            segment,
+            at: narrow(SEGMENT_HEADER),
+            previous: crc32c(&header[..SEGMENT_HEADER - 4]),
+            records: 0,
+        });
+        Ok(())
+    }
+
+    /// After a failed write nobody knows what the medium holds: only recovery can tell.
+    fn or_die<T>(
+        &mut self,
+        segment: SegmentId,
+        result: std::io::Result<T>,
+    ) -> Result<T, WriteError> {
+        result.map_err(|source| {
+            self.dead = true;
+            WriteError::Append { segment, source }
+        })
+    }
+}
+
+/// Reads one record back and checks it.
+pub(crate) fn read_record(
+    file: &dyn SegmentFile,
+    loc: Loc,
+) -> Result<(RecordHeader, Vec<u8>), RecordFault> {
+    let bad = || RecordFault::Checksum {
+        segment: loc.segment,
+        offset: loc.offset,
+    };
+    let mut bytes = vec![0; loc.length as usize];
+    file.read_at(&mut bytes, u64::from(loc.offset))
+        .map_err(|source| RecordFault::Io {
+            segment: loc.segment,
+            source,
+        })?;
+    let header = bytes.first_chunk().and_then(RecordHeader::decode);
+    let header = header.ok_or_else(bad)?;
+    if record_len(header.length as usize) != bytes.len() {
+        return Err(bad());
+    }
+    let payload = &bytes[RECORD_HEADER..RECORD_HEADER + header.length as usize];
+    if crc32c(payload) != header.payload_crc {
+        return Err(bad());
+    }
+    let payload = payload.to_vec();
+    Ok((header, payload))
+}
+
+fn narrow(len: usize) -> u32 {
+    u32::try_from(len).expect("payloads are bounded")
+}

@@ -1,0 +1,386 @@
+//! Opening a store: scan the log, replay the manifests that live checkpoints build on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::catalogue::{Catalogue, Filed, Mark};
+use crate::error::OpenError;
+use crate::format::{COUNTER_LIMIT, HeaderFault, RecordHeader, RecordType, VERSION};
+use crate::index::Index;
+use crate::log::{Loc, Resume, Segment};
+use crate::manifest::Manifest;
+use crate::medium::Medium;
+use crate::pages::{PageRow, read_table};
+use crate::replay::replay;
+use crate::scan::{Found, Identity, Record, Scanned, header_of, scan};
+use crate::versions::SegmentEntry;
+use crate::{Epoch, SegmentId, WriteError};
+
+/// Bytes of a segment that are not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    pub segment: SegmentId,
+    pub offset: u64,
+    pub length: u64,
+    /// The checkpoint whose record it was, where a header still tells.
+    pub epoch: Option<Epoch>,
+}
+
+/// What opening a store found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    pub segments: u64,
+    pub records: u64,
+    pub checkpoints: u64,
+    /// Bytes of a write that its process did not live to end; nothing acknowledged was in them.
+    pub torn_bytes: u64,
+    pub damage: Vec<Damage>,
+    /// Live checkpoints that are lost: their maps cannot be built. By partition name.
+    pub lost: Vec<(String, Epoch)>,
+    /// Live checkpoints of which some pages cannot be read. By partition name.
+    pub holed: Vec<(String, Epoch)>,
+}
+
+impl RecoveryReport {
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.damage.is_empty() && self.lost.is_empty() && self.holed.is_empty()
+    }
+}
+
+pub(crate) struct Recovered {
+    pub index: Index,
+    pub resume: Resume,
+    pub filed: Filed,
+    pub report: RecoveryReport,
+}
+
+/// A version's body as the scan met it; of several copies the last one counts.
+pub(crate) struct StoredBody {
+    pub row: PageRow,
+    pub segment: SegmentId,
+    pub offset: u32,
+    pub owner: u32,
+}
+
+pub(crate) struct StoredManifest {
+    pub lsn: u64,
+    pub manifest: Manifest,
+    pub locs: Vec<Loc>,
+}
+
+/// All that the scan gathers.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    pub bodies: BTreeMap<u64, StoredBody>,
+    pub manifests: BTreeMap<(u32, u64), StoredManifest>,
+    pub records: BTreeMap<(u32, u64), Vec<Loc>>,
+    pub marks: Vec<(u64, Mark)>,
+    pub catalogue: Option<(u64, Catalogue, Vec<Loc>)>,
+    /// Largest epoch that any record header of a partition names.
+    pub last_epochs: BTreeMap<u32, u64>,
+    pub last_lsn: u64,
+    pub last_uid: u64,
+    pub records_seen: u64,
+    undecodable: Vec<Damage>,
+    partial: Option<Partial>,
+}
+
+/// A logical record whose fragments have not all come yet.
+struct Partial {
+    header: RecordHeader,
+    next_lsn: u64,
+    payload: Vec<u8>,
+    locs: Vec<Loc>,
+}
+
+/// Uids left out after a recovery, so that none in a record that could not be read comes again.
+const UID_GAP: u64 = 1 << 24;
+
+pub(crate) fn recover(medium: &dyn Medium, label: &Path) -> Result<Recovered, OpenError> {
+    let found = find_segments(medium, label)?;
+    let identity = identify(&found, label)?;
+    let mut gathered = Gathered::default();
+    let mut report = RecoveryReport::default();
+    let mut index = Index::new();
+    let last = found.last().map(|f| f.id);
+    for segment in &found {
+        let scanned = scan(segment, &identity, &mut report.damage, |r| gathered.take(r));
+        let mut scanned = scanned.map_err(|source| OpenError::Segment {
+            segment: segment.id,
+            source,
+        })?;
+        judge_tail(segment, &mut scanned, Some(segment.id) == last, &mut report)?;
+        let known = Segment::new(Arc::clone(&segment.file), scanned.len, scanned.last_lsn);
+        let entry = SegmentEntry {
+            segment: Arc::new(known),
+            live: 0,
+            stuck: false,
+        };
+        index.versions.segments.insert(segment.id, entry);
+    }
+    report.segments = found.len() as u64;
+    report.records = gathered.records_seen;
+    report.damage.append(&mut gathered.undecodable);
+    let size = found.iter().find_map(|f| f.header.as_ref().ok());
+    let resume = Resume {
+        uuid: identity.uuid,
+        generation: identity.generation.saturating_add(1),
+        segment_size: size.map_or(1 << 24, |h| h.size).clamp(1 << 16, 1 << 30),
+        next_segment: last
+            .map_or(Some(1), |l| l.0.checked_add(1))
+            .ok_or(OpenError::Write(WriteError::SegmentsUsedUp))?,
+        next_lsn: gathered.last_lsn + 1,
+        next_uid: gathered.next_uid(),
+    };
+    let filed = replay(&mut index, gathered, &mut report);
+    Ok(Recovered {
+        index,
+        resume,
+        filed,
+        report,
+    })
+}
+
+fn find_segments(medium: &dyn Medium, label: &Path) -> Result<Vec<Found>, OpenError> {
+    let ids = medium.list().map_err(|source| OpenError::Folder {
+        path: label.to_owned(),
+        source,
+    })?;
+    ids.into_iter()
+        .map(|id| {
+            let file = medium.open(id).map_err(|source| OpenError::Segment {
+                segment: id,
+                source,
+            })?;
+            let header = header_of(&*file);
+            Ok(Found { id, file, header })
+        })
+        .collect()
+}
+
+fn identify(found: &[Found], label: &Path) -> Result<Identity, OpenError> {
+    let path = || label.to_owned();
+    let headers = || found.iter().filter_map(|f| f.header.as_ref().ok());
+    if let Some(first) = headers().next() {
+        let ours = headers().filter(|h| h.uuid == first.uuid);
+        return Ok(Identity {
+            uuid: first.uuid,
+            generation: ours.map(|h| h.generation).max().unwrap_or(1),
+        });
+    }
+    let versions = found.iter().find_map(|f| match f.header {
+        Err(HeaderFault::Version(version)) => Some(version),
+        _ => None,
+    });
+    Err(match versions {
+        Some(found) => OpenError::Version {
+            path: path(),
+            found,
+            supported: VERSION,
+        },
+        None => OpenError::NoStore { path: path() },
+    })
+}
+
+/// Bytes after the last valid record: in the last segment they are a write that was not ended,
+/// and go; elsewhere they are damage.
+fn judge_tail(
+    found: &Found,
+    scanned: &mut Scanned,
+    is_last: bool,
+    report: &mut RecoveryReport,
+) -> Result<(), OpenError> {
+    let rest = scanned.len - scanned.end;
+    let header_damage = found.header.is_err() && (!is_last || scanned.last_lsn > 0);
+    if header_damage {
+        report.damage.push(Damage {
+            segment: found.id,
+            offset: 0,
+            length: 64,
+            epoch: None,
+        });
+    }
+    if rest == 0 {
+        return Ok(());
+    }
+    match scanned.damaged_tail.take() {
+        Some(damage) => report.damage.push(damage),
+        None if !is_last => report.damage.push(Damage {
+            segment: found.id,
+            offset: scanned.end,
+            length: rest,
+            epoch: None,
+        }),
+        None => {
+            report.torn_bytes += rest;
+            let cut = found.file.truncate(scanned.end);
+            cut.map_err(|source| OpenError::Segment {
+                segment: found.id,
+                source,
+            })?;
+            scanned.len = scanned.end;
+        }
+    }
+    Ok(())
+}
+
+impl Gathered {
+    fn take(&mut self, record: Record<'_>) {
+        let Record {
+            header,
+            loc,
+            payload,
+        } = record;
+        self.records_seen += 1;
+        self.last_lsn = self.last_lsn.max(header.lsn);
+        if header.subject != 0 {
+            let last = self.last_epochs.entry(header.partition).or_default();
+            *last = header.subject.max(*last);
+        }
+        let continued = self.partial.take();
+        if !header.more && !header.continued {
+            self.take_whole(&header, payload, vec![loc], header.lsn);
+            return;
+        }
+        let partial = match continued {
+            Some(mut partial) if header.continued && partial.next_lsn == header.lsn => {
+                partial.payload.extend_from_slice(payload);
+                partial.locs.push(loc);
+                partial.next_lsn = header.lsn + 1;
+                partial
+            }
+            _ if header.continued => return,
+            _ => Partial {
+                header,
+                next_lsn: header.lsn + 1,
+                payload: payload.to_vec(),
+                locs: vec![loc],
+            },
+        };
+        if header.more {
+            self.partial = Some(partial);
+        } else {
+            let first = partial.header.lsn;
+            self.take_whole(&partial.header, &partial.payload, partial.locs, first);
+        }
+    }
+
+    fn take_whole(&mut self, header: &RecordHeader, payload: &[u8], locs: Vec<Loc>, lsn: u64) {
+        let first = locs[0];
+        let key = (header.partition, header.subject);
+        let understood = match header.kind {
+            RecordType::Pages => self.take_pages(header.partition, payload, first),
+            RecordType::Epoch => self.take_manifest(key, payload, locs, lsn),
+            RecordType::Blob => {
+                self.records.insert(key, locs);
+                Some(())
+            }
+            RecordType::Mark => postcard::from_bytes::<Vec<Mark>>(payload)
+                .ok()
+                .map(|marks| self.marks.extend(marks.into_iter().map(|m| (lsn, m)))),
+            RecordType::Catalogue => postcard::from_bytes(payload)
+                .ok()
+                .map(|catalogue| self.catalogue = Some((lsn, catalogue, locs))),
+            RecordType::Footer => Some(()),
+        };
+        if understood.is_none() {
+            self.undecodable.push(Damage {
+                segment: first.segment,
+                offset: u64::from(first.offset),
+                length: u64::from(first.length),
+                epoch: Some(Epoch(header.subject)).filter(|e| e.0 != 0),
+            });
+        }
+    }
+
+    fn take_pages(&mut self, owner: u32, payload: &[u8], loc: Loc) -> Option<()> {
+        for (row, at) in read_table(payload)? {
+            self.last_uid = self.last_uid.max(row.uid);
+            let body = StoredBody {
+                row,
+                segment: loc.segment,
+                offset: loc.offset + crate::format::RECORD_HEADER_U32 + at,
+                owner,
+            };
+            self.bodies.insert(row.uid, body);
+        }
+        Some(())
+    }
+
+    fn take_manifest(
+        &mut self,
+        key: (u32, u64),
+        payload: &[u8],
+        locs: Vec<Loc>,
+        lsn: u64,
+    ) -> Option<()> {
+        let manifest = Manifest::decode(payload)?;
+        if manifest.info.epoch.0 != key.1 {
+            return None;
+        }
+        let stored = StoredManifest {
+            lsn,
+            manifest,
+            locs,
+        };
+        self.manifests.insert(key, stored);
+        Some(())
+    }
+
+    fn next_uid(&self) -> u64 {
+        let filed = self.catalogue.as_ref().map_or(0, |(_, c, _)| c.next_uid);
+        self.last_uid.max(filed.min(COUNTER_LIMIT)) + UID_GAP
+    }
+
+    /// The partitions that exist, with their live checkpoints as catalogue, manifests and marks
+    /// tell them.
+    pub fn live(&self, index: &mut Index) -> BTreeMap<u32, BTreeSet<u64>> {
+        let mut live: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
+        let mut since = 0;
+        if let Some((lsn, catalogue, _)) = &self.catalogue {
+            since = *lsn;
+            index.next_partition = index.next_partition.max(catalogue.next_partition);
+            for part in &catalogue.partitions {
+                index.add_history(part.id, part.name.clone(), part.settings);
+                let epochs = part.epochs.iter().map(|e| e.epoch);
+                live.insert(part.id, epochs.collect());
+                if let Some(history) = index.histories.get_mut(&part.id) {
+                    let next = part.next_epoch.min(COUNTER_LIMIT);
+                    history.next_epoch = history.next_epoch.max(next);
+                }
+            }
+        }
+        for (&(part, epoch), stored) in &self.manifests {
+            if stored.lsn > since && stored.manifest.live {
+                live.entry(part).or_default().insert(epoch);
+            }
+        }
+        for (_, mark) in self.marks.iter().filter(|(lsn, _)| *lsn > since) {
+            match mark {
+                Mark::AddPartition { id, name, settings } => {
+                    index.add_history(*id, name.clone(), *settings);
+                }
+                Mark::RemovePartition { id } => {
+                    index.histories.remove(id);
+                }
+                Mark::Settings { id, settings } => {
+                    if let Some(history) = index.histories.get_mut(id) {
+                        history.settings = *settings;
+                    }
+                }
+                Mark::Drop { id, epochs } => {
+                    if let Some(live) = live.get_mut(id) {
+                        epochs.iter().for_each(|e| {
+                            live.remove(e);
+                        });
+                    }
+                }
+                Mark::Name { .. } | Mark::Pin { .. } => {}
+            }
+        }
+        live.retain(|id, _| index.histories.contains_key(id));
+        live
+    }
+}

@@ -1,0 +1,254 @@
+//! What a partition keeps: thinning by policy, and by the budget.
+
+use crate::Epoch;
+use crate::catalogue::Mark;
+use crate::error::WriteError;
+use crate::history::{Keep, log_keeps, log_thresholds};
+use crate::index::Index;
+use crate::manifest::estimate;
+use crate::store::{Shared, Writer};
+use crate::tree::{History, Node};
+
+/// Under pressure, history is thinned until this share of the budget is live, so that the cleaner
+/// always finds segments worth cleaning.
+const LOW_WATER: (u64, u64) = (9, 10);
+
+impl Shared {
+    /// Thins a partition after a commit; returns what went. If even that leaves the budget
+    /// short, the new checkpoint itself goes and the commit fails.
+    pub(crate) fn thin(
+        &self,
+        writer: &mut Writer,
+        id: u32,
+        newest: Epoch,
+    ) -> Result<Vec<Epoch>, WriteError> {
+        let mut dropped = self.read()?.history_due(id, newest);
+        if !dropped.is_empty() {
+            self.drop_epochs(writer, id, &dropped)?;
+        }
+        match self.keep_within_budget(writer) {
+            Ok(more) => {
+                let own = more.into_iter().filter(|&(of, _)| of == id);
+                dropped.extend(own.map(|(_, epoch)| epoch));
+            }
+            Err(WriteError::Budget { budget, held }) => {
+                self.drop_epochs(writer, id, &[newest])?;
+                self.reclaim(writer)?;
+                // The rest was within the budget before; if it no longer is, the caller learns
+                // of this shortage all the same.
+                self.keep_within_budget(writer)?;
+                return Err(WriteError::Budget { budget, held });
+            }
+            Err(other) => return Err(other),
+        }
+        self.reclaim(writer)?;
+        dropped.sort_unstable();
+        Ok(dropped)
+    }
+
+    /// Thins a whole history anew, after its settings changed.
+    pub(crate) fn thin_fully(
+        &self,
+        writer: &mut Writer,
+        id: u32,
+    ) -> Result<Vec<Epoch>, WriteError> {
+        let mut dropped = match self.read()?.histories.get(&id) {
+            Some(history) => history.all_due(),
+            None => return Ok(Vec::new()),
+        };
+        if !dropped.is_empty() {
+            self.drop_epochs(writer, id, &dropped)?;
+        }
+        let more = self.keep_within_budget(writer)?;
+        let own = more.into_iter().filter(|&(of, _)| of == id);
+        dropped.extend(own.map(|(_, epoch)| epoch));
+        self.reclaim(writer)?;
+        Ok(dropped)
+    }
+
+    /// Drops checkpoints, in the log first.
+    pub(crate) fn drop_epochs(
+        &self,
+        writer: &mut Writer,
+        id: u32,
+        epochs: &[Epoch],
+    ) -> Result<(), WriteError> {
+        let mark = Mark::Drop {
+            id,
+            epochs: epochs.iter().map(|e| e.0).collect(),
+        };
+        self.mark(writer, &[mark])?;
+        let mut heirs = Vec::new();
+        {
+            let mut guard = self.write()?;
+            let index = &mut *guard;
+            if let Some(history) = index.histories.get_mut(&id) {
+                for &epoch in epochs {
+                    heirs.extend(history.drop_epoch(&mut index.versions, epoch));
+                }
+            }
+        }
+        heirs.sort_unstable();
+        heirs.dedup();
+        for heir in heirs {
+            if self.read()?.is_worth_rewriting(id, heir) {
+                self.rewrite_manifest(writer, id, heir)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cleans, and drops the oldest checkpoints where that is not enough, until every budget
+    /// holds. `Budget` when there is nothing left that may go.
+    pub(crate) fn keep_within_budget(
+        &self,
+        writer: &mut Writer,
+    ) -> Result<Vec<(u32, Epoch)>, WriteError> {
+        let mut dropped = Vec::new();
+        // Least bytes held since the last drop: cleaning that does not get below is futile.
+        let mut least = u64::MAX;
+        loop {
+            let Some(short) = self.read()?.shortage(self.budget) else {
+                return Ok(dropped);
+            };
+            let gaining = short.held < least;
+            least = least.min(short.held);
+            let sparse = short.live <= short.budget / LOW_WATER.1 * LOW_WATER.0;
+            if gaining && sparse && self.clean_one(writer)? {
+                continue;
+            }
+            let oldest = self.read()?.oldest_droppable(short.partition);
+            if let Some((id, epochs)) = oldest {
+                self.drop_epochs(writer, id, &epochs)?;
+                dropped.extend(epochs.into_iter().map(|epoch| (id, epoch)));
+                least = u64::MAX;
+            } else if !gaining || !self.clean_one(writer)? {
+                let (budget, held) = (short.budget, short.held);
+                return Err(WriteError::Budget { budget, held });
+            }
+        }
+    }
+}
+
+struct Shortage {
+    /// The partition that is over its own budget; `None` when the store is.
+    partition: Option<u32>,
+    budget: u64,
+    held: u64,
+    live: u64,
+}
+
+impl Index {
+    fn history_due(&self, id: u32, newest: Epoch) -> Vec<Epoch> {
+        let history = self.histories.get(&id);
+        history.map_or(Vec::new(), |h| h.due(newest))
+    }
+
+    fn is_worth_rewriting(&self, id: u32, epoch: Epoch) -> bool {
+        let node = self.histories.get(&id).and_then(|h| h.nodes.get(&epoch));
+        node.is_some_and(|node| {
+            let absorbed: u64 = node.absorbed.iter().map(|l| u64::from(l.length)).sum();
+            let own: u64 = node.manifest.iter().map(|l| u64::from(l.length)).sum();
+            let changes: usize = node.spaces.iter().map(|s| s.changes.len()).sum();
+            // A map that stands alone is as large as the largest manifest it was read from.
+            let whole = node.spaces.iter().any(|s| s.from.is_none());
+            let largest = node.absorbed.iter().map(|l| u64::from(l.length)).max();
+            let alone = if whole { largest.unwrap_or(0) } else { 0 };
+            absorbed + own > 2 * (estimate(changes as u64) + alone)
+        })
+    }
+
+    fn shortage(&self, store_budget: Option<u64>) -> Option<Shortage> {
+        let memory = self.memory();
+        let held = self.held_bytes();
+        if let Some(budget) = store_budget.filter(|&b| held > b) {
+            return Some(Shortage {
+                partition: None,
+                budget,
+                held,
+                live: self.versions.live_bytes() + memory,
+            });
+        }
+        self.histories.values().find_map(|history| {
+            let budget = history.settings.budget?;
+            let held = self.partition_bytes(history.id);
+            let own = self.versions.owned_bytes(history.id) + history.log_bytes();
+            (held > budget).then(|| Shortage {
+                partition: Some(history.id),
+                budget,
+                held,
+                live: own + history.memory(),
+            })
+        })
+    }
+
+    /// A share of the oldest checkpoints that may go: unnamed ones before named ones, never the
+    /// newest two, never pinned or held ones.
+    fn oldest_droppable(&self, partition: Option<u32>) -> Option<(u32, Vec<Epoch>)> {
+        let candidates = self.histories.values();
+        let history = match partition {
+            Some(id) => self.histories.get(&id)?,
+            None => candidates
+                .filter(|h| h.droppable().next().is_some())
+                .max_by_key(|h| self.partition_bytes(h.id))?,
+        };
+        let count = (history.live_count() / 64).max(1);
+        let unnamed = history.droppable().filter(|(_, n)| n.info.name.is_none());
+        let mut epochs: Vec<Epoch> = unnamed.take(count).map(|(e, _)| e).collect();
+        if epochs.is_empty() {
+            epochs.extend(history.droppable().take(1).map(|(e, _)| e));
+        }
+        (!epochs.is_empty()).then_some((history.id, epochs))
+    }
+}
+
+impl History {
+    /// What the policy no longer keeps once `newest` was committed.
+    fn due(&self, newest: Epoch) -> Vec<Epoch> {
+        match self.settings.keep {
+            Keep::All => Vec::new(),
+            Keep::Last(_) => self.all_due(),
+            Keep::Log => {
+                let at = log_thresholds().filter_map(|age| {
+                    let epoch = Epoch(newest.0.checked_sub(age)?);
+                    let node = self.node(epoch)?;
+                    self.is_due(epoch, node, newest).then_some(epoch)
+                });
+                at.collect()
+            }
+        }
+    }
+
+    fn all_due(&self) -> Vec<Epoch> {
+        let Some(newest) = self.newest() else {
+            return Vec::new();
+        };
+        match self.settings.keep {
+            Keep::All => Vec::new(),
+            Keep::Last(n) => {
+                let keep = usize::try_from(n.max(1)).unwrap_or(usize::MAX);
+                let surplus = self.live_count().saturating_sub(keep);
+                let oldest = self.live().take(surplus);
+                oldest.filter(|(_, n)| is_free(n)).map(|(e, _)| e).collect()
+            }
+            Keep::Log => {
+                let due = self.live().filter(|(e, n)| self.is_due(*e, n, newest));
+                due.map(|(e, _)| e).collect()
+            }
+        }
+    }
+
+    fn is_due(&self, epoch: Epoch, node: &Node, newest: Epoch) -> bool {
+        epoch != newest && is_free(node) && !log_keeps(node.depth, newest.0 - epoch.0)
+    }
+
+    fn droppable(&self) -> impl Iterator<Item = (Epoch, &Node)> {
+        let keep = self.live_count().saturating_sub(2);
+        self.live().take(keep).filter(|(_, n)| !n.is_kept())
+    }
+}
+
+/// Whether a policy may thin the checkpoint: a name is a reason to stay.
+fn is_free(node: &Node) -> bool {
+    !node.is_kept() && node.info.name.is_none()
+}
