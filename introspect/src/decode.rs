@@ -595,6 +595,15 @@ impl<'a> Decoder<'a> {
             .find_map(|inner| self.search_member(&inner, name, depth + 1))
     }
 
+    /// The field of a Rust tuple struct or variant that has only one.
+    pub fn only_field(&self, object: &Object) -> Option<Object> {
+        let ty = self.program.strip(&object.ty);
+        match ty.as_struct()?.members.as_slice() {
+            [only] if is_positional(only.name.as_deref()) => Some(self.member_object(object, only)),
+            _ => None,
+        }
+    }
+
     /// Names that `find_member` would find directly, for "did you mean".
     pub fn member_names(&self, ty: &Ty) -> Vec<String> {
         let named = |shape: &Struct| {

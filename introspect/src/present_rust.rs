@@ -1,7 +1,6 @@
 //! Types of the Rust library, by the names of their members: those survive compiler versions better than layouts.
 
 use crate::decode::{Decoder, Object, Presentation, Read};
-use crate::present_cpp::align_of;
 use crate::storage::Storage;
 use crate::types::{Shape, Struct, Ty, Type};
 use crate::view::{Unavailable, ViewExt};
@@ -16,13 +15,27 @@ const TREE_HEIGHT: u64 = 32;
 const NODE_CAPACITY: u64 = 11;
 
 /// What a Rust library type means. A layout that is not as expected reads as a plain struct.
-pub fn present(decoder: &Decoder<'_>, object: &Object, ty: &Type, shape: &Struct) -> Read<Option<Presentation>> {
-    let rust = Rust { decoder, object, shape };
+pub fn present(
+    decoder: &Decoder<'_>,
+    object: &Object,
+    ty: &Type,
+    shape: &Struct,
+) -> Read<Option<Presentation>> {
+    let rust = Rust {
+        decoder,
+        object,
+        shape,
+    };
     if let Some(fat) = rust.fat_pointer(&ty.name) {
         return fat.map(Some);
     }
     let stem = ty.name.split('<').next().unwrap_or("");
-    let Some((krate, rest)) = stem.split_once("::").filter(|(krate, _)| matches!(*krate, "alloc" | "core" | "std" | "hashbrown")) else { return Ok(None) };
+    let Some((krate, rest)) = stem
+        .split_once("::")
+        .filter(|(krate, _)| matches!(*krate, "alloc" | "core" | "std" | "hashbrown"))
+    else {
+        return Ok(None);
+    };
     let last = rest.rsplit("::").next().unwrap_or(rest);
     let presented = match last {
         "String" | "PathBuf" | "OsString" | "Buf" | "Wtf8Buf" | "CString" => rust.string(),
@@ -37,9 +50,13 @@ pub fn present(decoder: &Decoder<'_>, object: &Object, ty: &Type, shape: &Struct
         "BTreeSet" => rust.btree(true),
         "LinkedList" => rust.linked(),
         "Rc" | "Arc" => rust.counted(),
-        "RefCell" | "Cell" | "UnsafeCell" | "SyncUnsafeCell" | "ManuallyDrop" | "MaybeDangling" => rust.content(&["value"]),
+        "RefCell" | "Cell" | "UnsafeCell" | "SyncUnsafeCell" | "ManuallyDrop" | "MaybeDangling" => {
+            rust.content(&["value"])
+        }
         "Mutex" | "RwLock" => rust.content(&["data"]),
-        "NonZero" | "NonZeroInner" | "Wrapping" | "Saturating" | "Reverse" | "Pin" => rust.only_member(),
+        "NonZero" | "NonZeroInner" | "Wrapping" | "Saturating" | "Reverse" | "Pin" => {
+            rust.only_member()
+        }
         _ if last.starts_with("Atomic") => rust.content(&["v"]),
         "MaybeUninit" => rust.content(&["value"]),
         _ => None,
@@ -68,36 +85,64 @@ macro_rules! ready {
 impl Rust<'_, '_> {
     fn member(&self, of: &Object, name: &str) -> Option<Object> {
         let ty = self.decoder.program.strip(&of.ty);
-        ty.as_struct()?.member(name).map(|member| self.decoder.member_object(of, member))
+        ty.as_struct()?
+            .member(name)
+            .map(|member| self.decoder.member_object(of, member))
     }
 
     fn path(&self, names: &[&str]) -> Option<Object> {
-        names.iter().try_fold(self.object.clone(), |object, name| self.member(&object, name))
+        names.iter().try_fold(self.object.clone(), |object, name| {
+            self.member(&object, name)
+        })
     }
 
     fn content(&self, names: &[&str]) -> Found {
-        self.path(names).map(|inner| Ok(Presentation::Content(inner)))
+        self.path(names)
+            .map(|inner| Ok(Presentation::Content(inner)))
     }
 
     fn only_member(&self) -> Found {
-        let sized = self.shape.members.iter().find(|member| self.decoder.program.size_of(&member.ty).is_some_and(|size| size > 0))?;
-        Some(Ok(Presentation::Content(self.decoder.member_object(self.object, sized))))
+        let sized = self.shape.members.iter().find(|member| {
+            self.decoder
+                .program
+                .size_of(&member.ty)
+                .is_some_and(|size| size > 0)
+        })?;
+        Some(Ok(Presentation::Content(
+            self.decoder.member_object(self.object, sized),
+        )))
     }
 
     /// The first member, at any depth, for which `wanted` holds.
-    fn find(&self, object: &Object, wanted: &dyn Fn(&Type, &str) -> bool, name: &str, depth: usize) -> Option<Object> {
+    fn find(
+        &self,
+        object: &Object,
+        wanted: &dyn Fn(&Type, &str) -> bool,
+        name: &str,
+        depth: usize,
+    ) -> Option<Object> {
         let ty = self.decoder.program.strip(&object.ty);
         if wanted(&ty, name) {
             return Some(object.clone());
         }
         let shape = ty.as_struct().filter(|_| depth < WRAPPER_DEPTH)?;
         shape.members.iter().find_map(|member| {
-            self.find(&self.decoder.member_object(object, member), wanted, member.name.as_deref().unwrap_or(""), depth + 1)
+            self.find(
+                &self.decoder.member_object(object, member),
+                wanted,
+                member.name.as_deref().unwrap_or(""),
+                depth + 1,
+            )
         })
     }
 
     fn find_pointer(&self, object: &Object) -> Option<Object> {
-        self.find(object, &|ty, _| matches!(ty.shape, Shape::Pointer { .. }), "", 0)
+        self.find(
+            object,
+            &|ty, _| matches!(ty.shape, Shape::Pointer { .. }),
+            "",
+            0,
+        )
     }
 
     fn find_number(&self, object: &Object) -> Option<Object> {
@@ -109,7 +154,11 @@ impl Rust<'_, '_> {
         let inner = self.find_number(object)?;
         let size = self.decoder.program.size_of(&inner.ty)?;
         let raw = inner.storage.read_unsigned(self.decoder.view, size);
-        Some(raw.and_then(|raw| u64::try_from(raw).map_err(|_| Unavailable::because("not a length"))))
+        Some(
+            raw.and_then(|raw| {
+                u64::try_from(raw).map_err(|_| Unavailable::because("not a length"))
+            }),
+        )
     }
 
     fn pointer_in(&self, object: &Object) -> Option<Read<u64>> {
@@ -130,31 +179,53 @@ impl Rust<'_, '_> {
 
     /// `&str`, `&[T]`, `Box<[T]>`, and `&dyn Trait`, `Box<dyn Trait>`: two words.
     fn fat_pointer(&self, name: &str) -> Option<Read<Presentation>> {
-        if let (Some(data), Some(length)) = (self.shape.member("data_ptr"), self.shape.member("length")) {
+        if let (Some(data), Some(length)) =
+            (self.shape.member("data_ptr"), self.shape.member("length"))
+        {
             if name.starts_with('*') {
                 return None;
             }
             let data = self.decoder.member_object(self.object, data);
-            let len = ready!(self.decoder.address_in(&self.decoder.member_object(self.object, length)));
+            let len = ready!(
+                self.decoder
+                    .address_in(&self.decoder.member_object(self.object, length))
+            );
             let target = ready!(self.decoder.pointee(&data));
-            let text = name.ends_with("str") || name.contains("<str") || name.ends_with("OsStr") || name.ends_with("Path");
+            let text = name.ends_with("str")
+                || name.contains("<str")
+                || name.ends_with("OsStr")
+                || name.ends_with("Path");
             return Some(Ok(self.unsized_content(target, len, text)?));
         }
         let (pointer, table) = (self.shape.member("pointer")?, self.shape.member("vtable")?);
         let pointer = self.decoder.member_object(self.object, pointer);
-        let table = ready!(self.decoder.address_in(&self.decoder.member_object(self.object, table)));
+        let table = ready!(
+            self.decoder
+                .address_in(&self.decoder.member_object(self.object, table))
+        );
         let address = ready!(self.decoder.address_in(&pointer));
         let concrete = self.concrete(table)?;
-        Some(Ok(Presentation::Content(Object::new(concrete, Storage::Memory(address)))))
+        Some(Ok(Presentation::Content(Object::new(
+            concrete,
+            Storage::Memory(address),
+        ))))
     }
 
     /// `len` elements, or bytes of text, at the target of a fat pointer.
     fn unsized_content(&self, target: Object, len: u64, text: bool) -> Option<Presentation> {
         if text {
-            return Some(Presentation::Text { at: target.storage, len });
+            return Some(Presentation::Text {
+                at: target.storage,
+                len,
+            });
         }
         let stride = self.size_of(&target.ty)?;
-        Some(Presentation::Run { of: target.ty, at: target.storage, stride, len })
+        Some(Presentation::Run {
+            of: target.ty,
+            at: target.storage,
+            stride,
+            len,
+        })
     }
 
     /// The type a vtable serves.
@@ -166,17 +237,36 @@ impl Rust<'_, '_> {
 
     /// A byte vector inside any wrappers.
     fn string(&self) -> Found {
-        let bytes = self.find(self.object, &|ty, _| ty.name.starts_with("alloc::vec::Vec<"), "", 0);
+        let bytes = self.find(
+            self.object,
+            &|ty, _| ty.name.starts_with("alloc::vec::Vec<"),
+            "",
+            0,
+        );
         let Some(bytes) = bytes else {
             // `CString` is a boxed slice with its NUL.
-            let slice = self.find(self.object, &|ty, _| ty.as_struct().is_some_and(|shape| shape.member("data_ptr").is_some()), "", 0)?;
+            let slice = self.find(
+                self.object,
+                &|ty, _| {
+                    ty.as_struct()
+                        .is_some_and(|shape| shape.member("data_ptr").is_some())
+                },
+                "",
+                0,
+            )?;
             let len = ready!(self.number(&self.member(&slice, "length")?)?);
             let at = ready!(self.pointer_in(&self.member(&slice, "data_ptr")?)?);
-            return Some(Ok(Presentation::Text { at: Storage::Memory(at), len: len.saturating_sub(1) }));
+            return Some(Ok(Presentation::Text {
+                at: Storage::Memory(at),
+                len: len.saturating_sub(1),
+            }));
         };
         let len = ready!(self.number(&self.member(&bytes, "len")?)?);
         let at = ready!(self.pointer_in(&self.member(&bytes, "buf")?)?);
-        Some(Ok(Presentation::Text { at: Storage::Memory(at), len }))
+        Some(Ok(Presentation::Text {
+            at: Storage::Memory(at),
+            len,
+        }))
     }
 
     fn vector(&self) -> Found {
@@ -184,7 +274,12 @@ impl Rust<'_, '_> {
         let len = ready!(self.number(&self.path(&["len"])?)?);
         let at = ready!(self.pointer_in(&self.path(&["buf"])?)?);
         let stride = self.size_of(&of)?;
-        Some(Ok(Presentation::Run { of, at: Storage::Memory(at), stride, len }))
+        Some(Ok(Presentation::Run {
+            of,
+            at: Storage::Memory(at),
+            stride,
+            len,
+        }))
     }
 
     fn ring(&self) -> Found {
@@ -194,20 +289,57 @@ impl Rust<'_, '_> {
         let len = ready!(self.number(&self.path(&["len"])?)?);
         let buffer = self.path(&["buf"])?;
         let at = ready!(self.pointer_in(&buffer)?);
-        let capacity = self.find(&buffer, &|ty, name| name == "cap" && ty.size == Some(8), "", 0)?;
+        let capacity = self.find(
+            &buffer,
+            &|ty, name| name == "cap" && ty.size == Some(8),
+            "",
+            0,
+        )?;
         let capacity = ready!(self.number(&capacity)?);
         let place = |index: u64| {
-            let position = if stride == 0 { 0 } else { head.wrapping_add(index) % capacity.max(1) };
-            Object::new(of.clone(), Storage::Memory(at.wrapping_add(position.wrapping_mul(stride))))
+            let position = if stride == 0 {
+                0
+            } else {
+                head.wrapping_add(index) % capacity.max(1)
+            };
+            Object::new(
+                of.clone(),
+                Storage::Memory(at.wrapping_add(position.wrapping_mul(stride))),
+            )
         };
-        Some(Ok(Presentation::List { items: (0..self.shown(len)).map(place).collect(), len }))
+        Some(Ok(Presentation::List {
+            items: (0..self.shown(len)).map(place).collect(),
+            len,
+        }))
     }
 
     /// hashbrown: control bytes, with the buckets below them in reverse; a clear top bit marks a full one.
     fn hash(&self, keys_only: bool) -> Found {
-        let table = self.find(self.object, &|ty, _| ty.as_struct().is_some_and(|shape| shape.member("ctrl").is_some()), "", 0)?;
-        let raw = self.find(self.object, &|ty, _| ty.name.starts_with("hashbrown::raw::RawTable<") || ty.name.starts_with("hashbrown::raw::inner::RawTable<"), "", 0)?;
-        let of = self.decoder.program.strip(&raw.ty).as_struct()?.argument("T")?.clone();
+        let table = self.find(
+            self.object,
+            &|ty, _| {
+                ty.as_struct()
+                    .is_some_and(|shape| shape.member("ctrl").is_some())
+            },
+            "",
+            0,
+        )?;
+        let raw = self.find(
+            self.object,
+            &|ty, _| {
+                ty.name.starts_with("hashbrown::raw::RawTable<")
+                    || ty.name.starts_with("hashbrown::raw::inner::RawTable<")
+            },
+            "",
+            0,
+        )?;
+        let of = self
+            .decoder
+            .program
+            .strip(&raw.ty)
+            .as_struct()?
+            .argument("T")?
+            .clone();
         let stride = self.size_of(&of)?;
         let len = ready!(self.number(&self.member(&table, "items")?)?);
         let mask = ready!(self.number(&self.member(&table, "bucket_mask")?)?);
@@ -216,22 +348,39 @@ impl Rust<'_, '_> {
         let mut bucket = 0;
         while bucket <= mask.min(BUCKET_LIMIT) && (items.len() as u64) < self.shown(len) {
             let mut group = [0; 1];
-            ready!(self.decoder.view.read(control.wrapping_add(bucket), &mut group));
+            ready!(
+                self.decoder
+                    .view
+                    .read(control.wrapping_add(bucket), &mut group)
+            );
             if group[0] & 0x80 == 0 {
-                items.push(Object::new(of.clone(), Storage::Memory(control.wrapping_sub((bucket + 1).wrapping_mul(stride)))));
+                items.push(Object::new(
+                    of.clone(),
+                    Storage::Memory(control.wrapping_sub((bucket + 1).wrapping_mul(stride))),
+                ));
             }
             bucket += 1;
         }
         let key = |pair: &Object| self.member(pair, "__0");
         if keys_only {
-            return Some(Ok(Presentation::List { items: items.iter().filter_map(key).collect(), len }));
+            return Some(Ok(Presentation::List {
+                items: items.iter().filter_map(key).collect(),
+                len,
+            }));
         }
-        let entries = items.iter().filter_map(|pair| Some((key(pair)?, self.member(pair, "__1")?))).collect();
+        let entries = items
+            .iter()
+            .filter_map(|pair| Some((key(pair)?, self.member(pair, "__1")?)))
+            .collect();
         Some(Ok(Presentation::Pairs { entries, len }))
     }
 
     fn btree(&self, keys_only: bool) -> Found {
-        let map = if keys_only { self.path(&["map"])? } else { self.object.clone() };
+        let map = if keys_only {
+            self.path(&["map"])?
+        } else {
+            self.object.clone()
+        };
         let len = ready!(self.number(&self.member(&map, "length")?)?);
         let root = self.member(&map, "root")?;
         let mut entries = Vec::new();
@@ -243,12 +392,22 @@ impl Rust<'_, '_> {
             }
             let node = self.member(&fields, "__0")?;
             let height = ready!(self.number(&self.member(&node, "height")?)?);
-            let leaf = ready!(self.decoder.pointee(&self.find_pointer(&self.member(&node, "node")?)?));
-            let walk = BTree { rust: self, leaf: leaf.ty.clone(), limit: self.shown(len) };
+            let leaf = ready!(
+                self.decoder
+                    .pointee(&self.find_pointer(&self.member(&node, "node")?)?)
+            );
+            let walk = BTree {
+                rust: self,
+                leaf: leaf.ty.clone(),
+                limit: self.shown(len),
+            };
             ready!(walk.visit(leaf.storage.address()?, height, &mut entries)?);
         }
         if keys_only {
-            return Some(Ok(Presentation::List { items: entries.into_iter().map(|(key, _)| key).collect(), len }));
+            return Some(Ok(Presentation::List {
+                items: entries.into_iter().map(|(key, _)| key).collect(),
+                len,
+            }));
         }
         Some(Ok(Presentation::Pairs { entries, len }))
     }
@@ -274,15 +433,24 @@ impl Rust<'_, '_> {
     /// `Rc<T>` and `Arc<T>`: the value behind two counts; slices, text and trait objects by their second word.
     fn counted(&self) -> Found {
         let pointer = self.path(&["ptr"])?;
-        if let Some(fat) = self.find(&pointer, &|ty, _| ty.as_struct().is_some_and(|shape| shape.members.len() == 2), "", 0) {
+        if let Some(fat) = self.find(
+            &pointer,
+            &|ty, _| ty.as_struct().is_some_and(|shape| shape.members.len() == 2),
+            "",
+            0,
+        ) {
             return self.counted_unsized(&fat);
         }
         let inner = ready!(self.decoder.pointee(&self.find_pointer(&pointer)?));
-        let value = self.member(&inner, "value").or_else(|| self.member(&inner, "data"))?;
+        let value = self
+            .member(&inner, "value")
+            .or_else(|| self.member(&inner, "data"))?;
         Some(Ok(Presentation::Content(value)))
     }
 
     fn counted_unsized(&self, fat: &Object) -> Found {
+        let name = &self.decoder.program.strip(&self.object.ty).name;
+        let is_text = name.contains("<str,") || name.contains("<str>");
         const COUNTS: u64 = 16;
         if let Some(table) = self.member(fat, "vtable") {
             let base = ready!(self.decoder.address_in(&self.member(fat, "pointer")?));
@@ -290,19 +458,31 @@ impl Rust<'_, '_> {
             // A vtable is: drop, size, align, methods.
             let align = ready!(self.decoder.view.read_u64(table.wrapping_add(16)));
             let skip = COUNTS.checked_next_multiple_of(align.max(1))?;
-            return Some(Ok(Presentation::Content(Object::new(self.concrete(table)?, Storage::Memory(base.wrapping_add(skip))))));
+            return Some(Ok(Presentation::Content(Object::new(
+                self.concrete(table)?,
+                Storage::Memory(base.wrapping_add(skip)),
+            ))));
         }
         let base = ready!(self.decoder.address_in(&self.member(fat, "data_ptr")?));
         let len = ready!(self.number(&self.member(fat, "length")?)?);
-        let argument = self.argument("T")?;
-        let named = self.decoder.program.strip(&argument);
-        if named.name == "str" {
-            return Some(Ok(Presentation::Text { at: Storage::Memory(base.wrapping_add(COUNTS)), len }));
+        if is_text {
+            return Some(Ok(Presentation::Text {
+                at: Storage::Memory(base.wrapping_add(COUNTS)),
+                len,
+            }));
         }
-        let Shape::Array { of, .. } = &named.shape else { return None };
-        let skip = COUNTS.next_multiple_of(align_of(self.decoder, of, 0));
-        let stride = self.size_of(of)?;
-        Some(Ok(Presentation::Run { of: of.clone(), at: Storage::Memory(base.wrapping_add(skip)), stride, len }))
+        // rustc describes the slice behind the counts as its first element.
+        let inner = ready!(self.decoder.pointee(&self.member(fat, "data_ptr")?));
+        let first = self
+            .member(&inner, "value")
+            .or_else(|| self.member(&inner, "data"))?;
+        let stride = self.size_of(&first.ty)?;
+        Some(Ok(Presentation::Run {
+            of: first.ty,
+            at: first.storage,
+            stride,
+            len,
+        }))
     }
 }
 
@@ -314,7 +494,12 @@ struct BTree<'a, 'b, 'c> {
 }
 
 impl BTree<'_, '_, '_> {
-    fn visit(&self, address: u64, height: u64, into: &mut Vec<(Object, Object)>) -> Option<Read<()>> {
+    fn visit(
+        &self,
+        address: u64,
+        height: u64,
+        into: &mut Vec<(Object, Object)>,
+    ) -> Option<Read<()>> {
         if height > TREE_HEIGHT {
             return Some(Err(Unavailable::because("damaged tree")));
         }
@@ -326,11 +511,19 @@ impl BTree<'_, '_, '_> {
                 break;
             }
             if height > 0 {
-                let child = ready!(self.rust.decoder.view.read_u64(address.wrapping_add(edges).wrapping_add(index * 8)));
+                let child = ready!(
+                    self.rust
+                        .decoder
+                        .view
+                        .read_u64(address.wrapping_add(edges).wrapping_add(index * 8))
+                );
                 ready!(self.visit(child, height - 1, into)?);
             }
             if index < len && (into.len() as u64) < self.limit {
-                into.push((self.slot(&node, "keys", index)?, self.slot(&node, "vals", index)?));
+                into.push((
+                    self.slot(&node, "keys", index)?,
+                    self.slot(&node, "vals", index)?,
+                ));
             }
         }
         Some(Ok(()))
@@ -339,8 +532,13 @@ impl BTree<'_, '_, '_> {
     /// `[MaybeUninit<T>; 11]`
     fn slot(&self, node: &Object, name: &str, index: u64) -> Option<Object> {
         let array = self.rust.member(node, name)?;
-        let Shape::Array { of, .. } = &self.rust.decoder.program.strip(&array.ty).shape else { return None };
+        let Shape::Array { of, .. } = &self.rust.decoder.program.strip(&array.ty).shape else {
+            return None;
+        };
         let stride = self.rust.size_of(of)?;
-        Some(Object::new(of.clone(), array.storage.at(index.wrapping_mul(stride))))
+        Some(Object::new(
+            of.clone(),
+            array.storage.at(index.wrapping_mul(stride)),
+        ))
     }
 }

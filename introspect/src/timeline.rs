@@ -70,12 +70,25 @@ pub fn timeline(
                 result.evaluations += 1;
                 let (answer, seen) = evaluate(program, history, context, expr, epoch);
                 let (text, value) = outcome(answer, &mut result.type_name, &mut failure);
-                Last { epoch, seen, text, value }
+                Last {
+                    epoch,
+                    seen,
+                    text,
+                    value,
+                }
             }
         };
-        let repeats = result.rows.last().is_some_and(|row| row.text == current.text && row.value == current.value);
+        let repeats = result
+            .rows
+            .last()
+            .is_some_and(|row| row.text == current.text && row.value == current.value);
         if !(changes_only && repeats) {
-            result.rows.push(Row { epoch, time, text: current.text.clone(), value: current.value.clone() });
+            result.rows.push(Row {
+                epoch,
+                time,
+                text: current.text.clone(),
+                value: current.value.clone(),
+            });
         }
         last = Some(current);
     }
@@ -86,15 +99,27 @@ pub fn timeline(
 }
 
 fn same_input(history: &dyn History, last: &Last, epoch: u64) -> bool {
-    if !history.unchanged(last.epoch, epoch, &last.seen).unwrap_or(false) {
+    if !history
+        .unchanged(last.epoch, epoch, &last.seen)
+        .unwrap_or(false)
+    {
         return false;
     }
     // Opening a view only pays where a register was looked at.
     let registers = last.seen.threads || !last.seen.registers.is_empty();
-    !registers || history.view(epoch).is_ok_and(|view| last.seen.registers_unchanged(&*view))
+    !registers
+        || history
+            .view(epoch)
+            .is_ok_and(|view| last.seen.registers_unchanged(&*view))
 }
 
-fn evaluate(program: &Program, history: &dyn History, context: &Context, expr: &str, epoch: u64) -> (Result<Answer, ExprError>, ReadSet) {
+fn evaluate(
+    program: &Program,
+    history: &dyn History,
+    context: &Context,
+    expr: &str,
+    epoch: u64,
+) -> (Result<Answer, ExprError>, ReadSet) {
     match history.view(epoch) {
         Ok(view) => {
             let recording = Recording::new(&*view);
@@ -110,7 +135,11 @@ fn evaluate(program: &Program, history: &dyn History, context: &Context, expr: &
     }
 }
 
-fn outcome(answer: Result<Answer, ExprError>, type_name: &mut String, failure: &mut Option<ExprError>) -> (String, Value) {
+fn outcome(
+    answer: Result<Answer, ExprError>,
+    type_name: &mut String,
+    failure: &mut Option<ExprError>,
+) -> (String, Value) {
     match answer {
         Ok(answer) => {
             if type_name.is_empty() {

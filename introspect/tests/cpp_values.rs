@@ -1,5 +1,9 @@
 //! C++ library types of libstdc++, classes, namespaces.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a failed test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a failed test may panic"
+)]
 
 mod support;
 
@@ -16,7 +20,10 @@ fn containers_classes_and_names() {
         ("empty", json!("")),
         ("view", json!("viewed")),
         ("numbers", json!([1, 2, 3])),
-        ("words", json!(["alpha", "", "gamma and a long tail that is on the heap"])),
+        (
+            "words",
+            json!(["alpha", "", "gamma and a long tail that is on the heap"]),
+        ),
         ("bits", json!(every_third)),
         ("none", json!([])),
         ("arr", json!([7, 8, 9])),
@@ -50,7 +57,10 @@ fn containers_classes_and_names() {
         ("atom", json!(31)),
         ("dog.legs", json!(4)),
         ("mood", json!("wild")),
-        ("bag", json!({"words": ["in", "bag"], "byNumber": {"2": "b"}})),
+        (
+            "bag",
+            json!({"words": ["in", "bag"], "byNumber": {"2": "b"}}),
+        ),
         ("boxed.held", json!(3)),
         ("reference", json!(3)),
         ("textReference", json!("small")),
@@ -64,13 +74,27 @@ fn containers_classes_and_names() {
         let expr = in_main(expr);
         assert_eq!(fixture.json(&expr), want, "{expr}");
     }
-    let globals = [("zoo::population", 1234), ("population", 1234), ("secret", 55), ("zoo::Cage::built", 7), ("Cage::built", 7), ("frame(measure).size_", 6), ("frame(1).this->size_", 6)];
+    let globals = [
+        ("zoo::population", 1234),
+        ("population", 1234),
+        ("secret", 55),
+        ("zoo::Cage::built", 7),
+        ("Cage::built", 7),
+        ("frame(measure).size_", 6),
+        ("frame(1).this->size_", 6),
+    ];
     for (expr, want) in globals {
         assert_eq!(fixture.json(expr), json!(want), "{expr}");
     }
     let dog = fixture.json("frame(main).dog");
-    assert_eq!((&dog["legs"], &dog["name"], &dog["weight"]), (&json!(4), &json!("rex"), &json!(12.5)));
-    assert_eq!(fixture.ask("frame(main).words").type_name.split('<').next(), Some("std::vector"));
+    assert_eq!(
+        (&dog["legs"], &dog["name"], &dog["weight"]),
+        (&json!(4), &json!("rex"), &json!(12.5))
+    );
+    assert_eq!(
+        fixture.ask("frame(main).words").type_name.split('<').next(),
+        Some("std::vector")
+    );
     assert_eq!(our_frames(&fixture.frames()), gdb_frames(&fixture.gdb[0]));
 }
 

@@ -1,5 +1,9 @@
 //! Rust: the library's containers, enums with niches, smart pointers, trait objects.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a failed test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a failed test may panic"
+)]
 
 mod support;
 
@@ -9,8 +13,11 @@ use support::Fixture;
 #[test]
 fn containers_enums_and_pointers() {
     let fixture = Fixture::c("values.rs", &["-g", "-Copt-level=0", "--edition=2024"], &[]);
-    let doubled: serde_json::Map<String, Value> = (0..500).map(|i| (i.to_string(), json!(i * 2))).collect();
-    let tree: serde_json::Map<String, Value> = (0..100).map(|i| (i.to_string(), json!(format!("v{i}")))).collect();
+    let doubled: serde_json::Map<String, Value> =
+        (0..500).map(|i| (i.to_string(), json!(i * 2))).collect();
+    let tree: serde_json::Map<String, Value> = (0..100)
+        .map(|i| (i.to_string(), json!(format!("v{i}"))))
+        .collect();
     let rc = json!({"name": "rc", "tags": ["a", "b"], "friend": "None", "score": {"Some": 3}});
     let bob = json!({"name": "bob", "tags": ["t"], "friend": "None", "score": "None"});
     let table = [
@@ -37,7 +44,10 @@ fn containers_enums_and_pointers() {
         ("boxed_none", json!("None")),
         ("ok", json!({"Ok": 1})),
         ("bad", json!({"Err": "bad"})),
-        ("shapes", json!(["Unit", {"Circle": 1.5}, {"Rect": {"w": 2, "h": 3}}, {"Pair": [-1, "p"]}])),
+        (
+            "shapes",
+            json!(["Unit", {"Circle": 1.5}, {"Rect": {"w": 2, "h": 3}}, {"Pair": [-1, "p"]}]),
+        ),
         ("shapes[2].h", json!(3)),
         ("plain", json!(["A", "B", "C"])),
         ("option_plain", json!({"Some": "B"})),
@@ -70,7 +80,10 @@ fn containers_enums_and_pointers() {
         ("dynamic", json!({"name": "fido", "age": 9})),
         ("dynamic.name", json!("fido")),
         ("bird", json!(0.25)),
-        ("person", json!({"name": "ann", "tags": [], "friend": {"Some": bob}, "score": "None"})),
+        (
+            "person",
+            json!({"name": "ann", "tags": [], "friend": {"Some": bob}, "score": "None"}),
+        ),
         ("person.friend.Some.name", json!("bob")),
         ("meters", json!(2.5)),
         ("*pointer", json!(-5)),
@@ -89,27 +102,65 @@ fn containers_enums_and_pointers() {
             Some(rest) => format!("*frame(main).{rest}"),
             None => format!("frame(main).{expr}"),
         };
-        match fixture.program.evaluate(&fixture.view, &introspect::Context::default(), &expr) {
+        match fixture
+            .program
+            .evaluate(&fixture.view, &introspect::Context::default(), &expr)
+        {
             Ok(answer) if answer.value.to_json(1000) == want => {}
-            other => wrong.push(format!("{expr}: {:?}, wanted {want}", other.map(|answer| answer.value.to_json(1000).to_string()))),
+            other => wrong.push(format!(
+                "{expr}: {:?}, wanted {want}",
+                other.map(|answer| answer.value.to_json(1000).to_string())
+            )),
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(sorted(&fixture.json("frame(main).big_map")), sorted(&Value::Object(doubled)));
-    let globals = [("POPULATION", json!(1234)), ("COUNTER", json!(-10)), ("zoo::HIDDEN", json!(1)), ("frame(work).length", json!(5)), ("frame(work).text", json!("owned")), ("frame(work).animal", json!(0.25))];
+    assert_eq!(
+        sorted(&fixture.json("frame(main).big_map")),
+        sorted(&Value::Object(doubled))
+    );
+    let globals = [
+        ("POPULATION", json!(1234)),
+        ("COUNTER", json!(-10)),
+        ("zoo::HIDDEN", json!(1)),
+        ("frame(work).length", json!(5)),
+        ("frame(work).text", json!("owned")),
+        ("frame(work).animal", json!(0.25)),
+    ];
     for (expr, want) in globals {
         assert_eq!(fixture.json(expr), want, "{expr}");
     }
     let pointer = fixture.json("frame(main).pointer");
-    assert!(pointer["ptr"].as_str().unwrap().starts_with("0x"), "{pointer}");
-    assert!(fixture.text("frame(main).function").contains("work"), "{}", fixture.text("frame(main).function"));
+    assert!(
+        pointer["ptr"].as_str().unwrap().starts_with("0x"),
+        "{pointer}"
+    );
+    assert!(
+        fixture.text("frame(main).function").contains("work"),
+        "{}",
+        fixture.text("frame(main).function")
+    );
     assert_eq!(fixture.text("frame(main).huge"), (1u128 << 100).to_string());
-    assert_eq!(fixture.text("frame(main).shapes"), "{Unit, Circle(1.5), Rect {w = 2, h = 3}, Pair({-1, \"p\"})}");
-    let names: Vec<_> = fixture.frames().iter().take(3).map(|frame| frame.function.clone().unwrap()).collect();
+    assert_eq!(
+        fixture.text("frame(main).shapes"),
+        "{Unit, Circle(1.5), Rect {w = 2, h = 3}, Pair({-1, \"p\"})}"
+    );
+    let names: Vec<_> = fixture
+        .frames()
+        .iter()
+        .take(3)
+        .map(|frame| frame.function.clone().unwrap())
+        .collect();
     assert_eq!(names[0], "values::stop_here");
-    assert_eq!((names[1].as_str(), names[2].as_str()), ("values::work", "values::main"));
+    assert_eq!(
+        (names[1].as_str(), names[2].as_str()),
+        ("values::work", "values::main")
+    );
 }
 
 fn sorted(map: &Value) -> std::collections::BTreeMap<String, String> {
-    map.as_object().unwrap().iter().map(|(key, value)| (key.clone(), value.to_string())).collect()
+    map.as_object()
+        .unwrap()
+        .iter()
+        .map(|(key, value)| (key.clone(), value.to_string()))
+        .collect()
 }

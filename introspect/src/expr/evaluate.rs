@@ -464,7 +464,11 @@ impl<'a> Evaluator<'a> {
                     );
                 }
                 _ if pointer => self.deref(&current, column)?,
-                _ => break,
+                // The one field of a tuple struct or variant: `friend.Some.name`.
+                _ => match decoder.only_field(&current) {
+                    Some(field) => field,
+                    None => break,
+                },
             };
             current = inner;
         }
