@@ -1,1 +1,29 @@
-//! .
+//! Stop, capture and rewind of processes.
+//!
+//! Entry points: [`Target::attach`], [`Target::checkpoint`], [`Target::rewind`]. A checkpoint's
+//! steps are in `capture`, what a scan may skip and must not in `space`, the two directions of a
+//! rewind in `rewind`.
+//!
+//! - **Invariant**: every scan that may skip a mapping is checked (PM_SCAN_CHECK_WPASYNC); no page
+//!   is assumed clean because nobody answered for it.
+//! - **Invariant**: this crate never traces. The keeper does, and outlives it.
+//! - Deliberately absent: DWARF, terminals, sockets, and where pages are kept.
+
+mod capture;
+mod content;
+mod copy;
+mod error;
+mod files;
+mod keeper;
+mod pipes;
+mod record;
+mod rewind;
+mod shared;
+mod space;
+mod target;
+
+pub use capture::{Capture, Request, StopCost};
+pub use error::{AttachError, CaptureError, RewindError};
+pub use keeper::Event;
+pub use rewind::Rewound;
+pub use target::{Options, Target, Tracking};

@@ -58,7 +58,8 @@ pub fn shared_pending(any: &Stopped) -> io::Result<Vec<[u8; 128]>> {
     any.pending(true)
 }
 
-fn mask_of(infos: &[[u8; 128]]) -> u64 {
+/// Signals of pending siginfos as a mask.
+pub fn mask_of(infos: &[[u8; 128]]) -> u64 {
     infos.iter().map(|i| bit(i[0])).fold(0, |a, b| a | b)
 }
 

@@ -15,10 +15,17 @@ use sls_sys::blocking::{self, Interruptible, Timeout};
 use sls_sys::ptrace::{self, Stopped, Waited, Why};
 use sls_sys::{RemoteMemory, fd, procfs};
 
+use crate::collect;
 use crate::group::{Children, signal_of};
 
 const RESTART_SYSCALL: u64 = 219;
-/// Runs of the scheduler between two stops that a call which is merely made again explains: to
+/// Auxiliary carry: no compiler reads it, the kernel keeps it over a call, and whatever a program
+/// does between two calls sets it anew. Turned over when a call is made again, it tells that call
+/// from the next one at the same place.
+const MARK: u64 = 1 << 4;
+/// Flags that a program's own instructions set: CF, PF, AF, ZF, SF, DF, OF.
+const FLAGS: u64 = 0xCD5;
+/// Without a mark: runs of the scheduler between two stops that a call which is merely made again explains: to
 /// make it, to come to the stop, and one preemption.
 const RUNS_OF_ONE_CALL: u64 = 3;
 /// Sleep starts are looked up for so many threads before each stop.
@@ -35,6 +42,8 @@ struct Waiting {
     /// CLOCK_MONOTONIC ns.
     deadline: Option<u64>,
     runs: u64,
+    /// Flags with the mark, when it was made again.
+    marked: Option<u64>,
     /// Made again by us: nobody but us ends it on time.
     ours: bool,
 }
@@ -110,6 +119,9 @@ impl Kicks {
     ) -> (Option<BlockedCall>, bool) {
         let tid = stopped.tid();
         let old = self.waiting.remove(&tid);
+        if let Some(waiting) = old.filter(|w| is_about_to_repeat(w, regs)) {
+            return self.before_repeat(tid, waiting, regs);
+        }
         let interrupted = blocking::is_interrupted(regs.rax);
         if regs.orig_rax.cast_signed() < 0
             || !(interrupted || blocking::is_restart_code(regs.rax))
@@ -131,6 +143,7 @@ impl Kicks {
         };
         let ours = interrupted || same.is_some_and(|w| w.ours);
         let mut changed = false;
+        let mut marked = same.and_then(|w| w.marked);
         if let Some(row) = row.filter(|_| ours && !deliverable) {
             let late = deadline.is_some_and(|d| d <= now);
             if late || interrupted {
@@ -139,6 +152,10 @@ impl Kicks {
             }
             if late {
                 return (None, changed);
+            }
+            if interrupted && marked.is_none() {
+                regs.eflags ^= MARK;
+                marked = Some(regs.eflags & FLAGS);
             }
         } else if interrupted {
             return (None, false);
@@ -155,10 +172,35 @@ impl Kicks {
                 rip,
                 deadline,
                 runs,
+                marked,
                 ours,
             },
         );
         (Some(blocked), changed)
+    }
+
+    /// The thread was stopped again before it came to make its call again.
+    fn before_repeat(
+        &mut self,
+        tid: i32,
+        waiting: Waiting,
+        regs: &mut user_regs_struct,
+    ) -> (Option<BlockedCall>, bool) {
+        let left = waiting.deadline.map(|d| d.saturating_sub(monotonic()));
+        let row = blocking::interruptible(waiting.nr);
+        if let (Some(0), Some(row)) = (left, row) {
+            regs.rip = waiting.rip;
+            regs.rax = row.timed_out.cast_unsigned();
+            return (None, true);
+        }
+        self.waiting.insert(tid, waiting);
+        (
+            Some(BlockedCall {
+                nr: waiting.nr,
+                remaining_ns: left,
+            }),
+            false,
+        )
     }
 
     /// Is the thread still in the call it was last let go in?
@@ -167,8 +209,17 @@ impl Kicks {
         if regs.orig_rax == RESTART_SYSCALL {
             return place; // Only a call that was interrupted before gets there.
         }
-        let runs = procfs::times_run(self.pid, tid).unwrap_or(u64::MAX);
-        place && w.nr == regs.orig_rax && runs.saturating_sub(w.runs) <= RUNS_OF_ONE_CALL
+        let same_run = match w.marked {
+            Some(flags) => regs.eflags & FLAGS == flags,
+            None => self.runs_since(w, tid) <= RUNS_OF_ONE_CALL,
+        };
+        place && w.nr == regs.orig_rax && same_run
+    }
+
+    fn runs_since(&self, w: &Waiting, tid: i32) -> u64 {
+        procfs::times_run(self.pid, tid)
+            .unwrap_or(u64::MAX)
+            .saturating_sub(w.runs)
     }
 
     /// When a call that is seen for the first time times out.
@@ -203,6 +254,7 @@ impl Kicks {
             rip: regs.rip + 2,
             deadline: Some(monotonic().saturating_add(remaining)),
             runs: procfs::times_run(self.pid, tid).unwrap_or(0),
+            marked: None,
             ours: true,
         };
         self.waiting.insert(tid, waiting);
@@ -233,25 +285,39 @@ impl Kicks {
         due
     }
 
-    /// Stops one thread for a moment and ends its call if it is still in it. `seized` threads
-    /// stay so.
-    pub fn kick(&mut self, tid: i32, seized: bool, children: &Children) -> std::io::Result<()> {
-        let Some(waiting) = self.waiting.remove(&tid) else {
-            return Ok(());
-        };
-        let runs = procfs::times_run(self.pid, tid).unwrap_or(u64::MAX);
-        if runs.saturating_sub(waiting.runs) > RUNS_OF_ONE_CALL {
-            return Ok(()); // It has come out of that call by itself.
-        }
+    /// Stops one thread for a moment and settles its call, as any stop does. `seized` threads stay
+    /// so.
+    pub fn kick(
+        &mut self,
+        tid: i32,
+        seized: bool,
+        children: &Children,
+        memory: &RemoteMemory,
+        pidfd: std::os::fd::BorrowedFd<'_>,
+    ) -> std::io::Result<()> {
         if !seized {
-            ptrace::seize(tid, ptrace::option::SYSGOOD)?;
+            ptrace::seize(tid, ptrace::option::SYSGOOD)
+                .inspect_err(|_| _ = self.waiting.remove(&tid))?;
         }
         ptrace::interrupt(tid)?;
         let Some(Waited::Stopped(stopped)) = children.next(tid, Instant::now() + KICK_DEADLINE)?
         else {
             return Ok(());
         };
-        end_call(&stopped, &waiting)?;
+        let mut regs = stopped.regs()?;
+        let mask = stopped.sigmask()?;
+        let pending =
+            collect::mask_of(&stopped.pending(false)?) | collect::mask_of(&stopped.pending(true)?);
+        let (_, changed) = self.settle(
+            &stopped,
+            &mut regs,
+            pending & !mask != 0,
+            memory,
+            Some(pidfd),
+        );
+        if changed {
+            stopped.set_regs(&regs)?;
+        }
         let signal = signal_of(&stopped);
         if seized {
             stopped.cont(signal)
@@ -259,6 +325,15 @@ impl Kicks {
             stopped.detach(signal)
         }
     }
+}
+
+/// Was it stopped again before it came to make its call again?
+fn is_about_to_repeat(w: &Waiting, regs: &user_regs_struct) -> bool {
+    w.ours
+        && regs.orig_rax.cast_signed() < 0
+        && (regs.rip, regs.rax) == (w.rip - 2, w.nr)
+        && regs.rsp == w.rsp
+        && args_of(regs) == w.args
 }
 
 /// Ends the call with its timeout result, or repeats it.
@@ -271,24 +346,6 @@ fn end_or_repeat(regs: &mut user_regs_struct, nr: u64, result: Option<i64>) {
             regs.rax = nr;
         }
     }
-}
-
-fn end_call(stopped: &Stopped, waiting: &Waiting) -> std::io::Result<()> {
-    let mut regs = stopped.regs()?;
-    let in_call = regs.orig_rax == waiting.nr || regs.orig_rax == RESTART_SYSCALL;
-    let interrupted = blocking::is_interrupted(regs.rax) || blocking::is_restart_code(regs.rax);
-    if stopped.why() != Why::Interrupt
-        || !(in_call && interrupted)
-        || regs.rsp != waiting.rsp
-        || args_of(&regs) != waiting.args
-    {
-        return Ok(());
-    }
-    if let Some(row) = blocking::interruptible(waiting.nr) {
-        end_or_repeat(&mut regs, waiting.nr, Some(row.timed_out));
-        stopped.set_regs(&regs)?;
-    }
-    Ok(())
 }
 
 /// The relative timeout a call was made with, None for ever or for an absolute one.

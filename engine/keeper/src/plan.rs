@@ -112,7 +112,7 @@ pub enum Step {
     /// The thread is there.
     Make(MakeThread),
     /// Registers, mask and vector state; set when all else is done.
-    Final(FinalState),
+    Final(Box<FinalState>),
 }
 
 /// Steps and the scratch mapping they work in.

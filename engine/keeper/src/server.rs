@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_bytes::ByteBuf;
 use sls_keeper::{Ask, BOARD_BYTES, Channel, EventKind, Facts, Journal, Refusal, Say, ThreadState};
 use sls_sys::frame::Gadgets;
 use sls_sys::ptrace::{self, Waited, option};
@@ -281,7 +282,10 @@ impl Server {
         for tid in target.kicks.due(monotonic()) {
             let seized = target.group.running.contains(&tid);
             // ESRCH or EPERM: it ended or somebody else traces it; its call is then not ours.
-            let _ = target.kicks.kick(tid, seized, &self.children);
+            let pidfd = target.pidfd.as_fd();
+            let _ = target
+                .kicks
+                .kick(tid, seized, &self.children, &target.memory, pidfd);
         }
         Ok(())
     }
@@ -392,7 +396,7 @@ impl Target {
     fn collect(
         &mut self,
         told: Option<(Facts, PerThread)>,
-    ) -> io::Result<(Option<Facts>, Vec<ThreadState>)> {
+    ) -> io::Result<(Option<Facts>, Vec<ThreadState>, Vec<ByteBuf>)> {
         let mut states = Vec::with_capacity(self.group.stopped.len());
         let mut shared = None;
         let (facts, per_thread) = told.map_or((None, PerThread::new()), |(f, p)| (Some(f), p));
@@ -415,7 +419,12 @@ impl Target {
             states.push(state);
         }
         self.kicks.stopped_at(monotonic());
-        Ok((facts, states))
+        let shared = shared
+            .unwrap_or_default()
+            .into_iter()
+            .map(ByteBuf::from)
+            .collect();
+        Ok((facts, states, shared))
     }
 
     /// Lets everything run; ns since the first interrupt.
@@ -459,6 +468,7 @@ impl Target {
     fn let_go(&mut self, children: &Children) -> io::Result<()> {
         if self.hold {
             self.hold = false;
+            self.kicks.sample();
             // Dead or late: what can be let go has been.
             let _ = self.group.stop(children, Instant::now() + ATTACH_DEADLINE);
             for stopped in self.group.stopped.values() {

@@ -60,7 +60,8 @@ pub enum Look {
     /// match: matching them would write a marker into every empty slot. Fails with EPERM on a
     /// mapping that is not registered instead of skipping it.
     WrittenAndProtect,
-    /// Written pages and absent ones in one walk, nothing protected; registered mappings only.
+    /// Written pages, absent ones (which count as written) and swapped ones in one walk, nothing
+    /// protected; registered mappings only.
     WrittenOrAbsent,
     /// Everything that holds something, protected or not.
     Populated,
@@ -99,7 +100,7 @@ pub fn scan(
             WRITTEN,
             PRESENT | SWAPPED,
         ),
-        Look::WrittenOrAbsent => (PM_SCAN_CHECK_WPASYNC, WRITTEN, 0),
+        Look::WrittenOrAbsent => (PM_SCAN_CHECK_WPASYNC, 0, WRITTEN | SWAPPED),
         Look::Populated => (0, 0, PRESENT | SWAPPED),
     };
     let mut at = start;

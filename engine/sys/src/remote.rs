@@ -72,13 +72,16 @@ impl RemoteMemory {
         Ok(u64::from_le_bytes(b))
     }
 
-    /// Copies every range it can; what process_vm_readv refuses (PROT_NONE) is tried through
-    /// /proc/PID/mem. Calls `lost` with the index of each range that is no longer there.
+    /// Copies every page it can; what process_vm_readv refuses (PROT_NONE) is tried through
+    /// /proc/PID/mem. Calls `lost` with the address of each page that is no longer there.
     ///
     /// # Safety
     /// Every `local` must be valid for writes of its `len` bytes for the time of the call, and no
     /// two may overlap.
-    pub unsafe fn copy(&self, ranges: &[Copy], mut lost: impl FnMut(usize)) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The process is gone or no longer ours to read.
+    pub unsafe fn copy(&self, ranges: &[Copy], mut lost: impl FnMut(u64)) -> io::Result<()> {
         let mut at = 0;
         while at < ranges.len() {
             let batch = &ranges[at..ranges.len().min(at + MAX_VECTORS)];
@@ -89,9 +92,7 @@ impl RemoteMemory {
                 let range = ranges[at];
                 // SAFETY: `local` is valid for `len` bytes, by the caller's promise.
                 let buf = unsafe { std::slice::from_raw_parts_mut(range.local, range.len) };
-                if self.read_pages(range.remote, buf).is_err() {
-                    lost(at);
-                }
+                self.read_pages(range.remote, buf, &mut lost);
                 at += 1;
             }
         }
@@ -145,13 +146,14 @@ impl RemoteMemory {
     }
 
     /// Page by page, so that one hole does not hide its neighbours.
-    fn read_pages(&self, address: u64, buf: &mut [u8]) -> io::Result<()> {
+    fn read_pages(&self, address: u64, buf: &mut [u8], lost: &mut impl FnMut(u64)) {
         let page = crate::size(crate::PAGE);
         let mut at = address;
         for chunk in buf.chunks_mut(page) {
-            self.read_at(at, chunk)?;
+            if self.read_at(at, chunk).is_err() {
+                lost(at);
+            }
             at += page as u64;
         }
-        Ok(())
     }
 }

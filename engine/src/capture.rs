@@ -1,0 +1,468 @@
+//! A checkpoint, step by step (ARCHITECTURE.md): copy ahead while the target runs, stop, copy the
+//! rest, let go, then encode and keep.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use slos::{Base, Draft, Epoch, PageIndex, Partition, Slot, SpaceDelta, SpaceId};
+use sls_keeper::Refusal;
+use sls_record::Event;
+use sls_sys::procfs::{self, MapLine};
+
+use crate::copy::Copies;
+use crate::error::{CaptureError, KeeperError};
+use crate::files::{self, Raw};
+use crate::keeper::Collected;
+use crate::record::{self, Context};
+use crate::shared;
+use crate::space::{Found, Range, is_tracked, normalise};
+use crate::target::{Target, Tracker};
+
+const PAGE: u64 = sls_sys::PAGE;
+const STOP_DEADLINE_MS: u32 = 1000;
+/// Copying ahead goes on while a round finds more than this many pages, about 1 ms of copying.
+const WORTH_A_ROUND: u64 = 512;
+const MOST_ROUNDS: usize = 4;
+/// What only injected calls tell is asked anew this often in periodic checkpoints.
+const FACTS_EVERY: Duration = Duration::from_secs(1);
+/// First address that no user mapping reaches.
+const USER_END: u64 = 1 << 47;
+/// Staging kept faulted in beyond what the last stop used.
+const SPARE_PAGES: usize = 1024;
+
+/// What to take and where to keep it.
+pub struct Request<'a> {
+    /// Where.
+    pub partition: &'a Partition,
+    /// On which branch.
+    pub branch: &'a str,
+    /// Under which name.
+    pub name: Option<String>,
+    /// Not periodic: ask everything.
+    pub explicit: bool,
+    /// Why, when something is about to happen.
+    pub event: Option<Event>,
+    /// Do not let go after it.
+    pub stay_stopped: bool,
+}
+
+/// A checkpoint that was taken and kept.
+#[derive(Debug, Clone)]
+pub struct Capture {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Pages that changed.
+    pub pages: u64,
+    /// Bytes appended.
+    pub bytes: u64,
+    /// Epochs that retention dropped for it.
+    pub dropped: Vec<Epoch>,
+    /// Its cost to the target.
+    pub cost: StopCost,
+}
+
+/// Where the stop's time went, ns.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StopCost {
+    /// From the first interrupt until the last thread ran again.
+    pub stop_ns: u64,
+    /// Of that, until the last thread stood still.
+    pub quiesce_ns: u64,
+    /// Reading the map list.
+    pub maps_ns: u64,
+    /// Scanning and protecting.
+    pub scan_ns: u64,
+    /// Copying.
+    pub copy_ns: u64,
+    /// Pages copied under the stop.
+    pub copied: u64,
+    /// Descriptors and the rest of the record.
+    pub record_ns: u64,
+}
+
+/// What is read while the target stands still, not understood yet.
+pub(crate) struct Still {
+    pub maps: Vec<MapLine>,
+    pub found: Found,
+    pub shared: Vec<SharedCopy>,
+    pub files: Vec<Raw>,
+    pub status: procfs::Status,
+    pub cwd: String,
+    pub root: String,
+    pub buffers: Vec<Range>,
+}
+
+/// Pages of one shared object.
+pub(crate) struct SharedCopy {
+    pub space: u32,
+    pub copies: Copies,
+    /// Address minus offset in the object, to number its pages.
+    pub shift: u64,
+    pub holes: Vec<Range>,
+}
+
+impl Target {
+    /// Takes a checkpoint and keeps it. The target runs again when this returns, unless asked
+    /// otherwise; on error it always does.
+    ///
+    /// # Errors
+    /// The target is gone, did not stop in time, or the log has no room.
+    pub fn checkpoint(&mut self, request: Request<'_>) -> Result<Capture, CaptureError> {
+        match self.attempt(&request) {
+            Err(error) if is_exec(&error) && !request.stay_stopped => {
+                self.start_over()?;
+                self.attempt(&request)
+            }
+            other => other,
+        }
+    }
+
+    fn attempt(&mut self, request: &Request<'_>) -> Result<Capture, CaptureError> {
+        let result = self.take(request);
+        if result.is_err() {
+            self.give_up_tracking();
+        }
+        result
+    }
+
+    /// Pages that scans reported were not kept: nobody vouches for them any more.
+    fn give_up_tracking(&mut self) {
+        self.copies.clear();
+        self.staging.reset();
+        match &mut self.tracker {
+            Tracker::Kernel(space) => {
+                if let Ok(maps) = procfs::maps(self.pid) {
+                    space.invalidate(&maps);
+                }
+            }
+            Tracker::Content(content) => content.invalidate(),
+        }
+    }
+
+    fn take(&mut self, request: &Request<'_>) -> Result<Capture, CaptureError> {
+        if self.is_dead() {
+            return Err(CaptureError::Dead(self.pid));
+        }
+        self.copy_ahead()?;
+        let facts = request.explicit || self.facts_are_old();
+        let mut cost = StopCost::default();
+        let already = self.stopped;
+        cost.quiesce_ns = self.keeper.stop(STOP_DEADLINE_MS, facts)?.quiesce_ns;
+        self.stopped = true;
+        let still = self.read_still(&mut cost);
+        let collected = self.keeper.collected();
+        if !(request.stay_stopped || already) || still.is_err() || collected.is_err() {
+            self.stopped = false;
+            cost.stop_ns = self.keeper.resume()?;
+        }
+        let (still, collected) = (still?, collected?);
+        let states = self.keeper.states(collected)?;
+        self.keep(request, still, states, cost)
+    }
+
+    /// Copies what changed while the target runs, so that little is left for the stop.
+    fn copy_ahead(&mut self) -> Result<(), CaptureError> {
+        let pid = self.pid;
+        let system = |what| move |source| CaptureError::System { what, pid, source };
+        let mut last = u64::MAX;
+        for _ in 0..MOST_ROUNDS {
+            let Tracker::Kernel(space) = &mut self.tracker else {
+                break;
+            };
+            let maps = procfs::maps(pid).map_err(|_| CaptureError::Dead(pid))?;
+            let mut dirty = Vec::new();
+            space.sweep(&maps, &mut dirty).map_err(system("scan"))?;
+            let pages: u64 = dirty.iter().map(|r| (r.1 - r.0) / PAGE).sum();
+            self.copies.take(&self.memory, &mut self.staging, &dirty)?;
+            if pages < WORTH_A_ROUND || pages > last / 2 {
+                last = pages;
+                break;
+            }
+            last = pages;
+        }
+        let spare = usize::try_from(last.min(1 << 15)).unwrap_or(0) + SPARE_PAGES;
+        self.staging
+            .reserve(spare)
+            .map_err(|source| CaptureError::Staging { pid, source })
+    }
+
+    fn facts_are_old(&self) -> bool {
+        let caught = procfs::status(self.pid).map_or(0, |s| s.sig_caught);
+        caught != self.told.caught || self.told.at.is_none_or(|at| at.elapsed() > FACTS_EVERY)
+    }
+
+    /// Everything that must be read while nothing moves. On the clock.
+    fn read_still(&mut self, cost: &mut StopCost) -> Result<Still, CaptureError> {
+        let pid = self.pid;
+        let system = |what| move |source| CaptureError::System { what, pid, source };
+        let clock = Instant::now();
+        let maps = procfs::maps(pid).map_err(system("read the mappings"))?;
+        if maps.is_empty() {
+            return Err(CaptureError::Dead(pid));
+        }
+        let mapped = clock.elapsed();
+        let files = self
+            .folders
+            .read(pid, self.pidfd.as_fd())
+            .map_err(system("read the descriptors"))?;
+        let status = procfs::status(pid).map_err(system("read the status"))?;
+        let (cwd, root) = (procfs::link(pid, "cwd"), procfs::link(pid, "root"));
+        let recorded = clock.elapsed();
+        let mut found = Found::default();
+        match &mut self.tracker {
+            Tracker::Kernel(space) => space.settle(&maps, &mut found),
+            Tracker::Content(content) => content.settle(&self.memory, &maps, &mut found),
+        }
+        .map_err(system("scan"))?;
+        let buffers = files::unvouched_buffers(&files);
+        found.dirty.extend(buffers.iter().copied());
+        if self.fresh {
+            let vdso = maps.iter().filter(|m| m.path == "[vdso]");
+            found.dirty.extend(vdso.map(|m| (m.start, m.end)));
+        }
+        normalise(&mut found.dirty);
+        let scanned = clock.elapsed();
+        let before = self.copies.len();
+        self.copies
+            .take(&self.memory, &mut self.staging, &found.dirty)?;
+        let shared = self.copy_shared(&maps)?;
+        let copied = clock.elapsed();
+        let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        cost.maps_ns = ns(mapped);
+        cost.record_ns = ns(recorded - mapped);
+        cost.scan_ns = ns(scanned - recorded);
+        cost.copy_ns = ns(copied - scanned);
+        cost.copied = (self.copies.len() - before) as u64;
+        Ok(Still {
+            maps,
+            found,
+            shared,
+            files,
+            status,
+            cwd,
+            root,
+            buffers,
+        })
+    }
+
+    fn copy_shared(&mut self, maps: &[MapLine]) -> Result<Vec<SharedCopy>, CaptureError> {
+        let pid = self.pid;
+        let mut out = Vec::new();
+        for map in maps.iter().filter(|m| shared::is_captured(m)) {
+            let ranges = shared::populated(pid, map).map_err(|source| CaptureError::System {
+                what: "look into shared memory",
+                pid,
+                source,
+            })?;
+            let mut copies = Copies::default();
+            copies.take(&self.memory, &mut self.staging, &ranges)?;
+            let holes = gaps((map.start, map.end), &ranges);
+            let shift = map.start.wrapping_sub(map.offset);
+            out.push(SharedCopy {
+                space: self.objects.space(map),
+                copies,
+                shift,
+                holes,
+            });
+        }
+        Ok(out)
+    }
+
+    /// Builds the record, encodes and appends. Off the clock.
+    fn keep(
+        &mut self,
+        request: &Request<'_>,
+        mut still: Still,
+        states: Collected,
+        cost: StopCost,
+    ) -> Result<Capture, CaptureError> {
+        let pid = self.pid;
+        let time = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let record = self.record(request, &mut still, states, time_ns)?;
+        let copies = std::mem::take(&mut self.copies);
+        let Still {
+            maps,
+            found,
+            shared,
+            ..
+        } = &still;
+        let pages = copies.merged(&found.absent);
+        let mut spaces = vec![SpaceDelta {
+            space: SpaceId(0),
+            base: if self.fresh || self.parent.is_none() {
+                Base::Empty
+            } else {
+                Base::Parent
+            },
+            dropped: dropped(maps, &found.absent),
+            pages: self.bytes_of(&pages, 0),
+        }];
+        let known = self.spaces_of_parent(request.partition);
+        for part in shared {
+            let pages = self.bytes_of(&part.copies.merged(&[]), part.shift);
+            add_shared(&mut spaces, part, pages, &known);
+        }
+        let draft = Draft {
+            parent: self.parent,
+            branch: request.branch.to_owned(),
+            name: request.name.clone(),
+            time_ns,
+            stop_us: cost.stop_ns.div_ceil(1000),
+            record: &record,
+            spaces,
+            meta: pid.to_le_bytes().to_vec(),
+        };
+        let committed = request
+            .partition
+            .commit(&draft)
+            .map_err(|source| CaptureError::Commit { pid, source })?;
+        self.parent = Some(committed.epoch);
+        self.fresh = false;
+        self.recycle(pages.len());
+        Ok(Capture {
+            epoch: committed.epoch,
+            pages: committed.pages,
+            bytes: committed.bytes,
+            dropped: committed.dropped,
+            cost,
+        })
+    }
+
+    fn record(
+        &mut self,
+        request: &Request<'_>,
+        still: &mut Still,
+        states: Collected,
+        time_ns: u64,
+    ) -> Result<Vec<u8>, CaptureError> {
+        let pid = self.pid;
+        let context = Context {
+            pid,
+            start_ticks: self.start_ticks,
+            time_ns,
+            event: request.event.clone(),
+            tracking: &self.tracking,
+        };
+        let files = std::mem::take(&mut still.files);
+        let (told, objects) = (&mut self.told, &mut self.objects);
+        let record = record::build(context, still, states, told, objects, &mut self.file_times);
+        record::finish(record, files, &mut self.sockets).map_err(|source| CaptureError::System {
+            what: "encode the record",
+            pid,
+            source,
+        })
+    }
+
+    fn spaces_of_parent(&self, partition: &Partition) -> Vec<SpaceId> {
+        self.parent
+            .and_then(|p| partition.spaces(p).ok())
+            .unwrap_or_default()
+    }
+
+    fn bytes_of(&self, pages: &[(u64, Slot)], shift: u64) -> Vec<(PageIndex, &[u8])> {
+        pages
+            .iter()
+            .map(|&(page, slot)| {
+                let page = page.wrapping_sub(shift / PAGE);
+                (PageIndex(page), &self.staging.bytes(slot)[..])
+            })
+            .collect()
+    }
+
+    /// Takes the buffers back; a rare large copy does not stay allocated for ever.
+    fn recycle(&mut self, used: usize) {
+        self.staging.reset();
+        if self.staging.capacity() > 4 * (used + SPARE_PAGES) + (16 << 8) {
+            self.staging.shrink(2 * (used + SPARE_PAGES));
+        }
+    }
+}
+
+fn add_shared<'a>(
+    spaces: &mut Vec<SpaceDelta<'a>>,
+    part: &SharedCopy,
+    pages: Vec<(PageIndex, &'a [u8])>,
+    known: &[SpaceId],
+) {
+    let space = SpaceId(part.space);
+    let offset = |address: u64| PageIndex(address.wrapping_sub(part.shift) / PAGE);
+    let dropped = part.holes.iter().map(|h| offset(h.0)..offset(h.1));
+    if let Some(delta) = spaces.iter_mut().find(|d| d.space == space) {
+        // The same object mapped twice: the same bytes, perhaps other parts of it.
+        delta.pages.extend(pages);
+        delta.pages.sort_by_key(|p| p.0);
+        delta.pages.dedup_by_key(|p| p.0);
+        delta.dropped.extend(dropped);
+        return;
+    }
+    let base = if known.contains(&space) {
+        Base::Parent
+    } else {
+        Base::Empty
+    };
+    spaces.push(SpaceDelta {
+        space,
+        base,
+        dropped: dropped.collect(),
+        pages,
+    });
+}
+
+/// What the process's own page map must not hold: absent pages and everything that is not a
+/// tracked mapping.
+fn dropped(maps: &[MapLine], absent: &[Range]) -> Vec<std::ops::Range<PageIndex>> {
+    let mut own: Vec<Range> = maps
+        .iter()
+        .filter(|m| is_tracked(m) || m.path == "[vdso]")
+        .map(|m| (m.start, m.end))
+        .collect();
+    normalise(&mut own);
+    let mut all = gaps((0, USER_END), &own);
+    all.extend_from_slice(absent);
+    normalise(&mut all);
+    all.into_iter()
+        .map(|r| PageIndex(r.0 / PAGE)..PageIndex(r.1 / PAGE))
+        .collect()
+}
+
+/// Parts of `within` that `ranges` (sorted) leave out.
+fn gaps(within: Range, ranges: &[Range]) -> Vec<Range> {
+    let mut out = Vec::with_capacity(ranges.len() + 1);
+    let mut at = within.0;
+    for &(start, end) in ranges {
+        if at < start {
+            out.push((at, start));
+        }
+        at = at.max(end);
+    }
+    if at < within.1 {
+        out.push((at, within.1));
+    }
+    out
+}
+
+/// Did the scan or the copy meet an address space that exec has replaced?
+fn is_exec(error: &CaptureError) -> bool {
+    match error {
+        CaptureError::System { source, .. } => {
+            matches!(source.raw_os_error(), Some(libc::ESRCH | libc::ENOMEM))
+        }
+        CaptureError::Keeper(KeeperError::Refused { refusal, .. }) => *refusal == Refusal::Other,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_around_ranges() {
+        assert_eq!(gaps((0, 10), &[(2, 4), (4, 6)]), [(0, 2), (6, 10)]);
+        assert_eq!(gaps((0, 10), &[(0, 10)]), []);
+        assert_eq!(gaps((0, 10), &[]), [(0, 10)]);
+    }
+}

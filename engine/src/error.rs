@@ -1,0 +1,190 @@
+//! Errors, one enum per family of operations.
+
+use std::io;
+
+use sls_keeper::Refusal;
+
+/// Why a process could not be attached to.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No such process.
+    #[error("there is no process {0}; `slsctl ps` lists what is attached, `ps -e` what runs")]
+    NoProcess(i32),
+    /// A zombie.
+    #[error("process {0} has ended and waits for its parent (zombie): it has no memory to look at")]
+    Zombie(i32),
+    /// A kernel thread.
+    #[error("process {0} is a kernel thread: it has no memory of its own")]
+    Kernel(i32),
+    /// 32-bit program.
+    #[error("process {0} runs a 32-bit program; only 64-bit x86 programs are supported")]
+    NotSixtyFour(i32),
+    /// A thread id.
+    #[error("{tid} is a thread of process {pid}; attach to {pid}")]
+    Thread {
+        /// Given.
+        tid: i32,
+        /// Its process.
+        pid: i32,
+    },
+    /// Itself.
+    #[error("process {0} is the daemon itself")]
+    Myself(i32),
+    /// Another tracer has it.
+    #[error("{0}")]
+    Traced(String),
+    /// Not ours.
+    #[error("process {pid} belongs to uid {uid}: only root or that user may attach to it")]
+    Permission {
+        /// Process.
+        pid: i32,
+        /// Its user.
+        uid: u32,
+    },
+    /// The keeper could not be started or said something unexpected.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// The system refused.
+    #[error("{what} of process {pid}: {source}")]
+    System {
+        /// Act.
+        what: &'static str,
+        /// Process.
+        pid: i32,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+/// What went wrong with the keeper.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// Could not be started.
+    #[error("start {path}: {source}; sls-keeper belongs beside slsd")]
+    Start {
+        /// Where it was looked for.
+        path: String,
+        /// Cause.
+        source: io::Error,
+    },
+    /// It is gone.
+    #[error("the keeper of process {0} is gone; detach and attach again")]
+    Gone(i32),
+    /// It refused.
+    #[error("{message}")]
+    Refused {
+        /// Kind.
+        refusal: Refusal,
+        /// For people.
+        message: String,
+    },
+    /// Talking to it failed.
+    #[error("talk to the keeper: {0}")]
+    Talk(#[from] io::Error),
+    /// It answered something else.
+    #[error("the keeper answered {0} out of turn")]
+    OutOfTurn(String),
+}
+
+impl KeeperError {
+    /// Kind of a refusal.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused { refusal, .. } => Some(*refusal),
+            _ => None,
+        }
+    }
+}
+
+/// Why a checkpoint was not taken. The target runs on.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// It has ended.
+    #[error("process {0} has ended; its history stays")]
+    Dead(i32),
+    /// The keeper refused, late threads for example.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// No room for the pages.
+    #[error("no room to copy the pages of process {pid}: {source}")]
+    Staging {
+        /// Process.
+        pid: i32,
+        /// Cause.
+        source: slos::StagingFull,
+    },
+    /// The log refused.
+    #[error("keep the checkpoint of process {pid}: {source}")]
+    Commit {
+        /// Process.
+        pid: i32,
+        /// Cause.
+        source: slos::CommitError,
+    },
+    /// The system refused.
+    #[error("{what} of process {pid}: {source}")]
+    System {
+        /// Act.
+        what: &'static str,
+        /// Process.
+        pid: i32,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+/// Why a rewind was not done. The target is as it was, and its present has been saved.
+#[derive(Debug, thiserror::Error)]
+pub enum RewindError {
+    /// The present could not be saved.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The past could not be read.
+    #[error("read checkpoint @{epoch}: {source}")]
+    Read {
+        /// Epoch.
+        epoch: u64,
+        /// Cause.
+        source: slos::ReadError,
+    },
+    /// The past does not decode.
+    #[error("the record of @{epoch}: {source}")]
+    Record {
+        /// Epoch.
+        epoch: u64,
+        /// Cause.
+        source: sls_record::DecodeError,
+    },
+    /// Something cannot be done, found out before anything was touched.
+    #[error("@{epoch} cannot be rewound to: {why}")]
+    Impossible {
+        /// Epoch.
+        epoch: u64,
+        /// Cause and what to do.
+        why: String,
+    },
+    /// A step failed; the present was put back.
+    #[error("rewind to @{epoch} failed and the present was put back: {why}")]
+    PutBack {
+        /// Epoch.
+        epoch: u64,
+        /// Cause.
+        why: String,
+    },
+    /// Both ways failed.
+    #[error(
+        "rewind to @{epoch} failed and so did the way back; every thread is halted, the present is saved as @{present}: {why}"
+    )]
+    Halted {
+        /// Epoch.
+        epoch: u64,
+        /// Epoch of the saved present.
+        present: u64,
+        /// Cause.
+        why: String,
+    },
+    /// The journal could not be written.
+    #[error("write the journal: {0}")]
+    Journal(#[from] io::Error),
+}

@@ -1,0 +1,194 @@
+//! The keeper of one target, as seen from slsd.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use sls_keeper::{Ask, BOARD_BYTES, Channel, EventKind, Facts, Outcome, Say, ThreadState};
+use sls_sys::probe::Probe;
+use sls_sys::shared::Board;
+
+use crate::error::KeeperError;
+
+/// What is about to happen to a held target.
+pub type Event = EventKind;
+
+/// A running keeper in charge of one process.
+#[derive(Debug)]
+pub struct Keeper {
+    pid: i32,
+    child: Child,
+    channel: Channel,
+    board: Board,
+    /// Events that arrived while an answer was awaited.
+    events: Vec<EventKind>,
+}
+
+/// First half of a stop.
+#[derive(Debug, Clone, Copy)]
+pub struct Quiesced {
+    /// ns from the first interrupt until the last thread stood still.
+    pub quiesce_ns: u64,
+}
+
+/// What injected calls told when asked, thread states, signals pending for the whole process.
+pub type Collected = (Option<Facts>, Vec<ThreadState>, Vec<serde_bytes::ByteBuf>);
+
+impl Keeper {
+    /// Starts a keeper and puts it in charge of `pid`.
+    pub fn start(program: &Path, pid: i32, probe: &Probe, hold: bool) -> Result<Self, KeeperError> {
+        let (channel, theirs) = Channel::pair()?;
+        let child = Command::new(program)
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|source| KeeperError::Start {
+                path: program.display().to_string(),
+                source,
+            })?;
+        let board = Board::new(BOARD_BYTES)?;
+        let mut keeper = Self {
+            pid,
+            child,
+            channel,
+            board,
+            events: Vec::new(),
+        };
+        keeper.adopt(probe, hold)?;
+        Ok(keeper)
+    }
+
+    /// Puts it in charge anew: after exec the text and the memory are others.
+    pub fn adopt(&mut self, probe: &Probe, hold: bool) -> Result<(), KeeperError> {
+        let ask = Ask::Adopt {
+            pid: self.pid,
+            suspend_seccomp: probe.suspend_seccomp,
+            sched_debug: probe.sched_debug,
+            hold,
+        };
+        self.channel
+            .send(&ask, Some(self.board.fd()))
+            .map_err(|e| self.gone(e))?;
+        match self.answer()? {
+            (Say::Adopted, _) => Ok(()),
+            other => Err(out_of_turn(&other.0)),
+        }
+    }
+
+    /// A userfaultfd of the target's own address space.
+    pub fn userfaultfd(&mut self) -> Result<OwnedFd, KeeperError> {
+        match self.ask(&Ask::MakeUserfaultfd)? {
+            (Say::Userfaultfd, Some(fd)) => Ok(fd),
+            other => Err(out_of_turn(&other.0)),
+        }
+    }
+
+    /// Stops every thread; their states follow by [`Keeper::collected`].
+    pub fn stop(&mut self, deadline_ms: u32, facts: bool) -> Result<Quiesced, KeeperError> {
+        match self.ask(&Ask::Stop { deadline_ms, facts })? {
+            (Say::Stopped { quiesce_ns, .. }, _) => Ok(Quiesced { quiesce_ns }),
+            other => Err(out_of_turn(&other.0)),
+        }
+    }
+
+    /// Second half of a stop: length of the states on the board.
+    pub fn collected(&mut self) -> Result<u64, KeeperError> {
+        match self.answer()? {
+            (Say::Collected { bytes }, _) => Ok(bytes),
+            other => Err(out_of_turn(&other.0)),
+        }
+    }
+
+    /// Decodes the states; off the clock, the board stays until the next stop.
+    pub fn states(&self, bytes: u64) -> Result<Collected, KeeperError> {
+        postcard::from_bytes(&self.board.get(sls_sys::size(bytes)))
+            .map_err(|e| KeeperError::Talk(io::Error::other(e)))
+    }
+
+    /// Lets everything run; ns from the first interrupt to the last thread let go.
+    pub fn resume(&mut self) -> Result<u64, KeeperError> {
+        match self.ask(&Ask::Resume)? {
+            (Say::Resumed { stop_ns }, _) => Ok(stop_ns),
+            other => Err(out_of_turn(&other.0)),
+        }
+    }
+
+    /// Hands over a journal and waits for its end.
+    pub fn execute(&mut self, journal: &OwnedFd) -> Result<Outcome, KeeperError> {
+        self.channel
+            .send(&Ask::Execute, Some(journal.as_fd()))
+            .map_err(|e| self.gone(e))?;
+        match self.answer()? {
+            (Say::Executed(outcome), _) => Ok(outcome),
+            other => Err(out_of_turn(&other.0)),
+        }
+    }
+
+    /// Next thing that is about to happen to a held target, None when nothing is yet.
+    pub fn event(&mut self) -> Result<Option<EventKind>, KeeperError> {
+        if !self.events.is_empty() {
+            return Ok(Some(self.events.remove(0)));
+        }
+        let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, PollTimeout::ZERO).map_err(io::Error::from)? == 0 {
+            return Ok(None);
+        }
+        match self.channel.receive::<Say>()? {
+            Some((Say::Event(event), _)) => Ok(Some(event)),
+            Some((other, _)) => Err(out_of_turn(&other)),
+            None => Err(KeeperError::Gone(self.pid)),
+        }
+    }
+
+    /// Descriptor that becomes readable when there is an event.
+    pub fn event_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// Lets go; the keeper leaves when no call waits for its timeout any more.
+    pub fn leave(self) {
+        // It may be dead already, which is letting go too.
+        let _ = self.channel.send(&Ask::Leave, None);
+        reap_later(self.child);
+    }
+
+    fn ask(&mut self, ask: &Ask) -> Result<(Say, Option<OwnedFd>), KeeperError> {
+        self.channel.send(ask, None).map_err(|e| self.gone(e))?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<(Say, Option<OwnedFd>), KeeperError> {
+        loop {
+            match self.channel.receive::<Say>()? {
+                None => return Err(KeeperError::Gone(self.pid)),
+                Some((Say::Event(event), _)) => self.events.push(event),
+                Some((Say::Failed { refusal, message }, _)) => {
+                    return Err(KeeperError::Refused { refusal, message });
+                }
+                Some(say) => return Ok(say),
+            }
+        }
+    }
+
+    fn gone(&self, error: io::Error) -> KeeperError {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            KeeperError::Gone(self.pid)
+        } else {
+            KeeperError::Talk(error)
+        }
+    }
+}
+
+fn out_of_turn(say: &Say) -> KeeperError {
+    KeeperError::OutOfTurn(format!("{say:?}"))
+}
+
+/// Waits for the child in the background: it may stay for a call with a long timeout.
+fn reap_later(mut child: Child) {
+    std::thread::spawn(move || {
+        // ECHILD cannot happen: nobody else waits for it.
+        let _ = child.wait();
+    });
+}

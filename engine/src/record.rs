@@ -1,0 +1,372 @@
+//! The record of a checkpoint from what was read under the stop. Off the clock.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::time::Instant;
+
+use sls_keeper::{Facts, ThreadState};
+use sls_record::{
+    AltStack, Backing, Blocked, Event, IntervalTimer, Mapping, Perms, PosixTimer, Process, Record,
+    Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
+};
+use sls_sys::procfs::MapLine;
+use sls_sys::{fd, procfs};
+
+use crate::capture::Still;
+use crate::files::{Raw, Sockets, understand};
+use crate::keeper::Collected;
+use crate::shared::{Objects, is_captured, is_device};
+use crate::space::is_kernel;
+use crate::target::{Told, Tracking};
+
+/// What the record needs besides what was read.
+pub struct Context<'a> {
+    pub pid: i32,
+    pub start_ticks: u64,
+    pub time_ns: u64,
+    pub event: Option<Event>,
+    pub tracking: &'a Tracking,
+}
+
+/// mtimes of mapped files, looked up once a checkpoint each.
+pub type FileTimes = HashMap<(u64, u64), i128>;
+
+/// Registers from the kernel's words.
+pub fn registers(w: &[u64; 27]) -> Registers {
+    Registers {
+        r15: w[0],
+        r14: w[1],
+        r13: w[2],
+        r12: w[3],
+        rbp: w[4],
+        rbx: w[5],
+        r11: w[6],
+        r10: w[7],
+        r9: w[8],
+        r8: w[9],
+        rax: w[10],
+        rcx: w[11],
+        rdx: w[12],
+        rsi: w[13],
+        rdi: w[14],
+        orig_rax: w[15],
+        rip: w[16],
+        cs: w[17],
+        eflags: w[18],
+        rsp: w[19],
+        ss: w[20],
+        fs_base: w[21],
+        gs_base: w[22],
+        ds: w[23],
+        es: w[24],
+        fs: w[25],
+        gs: w[26],
+    }
+}
+
+/// The kernel's words from registers.
+pub fn words(r: &Registers) -> [u64; 27] {
+    [
+        r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx, r.rdx,
+        r.rsi, r.rdi, r.orig_rax, r.rip, r.cs, r.eflags, r.rsp, r.ss, r.fs_base, r.gs_base, r.ds,
+        r.es, r.fs, r.gs,
+    ]
+}
+
+/// Everything but descriptors.
+pub(crate) fn build(
+    context: Context<'_>,
+    still: &Still,
+    (facts, states, pending): Collected,
+    told: &mut Told,
+    objects: &mut Objects,
+    times: &mut FileTimes,
+) -> Record {
+    let pid = context.pid;
+    if let Some(facts) = facts {
+        remember(told, facts, &states, still.status.sig_caught, &context);
+    }
+    let stat = procfs::stat(pid).unwrap_or_default();
+    let threads = threads(pid, &states, told);
+    told.threads
+        .retain(|tid, _| states.iter().any(|s| s.tid == *tid));
+    let process = Process {
+        pid,
+        ppid: still.status.ppid,
+        pgid: stat.pgid,
+        sid: stat.sid,
+        start_ticks: context.start_ticks,
+        comm: still.status.name.clone(),
+        exe: procfs::link(pid, "exe"),
+        cwd: still.cwd.clone(),
+        root: still.root.clone(),
+        umask: still.status.umask,
+        brk: brk(&still.maps, told.brk),
+        start_brk: stat.start_brk,
+        space: 0,
+        auxv: procfs::auxv(pid).unwrap_or_default(),
+        threads,
+        mappings: mappings(&still.maps, objects, times),
+        files: Vec::new(),
+        signals: Signals {
+            actions: told.actions.clone(),
+            ignored: still.status.sig_ignored,
+            caught: still.status.sig_caught,
+            pending: pending.iter().map(|p| SigInfo(p.to_vec())).collect(),
+            as_of_ns: told.as_of_ns,
+        },
+        itimers: told.itimers.clone(),
+        timers: told.timers.clone(),
+        unvouched: unvouched(still, context.tracking),
+        stopped: states.iter().any(|s| s.group_stop),
+    };
+    Record {
+        event: context.event,
+        processes: vec![process],
+    }
+}
+
+/// Adds the descriptors and encodes.
+pub(crate) fn finish(
+    mut record: Record,
+    files: Vec<Raw>,
+    sockets: &mut Sockets,
+) -> io::Result<Vec<u8>> {
+    if let Some(process) = record.processes.first_mut() {
+        process.files = understand(files, process.pid, sockets);
+    }
+    sls_record::encode(&record).map_err(io::Error::other)
+}
+
+fn remember(
+    told: &mut Told,
+    facts: Facts,
+    states: &[ThreadState],
+    caught: u64,
+    context: &Context<'_>,
+) {
+    told.at = Some(Instant::now());
+    told.as_of_ns = context.time_ns;
+    told.caught = caught;
+    told.brk = facts.brk;
+    told.actions = facts
+        .actions
+        .iter()
+        .map(|a| SigAction {
+            signo: a.signo,
+            handler: a.words[0],
+            flags: a.words[1],
+            restorer: a.words[2],
+            mask: a.words[3],
+        })
+        .collect();
+    told.itimers = facts
+        .itimers
+        .iter()
+        .map(|t| IntervalTimer {
+            which: t.id.cast_unsigned(),
+            value_ns: t.value_ns,
+            interval_ns: t.interval_ns,
+        })
+        .collect();
+    told.timers = posix_timers(context.pid, &facts);
+    for state in states {
+        if let (Some(stack), Some(clear)) = (state.altstack, state.clear_tid) {
+            let stack = AltStack {
+                sp: stack.sp,
+                flags: stack.flags,
+                size: stack.size,
+            };
+            told.threads.insert(state.tid, (stack, clear));
+        }
+    }
+}
+
+/// /proc/PID/timers has what timer_gettime does not tell.
+fn posix_timers(pid: i32, facts: &Facts) -> Vec<PosixTimer> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/timers")).unwrap_or_default();
+    let mut timers: Vec<PosixTimer> = Vec::new();
+    for line in text.lines() {
+        let Some((key, value)) = line.split_once(": ") else {
+            continue;
+        };
+        let value = value.trim();
+        if key == "ID" {
+            let id = value.parse().unwrap_or(-1);
+            let times = facts.timers.iter().find(|t| t.id == id);
+            timers.push(PosixTimer {
+                id,
+                clock: 0,
+                notify: 1,
+                signo: 0,
+                value: 0,
+                tid: 0,
+                value_ns: times.map_or(0, |t| t.value_ns),
+                interval_ns: times.map_or(0, |t| t.interval_ns),
+            });
+        }
+        let Some(timer) = timers.last_mut() else {
+            continue;
+        };
+        match key {
+            "signal" => {
+                let (signo, value) = value.split_once('/').unwrap_or((value, "0"));
+                timer.signo = signo.parse().unwrap_or(0);
+                timer.value = u64::from_str_radix(value.trim_start_matches("0x"), 16).unwrap_or(0);
+            }
+            "notify" => notify(timer, value),
+            "ClockID" => timer.clock = value.parse().unwrap_or(0),
+            _ => {}
+        }
+    }
+    timers
+}
+
+/// "signal/pid.1234", "none/pid.1234", "signal/tid.1235".
+fn notify(timer: &mut PosixTimer, text: &str) {
+    let (kind, to) = text.split_once('/').unwrap_or((text, ""));
+    timer.notify = match kind {
+        "signal" => 0,
+        "thread" => 2,
+        _ => 1,
+    };
+    if let Some(tid) = to.strip_prefix("tid.") {
+        timer.notify |= 4;
+        timer.tid = tid.parse().unwrap_or(0);
+    }
+}
+
+fn threads(pid: i32, states: &[ThreadState], told: &Told) -> Vec<Thread> {
+    let mut threads: Vec<Thread> = states.iter().map(|s| thread(pid, s, told)).collect();
+    threads.sort_by_key(|t| (t.tid != pid, t.tid));
+    threads
+}
+
+fn thread(pid: i32, state: &ThreadState, told: &Told) -> Thread {
+    let tid = state.tid;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm"))
+        .map(|s| s.trim_end_matches('\n').to_owned())
+        .unwrap_or_default();
+    let (altstack, clear_tid) = told.threads.get(&tid).copied().unwrap_or_default();
+    Thread {
+        tid,
+        name,
+        regs: registers(&state.regs),
+        xstate: state.xstate.clone(),
+        sigmask: state.sigmask,
+        pending: state.pending.iter().map(|p| SigInfo(p.to_vec())).collect(),
+        altstack,
+        rseq: state.rseq.map(|(addr, size, signature)| Rseq {
+            addr,
+            size,
+            signature,
+        }),
+        robust_list: fd::robust_list(tid).unwrap_or((0, 0)),
+        clear_tid,
+        blocked: state.blocked.map(|b| Blocked {
+            nr: b.nr,
+            remaining_ns: b.remaining_ns,
+        }),
+    }
+}
+
+fn brk(maps: &[MapLine], exact: u64) -> u64 {
+    let end = maps
+        .iter()
+        .filter(|m| m.path == "[heap]")
+        .map(|m| m.end)
+        .max()
+        .unwrap_or(0);
+    // The exact value is as old as the facts; the mapping's end is always right to the page.
+    if exact.next_multiple_of(sls_sys::PAGE) == end {
+        exact
+    } else {
+        end
+    }
+}
+
+fn mappings(maps: &[MapLine], objects: &mut Objects, times: &mut FileTimes) -> Vec<Mapping> {
+    times.clear();
+    maps.iter()
+        .map(|m| Mapping {
+            start: m.start,
+            end: m.end,
+            perms: Perms {
+                read: m.read,
+                write: m.write,
+                exec: m.exec,
+                shared: m.shared,
+            },
+            offset: m.offset,
+            dev: m.dev,
+            inode: m.inode,
+            path: m.path.clone(),
+            backing: backing(m, objects),
+            file_mtime_ns: if m.inode == 0 { 0 } else { mtime(m, times) },
+            grows_down: m.path == "[stack]",
+            no_reserve: false,
+        })
+        .collect()
+}
+
+fn backing(map: &MapLine, objects: &mut Objects) -> Backing {
+    if is_captured(map) {
+        return Backing::Shared {
+            space: objects.space(map),
+        };
+    }
+    if map.path == "[vdso]" {
+        return Backing::Anonymous;
+    }
+    if is_kernel(map) || map.shared && is_device(map) {
+        return Backing::Kernel;
+    }
+    if map.inode == 0 {
+        Backing::Anonymous
+    } else {
+        Backing::File
+    }
+}
+
+fn mtime(map: &MapLine, times: &mut FileTimes) -> i128 {
+    *times.entry((map.dev, map.inode)).or_insert_with(|| {
+        std::fs::metadata(&map.path)
+            .ok()
+            .filter(|m| m.ino() == map.inode)
+            .map_or(0, |m| {
+                i128::from(m.mtime()) * 1_000_000_000 + i128::from(m.mtime_nsec())
+            })
+    })
+}
+
+fn unvouched(still: &Still, tracking: &Tracking) -> Vec<Unvouched> {
+    let mut all = Vec::new();
+    if let Tracking::Content(why) = tracking {
+        all.push(Unvouched {
+            start: 0,
+            end: 1 << 47,
+            reason: why.clone(),
+        });
+    }
+    for map in still.maps.iter().filter(|m| is_captured(m)) {
+        all.push(Unvouched {
+            start: map.start,
+            end: map.end,
+            reason: format!("shared memory {}: compared by content", map.path),
+        });
+    }
+    for &(start, end) in &still.buffers {
+        let reason = "buffer registered with io_uring: compared by content".to_owned();
+        all.push(Unvouched { start, end, reason });
+    }
+    for map in still.maps.iter().filter(|m| m.path.starts_with("/[aio]")) {
+        all.push(Unvouched {
+            start: map.start,
+            end: map.end,
+            reason: "asynchronous I/O ring: a transfer in flight may change pages unseen"
+                .to_owned(),
+        });
+    }
+    all
+}

@@ -1,0 +1,93 @@
+//! Memory shared with others: taken by content at every checkpoint, once per object.
+//!
+//! No scan vouches for it: a write through another mapping, another process or pwrite(2) is not
+//! reported. Only what the process can write is taken; a read-only mapping of a file is the file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use sls_sys::procfs::MapLine;
+
+use crate::space::{Range, is_kernel};
+
+const PAGE: u64 = sls_sys::PAGE;
+
+/// Spaces of shared objects, by device and inode. Space 0 is the process's own memory.
+#[derive(Debug, Default)]
+pub struct Objects {
+    known: BTreeMap<(u64, u64), u32>,
+}
+
+/// Is it shared memory whose content goes into checkpoints?
+pub fn is_captured(map: &MapLine) -> bool {
+    map.shared && (map.write || is_memory_only(&map.path)) && !is_kernel(map) && !is_device(map)
+}
+
+/// Device memory has side effects or no pages at all; io_uring rings are the kernel's.
+pub fn is_device(map: &MapLine) -> bool {
+    let path = map.path.as_str();
+    (path.starts_with("/dev/") && !path.starts_with("/dev/shm/") && !path.starts_with("/dev/zero"))
+        || path.starts_with("anon_inode:")
+        || path.starts_with("/[aio]")
+}
+
+/// Memory without a file behind it: what a rewind may write without touching anybody's file.
+pub fn is_memory_only(path: &str) -> bool {
+    path.starts_with("/memfd:")
+        || path.starts_with("/dev/shm/")
+        || path.starts_with("/dev/zero")
+        || path.starts_with("/SYSV")
+        || path.starts_with("/anon_hugepage")
+}
+
+impl Objects {
+    /// Space of the object behind a mapping.
+    pub fn space(&mut self, map: &MapLine) -> u32 {
+        let next = u32::try_from(self.known.len() + 1).unwrap_or(u32::MAX);
+        *self.known.entry((map.dev, map.inode)).or_insert(next)
+    }
+}
+
+/// Where the object behind a shared mapping holds data, as addresses of the mapping: a sparse
+/// object of 64 GiB costs what it holds. Without the privilege to open it, the whole mapping.
+pub fn populated(pid: i32, map: &MapLine) -> io::Result<Vec<Range>> {
+    let path = format!("/proc/{pid}/map_files/{:x}-{:x}", map.start, map.end);
+    let Ok(file) = File::open(path) else {
+        return Ok(vec![(map.start, map.end)]);
+    };
+    let mut ranges = Vec::new();
+    let end = map.offset + (map.end - map.start);
+    let mut at = map.offset;
+    while at < end {
+        let Some(data) = seek(&file, at, libc::SEEK_DATA) else {
+            break;
+        };
+        if data >= end {
+            break;
+        }
+        let hole = seek(&file, data, libc::SEEK_HOLE).unwrap_or(end).min(end);
+        let start = data / PAGE * PAGE;
+        let stop = hole.next_multiple_of(PAGE).min(end);
+        ranges.push((
+            map.start + (start - map.offset),
+            map.start + (stop - map.offset),
+        ));
+        at = stop;
+    }
+    Ok(ranges)
+}
+
+fn seek(file: &File, at: u64, whence: i32) -> Option<u64> {
+    let at = i64::try_from(at).ok()?;
+    let whence = if whence == libc::SEEK_DATA {
+        nix::unistd::Whence::SeekData
+    } else {
+        nix::unistd::Whence::SeekHole
+    };
+    debug_assert!(file.as_raw_fd() >= 0);
+    nix::unistd::lseek(file, at, whence)
+        .ok()
+        .map(i64::cast_unsigned)
+}

@@ -1,0 +1,316 @@
+//! One address space under write tracking: which pages may have changed since the last scan.
+//!
+//! - **Invariant**: a mapping is scanned with PM_SCAN_CHECK_WPASYNC. Where the kernel says that
+//!   nobody tracks it (new, moved, mapped again at the same address), it is registered and taken
+//!   whole; the map list is never trusted to tell.
+
+use std::fs::File;
+use std::io;
+
+use sls_sys::pagemap::{self, Look, Region, Regions, category};
+use sls_sys::procfs::MapLine;
+use sls_sys::uffd::WriteProtect;
+
+/// A range of addresses.
+pub type Range = (u64, u64);
+
+/// How many separate dirty ranges are re-protected one by one before one walk over everything is
+/// cheaper: a call costs about what walking 0.5 MiB of page table does.
+const SINGLE_PROTECTS: usize = 64;
+
+/// What the scan of a checkpoint found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Ranges to copy, by address.
+    pub dirty: Vec<Range>,
+    /// Ranges that hold nothing: zero or the file's.
+    pub absent: Vec<Range>,
+}
+
+impl Found {
+    fn clear(&mut self) {
+        self.dirty.clear();
+        self.absent.clear();
+    }
+}
+
+/// Tracking of one address space.
+#[derive(Debug)]
+pub struct Space {
+    wp: WriteProtect,
+    pagemap: File,
+    regions: Regions,
+    /// Mappings that cannot be registered (the target has a userfaultfd of its own there): taken
+    /// by content at every checkpoint.
+    refused: Vec<Range>,
+}
+
+/// Is this mapping one whose private pages are ours to track?
+pub fn is_tracked(map: &MapLine) -> bool {
+    !map.shared && !is_kernel(map)
+}
+
+/// The kernel's own mappings cannot be registered and do not hold the program's data.
+pub fn is_kernel(map: &MapLine) -> bool {
+    matches!(
+        map.path.as_str(),
+        "[vvar]" | "[vvar_vclock]" | "[vsyscall]" | "[vdso]"
+    )
+}
+
+/// Maximal runs of tracked mappings: each is one call instead of many. Unmapped gaps inside a run
+/// are skipped by the kernel.
+fn runs(maps: &[MapLine], refused: &[Range]) -> Vec<Range> {
+    let mut runs: Vec<Range> = Vec::new();
+    let mut open = false;
+    for map in maps {
+        if !is_tracked(map) || overlaps(refused, (map.start, map.end)) {
+            open = false;
+            continue;
+        }
+        match runs.last_mut() {
+            Some(run) if open => run.1 = map.end,
+            _ => runs.push((map.start, map.end)),
+        }
+        open = true;
+    }
+    runs
+}
+
+fn file_backed(maps: &[MapLine], at: u64) -> bool {
+    let index = maps.partition_point(|m| m.end <= at);
+    maps.get(index)
+        .is_some_and(|m| m.start <= at && m.inode != 0)
+}
+
+fn overlaps(ranges: &[Range], with: Range) -> bool {
+    ranges.iter().any(|r| r.0 < with.1 && with.0 < r.1)
+}
+
+/// Sorted, without overlap.
+pub fn normalise(ranges: &mut Vec<Range>) {
+    if ranges.windows(2).all(|w| w[0].1 < w[1].0) {
+        return;
+    }
+    ranges.sort_unstable();
+    let mut merged: Vec<Range> = Vec::with_capacity(ranges.len());
+    for &(start, end) in ranges.iter() {
+        match merged.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ => merged.push((start, end)),
+        }
+    }
+    *ranges = merged;
+}
+
+fn push(ranges: &mut Vec<Range>, start: u64, end: u64) {
+    match ranges.last_mut() {
+        Some(last) if last.1 == start => last.1 = end,
+        _ => ranges.push((start, end)),
+    }
+}
+
+impl Space {
+    pub fn new(pid: i32, wp: WriteProtect) -> io::Result<Self> {
+        let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
+        Ok(Self {
+            wp,
+            pagemap,
+            regions: Regions::default(),
+            refused: Vec::new(),
+        })
+    }
+
+    /// Registers every tracked mapping; what is registered already stays as it is.
+    pub fn register_all(&mut self, maps: &[MapLine]) -> io::Result<()> {
+        for map in maps.iter().filter(|m| is_tracked(m)) {
+            self.register((map.start, map.end))?;
+        }
+        Ok(())
+    }
+
+    /// Mappings that could not be registered.
+    pub fn refused(&self) -> &[Range] {
+        &self.refused
+    }
+
+    /// Dirty ranges since the last scan, protected again. For rounds while the target runs: what
+    /// is mapped meanwhile is left to the final scan.
+    pub fn sweep(&mut self, maps: &[MapLine], dirty: &mut Vec<Range>) -> io::Result<()> {
+        dirty.clear();
+        self.each_run(maps, |space, run| {
+            space.tracked_scan(run, Look::WrittenAndProtect, maps, |region| {
+                if is_private_copy(region) && region.categories & category::PFNZERO == 0 {
+                    push(dirty, region.start, region.end);
+                }
+            })
+        })?;
+        normalise(dirty);
+        Ok(())
+    }
+
+    /// The final scan, with every thread stopped: one walk for what was written and what is gone,
+    /// then protection of what was written.
+    pub fn settle(&mut self, maps: &[MapLine], found: &mut Found) -> io::Result<()> {
+        found.clear();
+        self.each_run(maps, |space, run| {
+            let mut written = Vec::new();
+            space.tracked_scan(run, Look::WrittenOrAbsent, maps, |region| {
+                sort_region(region, maps, found, &mut written);
+            })?;
+            space.protect(run, &written, maps)
+        })?;
+        for range in self.refused.clone() {
+            self.take_whole(range, maps, found)?;
+        }
+        normalise(&mut found.dirty);
+        normalise(&mut found.absent);
+        Ok(())
+    }
+
+    /// Scans run by run; a mapping that turns out to be refused splits its run, and what is left
+    /// is scanned again. Scanning twice reports a range twice, never not at all.
+    fn each_run(
+        &mut self,
+        maps: &[MapLine],
+        mut scan: impl FnMut(&mut Self, Range) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.refused
+            .retain(|r| maps.iter().any(|m| (m.start, m.end) == *r));
+        loop {
+            let refused = self.refused.len();
+            for run in runs(maps, &self.refused) {
+                match scan(self, run) {
+                    Err(_) if self.refused.len() > refused => break,
+                    other => other?,
+                }
+            }
+            if self.refused.len() == refused {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Everything populated in a mapping that nobody tracks.
+    fn take_whole(&mut self, range: Range, maps: &[MapLine], found: &mut Found) -> io::Result<()> {
+        let mut at = range.0;
+        let Found { dirty, absent } = found;
+        pagemap::scan(
+            &self.pagemap,
+            range,
+            Look::Populated,
+            &mut self.regions,
+            |region| {
+                if at < region.start {
+                    absent.push((at, region.start));
+                }
+                at = region.end;
+                if is_private_copy(region) && region.categories & category::PFNZERO == 0
+                    || file_backed(maps, region.start) && !is_private_copy(region)
+                {
+                    dirty.push((region.start, region.end));
+                } else {
+                    absent.push((region.start, region.end));
+                }
+            },
+        )?;
+        if at < range.1 {
+            absent.push((at, range.1));
+        }
+        Ok(())
+    }
+
+    /// Gives up all tracking: the next scan takes everything whole. For when pages that a scan
+    /// reported could not be kept.
+    pub fn invalidate(&self, maps: &[MapLine]) {
+        for map in maps.iter().filter(|m| is_tracked(m)) {
+            // ENOENT or EINVAL: no longer mapped or never registered, which is as wanted.
+            let _ = self.wp.unregister((map.start, map.end));
+        }
+    }
+
+    fn register(&mut self, range: Range) -> io::Result<()> {
+        match self.wp.register(range) {
+            // Gone since the list was read; the next list tells.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINVAL)) => {
+                self.refused.push(range);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn protect(&mut self, run: Range, written: &[Range], maps: &[MapLine]) -> io::Result<()> {
+        if written.len() > SINGLE_PROTECTS {
+            return self.tracked_scan(run, Look::WrittenAndProtect, maps, |_| {});
+        }
+        for &range in written {
+            self.tracked_scan(range, Look::WrittenAndProtect, maps, |_| {})?;
+        }
+        Ok(())
+    }
+
+    /// Scans a run; where a mapping in it is not tracked, registers mapping by mapping first.
+    fn tracked_scan(
+        &mut self,
+        run: Range,
+        look: Look,
+        maps: &[MapLine],
+        mut each: impl FnMut(Region),
+    ) -> io::Result<()> {
+        // Results before the error are kept: regions come by address, so the scan is taken up
+        // again at the first one that was not reported.
+        let mut at = run.0;
+        let result = pagemap::scan(&self.pagemap, run, look, &mut self.regions, |r| {
+            at = r.end;
+            each(r);
+        });
+        match result {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+            other => return other,
+        }
+        let rest = (at, run.1);
+        let refused = self.refused.len();
+        for map in maps
+            .iter()
+            .filter(|m| is_tracked(m) && m.end > rest.0 && m.start < rest.1)
+        {
+            self.register((map.start, map.end))?;
+        }
+        if self.refused.len() > refused {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        pagemap::scan(&self.pagemap, rest, look, &mut self.regions, each)
+    }
+}
+
+/// Does the region hold pages of the process's own? A clean page of a private file mapping is
+/// the file's.
+fn is_private_copy(region: Region) -> bool {
+    region.categories & category::FILE == 0
+}
+
+fn sort_region(region: Region, maps: &[MapLine], found: &mut Found, written: &mut Vec<Range>) {
+    let Region {
+        start,
+        end,
+        categories,
+    } = region;
+    let has = |bits| categories & bits != 0;
+    if !has(category::PRESENT | category::SWAPPED) {
+        push(&mut found.absent, start, end);
+        return;
+    }
+    if has(category::WRITTEN) {
+        push(written, start, end);
+    }
+    if !is_private_copy(region) || has(category::PFNZERO) {
+        // The file's clean page or the zero page where a page of its own may have been.
+        push(&mut found.absent, start, end);
+    } else if has(category::WRITTEN) || file_backed(maps, start) {
+        // In a private file mapping "swapped and not written" may be the marker that a dropped
+        // page leaves behind: nobody vouches for it, so it is read.
+        push(&mut found.dirty, start, end);
+    }
+}

@@ -1,0 +1,321 @@
+//! An attached process.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use slos::{Epoch, Staging};
+use sls_keeper::Refusal;
+use sls_record::{IntervalTimer, PosixTimer, SigAction};
+use sls_sys::probe::Probe;
+use sls_sys::uffd::WriteProtect;
+use sls_sys::{RemoteMemory, fd, procfs};
+
+use crate::content::Content;
+use crate::copy::Copies;
+use crate::error::{AttachError, CaptureError, KeeperError};
+use crate::files::{Folders, Sockets};
+use crate::keeper::{Event, Keeper};
+use crate::record::FileTimes;
+use crate::shared::Objects;
+use crate::space::Space;
+
+/// How to attach.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What the machine can do; mask it to force fallbacks.
+    pub probe: Probe,
+    /// The keeper's program.
+    pub keeper: PathBuf,
+    /// Stay seized and see ends coming.
+    pub hold: bool,
+    /// Where journals are kept; private to this user.
+    pub state: PathBuf,
+    /// Pages staging may hold.
+    pub staging_pages: usize,
+}
+
+/// How changes are found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tracking {
+    /// By the kernel.
+    WriteProtect,
+    /// By comparing content, and why.
+    Content(String),
+}
+
+/// The one or the other, with its state.
+pub(crate) enum Tracker {
+    Kernel(Space),
+    Content(Content),
+}
+
+/// What injected calls told last, kept between the stops that ask.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told {
+    pub at: Option<Instant>,
+    pub as_of_ns: u64,
+    pub caught: u64,
+    pub actions: Vec<SigAction>,
+    pub itimers: Vec<IntervalTimer>,
+    pub timers: Vec<PosixTimer>,
+    pub brk: u64,
+    pub threads: std::collections::HashMap<i32, (sls_record::AltStack, u64)>,
+}
+
+/// One process under capture.
+pub struct Target {
+    pub(crate) pid: i32,
+    pub(crate) start_ticks: u64,
+    pub(crate) options: Options,
+    pub(crate) keeper: Keeper,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) memory: RemoteMemory,
+    pub(crate) folders: Folders,
+    pub(crate) tracker: Tracker,
+    pub(crate) tracking: Tracking,
+    pub(crate) staging: Staging,
+    pub(crate) copies: Copies,
+    pub(crate) objects: Objects,
+    pub(crate) sockets: Sockets,
+    pub(crate) file_times: FileTimes,
+    pub(crate) told: Told,
+    /// Epoch the process runs on from; None before the first checkpoint of this address space's
+    /// history.
+    pub(crate) parent: Option<Epoch>,
+    /// The next checkpoint starts its page map from nothing: first one, or exec since.
+    pub(crate) fresh: bool,
+    pub(crate) stopped: bool,
+}
+
+impl Target {
+    /// Attaches. The target is stopped for a moment and runs on.
+    ///
+    /// # Errors
+    /// Whatever makes it impossible, by name; the target is unharmed.
+    pub fn attach(pid: i32, options: Options) -> Result<Self, AttachError> {
+        let stat = check(pid)?;
+        let system = |what| move |source| AttachError::System { what, pid, source };
+        let pidfd = fd::pidfd_open(pid).map_err(|_| AttachError::NoProcess(pid))?;
+        let memory = RemoteMemory::open(pid).map_err(|e| denied(pid, e))?;
+        let mut keeper = Keeper::start(&options.keeper, pid, &options.probe, options.hold)
+            .map_err(|e| refused(pid, e))?;
+        let (tracker, tracking) = tracker(pid, &options, &mut keeper)?;
+        Ok(Self {
+            pid,
+            start_ticks: stat.start_ticks,
+            pidfd,
+            memory,
+            folders: Folders::open(pid).map_err(system("open the descriptors"))?,
+            tracker,
+            tracking,
+            staging: Staging::new(options.staging_pages),
+            copies: Copies::default(),
+            objects: Objects::default(),
+            sockets: Sockets::default(),
+            file_times: FileTimes::default(),
+            told: Told::default(),
+            parent: None,
+            fresh: true,
+            stopped: false,
+            options,
+            keeper,
+        })
+    }
+
+    /// Process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// How changes are found.
+    #[must_use]
+    pub fn tracking(&self) -> &Tracking {
+        &self.tracking
+    }
+
+    /// Start time in ticks: with the pid it names the process for good.
+    #[must_use]
+    pub fn start_ticks(&self) -> u64 {
+        self.start_ticks
+    }
+
+    /// Has it ended?
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        procfs::stat(self.pid).map_or(true, |s| {
+            matches!(s.state, 'Z' | 'X') || s.start_ticks != self.start_ticks
+        })
+    }
+
+    /// Sends a signal to this very process.
+    ///
+    /// # Errors
+    /// It is gone, or not ours to signal.
+    pub fn signal(&self, signal: i32) -> std::io::Result<()> {
+        fd::pidfd_signal(std::os::fd::AsFd::as_fd(&self.pidfd), signal)
+    }
+
+    /// Next thing about to happen to a held target; it waits for [`Target::go_on`].
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn event(&mut self) -> Result<Option<Event>, KeeperError> {
+        self.keeper.event()
+    }
+
+    /// Descriptor that is readable when there is an event.
+    #[must_use]
+    pub fn event_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.keeper.event_fd()
+    }
+
+    /// Lets everything that is stopped by us run on.
+    ///
+    /// # Errors
+    /// The keeper is gone, which lets go too.
+    pub fn go_on(&mut self) -> Result<(), KeeperError> {
+        self.stopped = false;
+        self.keeper.resume().map(|_| ())
+    }
+
+    /// Is every thread stopped by us?
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Lets go for good.
+    pub fn detach(self) {
+        self.keeper.leave();
+    }
+
+    /// After exec: the old address space is gone, and with it everything tracked.
+    pub(crate) fn start_over(&mut self) -> Result<(), CaptureError> {
+        let pid = self.pid;
+        if self.is_dead() {
+            return Err(CaptureError::Dead(pid));
+        }
+        let system = |what| move |source| CaptureError::System { what, pid, source };
+        if !self.options.hold {
+            self.keeper.adopt(&self.options.probe, false)?;
+        }
+        self.memory = RemoteMemory::open(pid).map_err(system("open the memory"))?;
+        self.folders = Folders::open(pid).map_err(system("open the descriptors"))?;
+        let (tracker, tracking) = tracker(pid, &self.options, &mut self.keeper)
+            .map_err(|e| system("track the new program")(std::io::Error::other(e.to_string())))?;
+        self.tracker = tracker;
+        self.tracking = tracking;
+        self.copies.clear();
+        self.staging.reset();
+        self.told = Told::default();
+        self.fresh = true;
+        Ok(())
+    }
+}
+
+fn tracker(
+    pid: i32,
+    options: &Options,
+    keeper: &mut Keeper,
+) -> Result<(Tracker, Tracking), AttachError> {
+    let why = if options.probe.tracks_writes() {
+        match kernel_tracking(pid, keeper) {
+            Ok(space) => return Ok((Tracker::Kernel(space), Tracking::WriteProtect)),
+            Err(KeeperError::Refused {
+                message,
+                refusal: Refusal::Injection,
+            }) => message,
+            Err(other) => return Err(refused(pid, other)),
+        }
+    } else {
+        "the kernel has no asynchronous write protection (Linux 6.7)".to_owned()
+    };
+    let content =
+        Content::new(pid, options.probe.pagemap_scan).map_err(|source| AttachError::System {
+            what: "open the page map",
+            pid,
+            source,
+        })?;
+    Ok((Tracker::Content(content), Tracking::Content(why)))
+}
+
+fn kernel_tracking(pid: i32, keeper: &mut Keeper) -> Result<Space, KeeperError> {
+    let fd = keeper.userfaultfd()?;
+    let space = WriteProtect::new(fd).and_then(|wp| Space::new(pid, wp));
+    space
+        .and_then(|mut space| space.register_all(&procfs::maps(pid)?).map(|()| space))
+        .map_err(|error| KeeperError::Refused {
+            refusal: Refusal::Injection,
+            message: format!("write protection of process {pid}: {error}"),
+        })
+}
+
+/// What can be told before anything is touched.
+fn check(pid: i32) -> Result<procfs::Stat, AttachError> {
+    if pid == std::process::id().cast_signed() {
+        return Err(AttachError::Myself(pid));
+    }
+    let status = procfs::status(pid).map_err(|_| AttachError::NoProcess(pid))?;
+    if status.tgid != pid {
+        return Err(AttachError::Thread {
+            tid: pid,
+            pid: status.tgid,
+        });
+    }
+    if matches!(status.state, 'Z' | 'X') {
+        return Err(AttachError::Zombie(pid));
+    }
+    if status.tracer != 0 {
+        let name = procfs::status(status.tracer)
+            .map(|s| s.name)
+            .unwrap_or_default();
+        return Err(AttachError::Traced(format!(
+            "process {pid} is under another debugger, pid {} ({name}); let that one detach first",
+            status.tracer
+        )));
+    }
+    match procfs::is_64_bit(pid) {
+        Ok(true) => {}
+        Ok(false) => return Err(AttachError::NotSixtyFour(pid)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(AttachError::Kernel(pid));
+        }
+        Err(error) => return Err(denied(pid, error)),
+    }
+    procfs::stat(pid).map_err(|_| AttachError::NoProcess(pid))
+}
+
+fn denied(pid: i32, source: std::io::Error) -> AttachError {
+    if source.kind() == std::io::ErrorKind::PermissionDenied {
+        let uid = procfs::status(pid).map_or(0, |s| s.uid);
+        return AttachError::Permission { pid, uid };
+    }
+    AttachError::System {
+        what: "open the memory",
+        pid,
+        source,
+    }
+}
+
+fn refused(pid: i32, error: KeeperError) -> AttachError {
+    match error {
+        KeeperError::Refused {
+            refusal: Refusal::Traced,
+            message,
+        } => AttachError::Traced(message),
+        KeeperError::Refused {
+            refusal: Refusal::Dead,
+            ..
+        } => AttachError::NoProcess(pid),
+        KeeperError::Refused {
+            refusal: Refusal::Permission,
+            ..
+        } => {
+            let uid = procfs::status(pid).map_or(0, |s| s.uid);
+            AttachError::Permission { pid, uid }
+        }
+        other => AttachError::Keeper(other),
+    }
+}
