@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, Filed, Mark};
 use crate::error::OpenError;
-use crate::format::{COUNTER_LIMIT, HeaderFault, RecordHeader, RecordType, VERSION};
+use crate::format::{
+    COUNTER_LIMIT, HeaderFault, RecordHeader, RecordType, SEGMENT_HEADER, VERSION,
+};
+use crate::history::Settings;
 use crate::index::Index;
 use crate::log::{Loc, Resume, Segment};
 use crate::manifest::Manifest;
@@ -111,6 +114,16 @@ pub(crate) fn recover(medium: &dyn Medium, label: &Path) -> Result<Recovered, Op
             segment: segment.id,
             source,
         })?;
+        if segment.header.is_err() && scanned.len <= SEGMENT_HEADER as u64 {
+            // Its maker died before the header was whole; nothing was ever in it.
+            report.torn_bytes += scanned.len;
+            let removed = medium.remove(segment.id);
+            removed.map_err(|source| OpenError::Segment {
+                segment: segment.id,
+                source,
+            })?;
+            continue;
+        }
         judge_tail(segment, &mut scanned, Some(segment.id) == last, &mut report)?;
         let known = Segment::new(Arc::clone(&segment.file), scanned.len, scanned.last_lsn);
         let entry = SegmentEntry {
@@ -193,8 +206,7 @@ fn judge_tail(
     report: &mut RecoveryReport,
 ) -> Result<(), OpenError> {
     let rest = scanned.len - scanned.end;
-    let header_damage = found.header.is_err() && (!is_last || scanned.last_lsn > 0);
-    if header_damage {
+    if found.header.is_err() {
         report.damage.push(Damage {
             segment: found.id,
             offset: 0,
@@ -357,6 +369,7 @@ impl Gathered {
                 live.entry(part).or_default().insert(epoch);
             }
         }
+        let mut removed = BTreeSet::new();
         for (_, mark) in self.marks.iter().filter(|(lsn, _)| *lsn > since) {
             match mark {
                 Mark::AddPartition { id, name, settings } => {
@@ -364,6 +377,7 @@ impl Gathered {
                 }
                 Mark::RemovePartition { id } => {
                     index.histories.remove(id);
+                    removed.insert(*id);
                 }
                 Mark::Settings { id, settings } => {
                     if let Some(history) = index.histories.get_mut(id) {
@@ -380,7 +394,13 @@ impl Gathered {
                 Mark::Name { .. } | Mark::Pin { .. } => {}
             }
         }
-        live.retain(|id, _| index.histories.contains_key(id));
+        live.retain(|id, _| !removed.contains(id));
+        for &id in live.keys() {
+            // Its mark is damaged, but its checkpoints are not: they get a name to be found by.
+            if !index.histories.contains_key(&id) {
+                index.add_history(id, format!("recovered-{id}"), Settings::default());
+            }
+        }
         live
     }
 }

@@ -202,6 +202,12 @@ impl Store {
         shared.reclaim(&mut writer)
     }
 
+    /// Bytes that count against the budget; much cheaper than [`Store::stats`].
+    pub fn held(&self) -> Result<u64, ReadError> {
+        Ok(self.shared.read()?.held_bytes())
+    }
+
+    /// Walks all versions and checkpoints.
     pub fn stats(&self) -> Result<HeldBytes, ReadError> {
         let index = self.shared.read()?;
         let versions = &index.versions;

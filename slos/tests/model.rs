@@ -43,8 +43,10 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+const CASES: u32 = if cfg!(debug_assertions) { 12 } else { 400 };
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn every_checkpoint_reads_as_it_was_made(ops in proptest::collection::vec(op(), 1..60)) {

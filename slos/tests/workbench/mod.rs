@@ -2,12 +2,15 @@
 #![allow(dead_code)] // each test binary uses its own part of it
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::Path;
 
 use slos::{
-    Base, Draft, Epoch, Keep, Options, PAGE, PageIndex, Partition, Presence, Settings, SpaceDelta,
-    SpaceId, Store,
+    Base, Draft, Epoch, Keep, Medium, Options, PAGE, PageIndex, Partition, Presence,
+    RecoveryReport, Settings, SpaceDelta, SpaceId, Store,
 };
+
+pub mod disk;
+pub use disk::Disk;
 
 pub type Page = Box<[u8; PAGE]>;
 pub type Space = BTreeMap<u64, Page>;
@@ -56,8 +59,7 @@ pub struct Model {
 }
 
 pub struct Bench {
-    _dir: tempfile::TempDir,
-    path: PathBuf,
+    pub disk: Disk,
     options: Options,
     store: Option<Store>,
     pub model: BTreeMap<Epoch, Model>,
@@ -106,17 +108,19 @@ pub fn noise(seed: u64) -> Page {
 
 impl Bench {
     pub fn new(budget: Option<u64>) -> Bench {
-        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-        let path = dir.path().join("store");
+        Bench::sized(budget, 64 << 10)
+    }
+
+    pub fn sized(budget: Option<u64>, segment_size: u64) -> Bench {
+        let disk = Disk::default();
         let options = Options {
             budget,
-            segment_size: Some(64 << 10),
+            segment_size: Some(segment_size),
         };
-        let store = Store::create(&path, options).unwrap();
+        let store = Store::create_on(disk.medium(), Path::new("disk"), options).unwrap();
         store.add_partition("p", Settings::default()).unwrap();
         Bench {
-            _dir: dir,
-            path,
+            disk,
             options,
             store: Some(store),
             model: BTreeMap::new(),
@@ -133,10 +137,6 @@ impl Bench {
         self.store().partition("p").unwrap()
     }
 
-    pub fn path(&self) -> &PathBuf {
-        &self.path
-    }
-
     pub fn forget(&mut self, epoch: Epoch) {
         self.model.remove(&epoch);
         if self.last == Some(epoch) {
@@ -149,15 +149,37 @@ impl Bench {
     }
 
     pub fn reopen(&mut self) {
-        self.close();
-        let (store, report) = Store::open(&self.path, self.options).unwrap();
+        let report = self.recover();
         assert!(report.is_clean(), "{report:?}");
+        assert_eq!(report.torn_bytes, 0);
         assert_eq!(report.checkpoints, self.model.len() as u64);
+    }
+
+    /// Opens the store as it lies, whatever happened to it.
+    pub fn recover(&mut self) -> RecoveryReport {
+        self.close();
+        let medium: Box<dyn Medium> = self.disk.medium();
+        let (store, report) = Store::open_on(medium, Path::new("disk"), self.options).unwrap();
         self.store = Some(store);
+        report
     }
 
     pub fn commit_noise(&mut self, seed: u64) -> Epoch {
         self.commit(self.last, &[(0, PageOp::Write(seed, Content::Noise(seed)))])
+    }
+
+    /// Applies an operation that a fault may interrupt: then the model stays as it was.
+    pub fn attempt(&mut self, op: &Op) -> bool {
+        let before = (self.model.clone(), self.last, self.keep);
+        let quiet = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.apply(op)));
+        std::panic::set_hook(quiet);
+        if done.is_err() {
+            assert!(self.disk.has_failed(), "only a fault may stop {op:?}");
+            (self.model, self.last, self.keep) = before;
+        }
+        done.is_ok()
     }
 
     pub fn apply(&mut self, op: &Op) {
@@ -263,6 +285,56 @@ impl Bench {
         self.last = Some(epoch);
         self.thin(&committed.dropped);
         epoch
+    }
+
+    /// After a fault in the midst of an operation: all that was acknowledged before is there, but
+    /// for what the operation itself may have dropped.
+    pub fn check_after_fault(&mut self, op: &Op) {
+        let listed: BTreeSet<Epoch> = self
+            .partition()
+            .history()
+            .unwrap()
+            .iter()
+            .map(|i| i.epoch)
+            .collect();
+        let missing: Vec<Epoch> = self
+            .model
+            .keys()
+            .filter(|e| !listed.contains(e))
+            .copied()
+            .collect();
+        let may_drop = match (op, &self.keep) {
+            (Op::Settle(Keep::Last(n)), _) | (Op::Commit(_) | Op::Branch(..), Keep::Last(n)) => {
+                let surplus = (self.model.len() + 1).saturating_sub(*n as usize);
+                self.model.keys().take(surplus).copied().collect()
+            }
+            (Op::Drop(at), _) => {
+                let epochs: Vec<Epoch> = self.model.keys().copied().collect();
+                BTreeSet::from([epochs[at.index(epochs.len())]])
+            }
+            _ => BTreeSet::new(),
+        };
+        for epoch in missing {
+            assert!(may_drop.contains(&epoch), "{epoch} is gone after {op:?}");
+            self.model.remove(&epoch);
+        }
+        for epoch in self.model.keys().copied().collect::<Vec<_>>() {
+            self.check(epoch);
+        }
+        let report = self.store().verify().unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        self.last = self.model.keys().next_back().copied();
+    }
+
+    /// A recovered store takes the next checkpoint, and has it after another recovery.
+    pub fn check_it_goes_on(&mut self) {
+        let settings = Settings::default();
+        self.partition().set_settings(settings).unwrap();
+        self.keep = settings.keep;
+        let epoch = self.commit(self.last, &[(0, PageOp::Write(5, Content::Noise(77)))]);
+        self.check(epoch);
+        assert!(self.recover().is_clean());
+        self.check(epoch);
     }
 
     pub fn check_history(&self) {
