@@ -72,6 +72,7 @@ fn find(place: &Place<'_>, unit: &Unit, expression: &gimli::Expression<Slice>) -
         module,
         frame: Some(&caller_frame),
         nesting: place.nesting + 1,
+        survives: false,
         ..*place
     };
     let (caller_unit, _) = debug.locate(caller)?;

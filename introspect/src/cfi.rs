@@ -111,7 +111,7 @@ fn apply(view: &dyn View, registers: &Registers, unwound: &Unwound<'_>) -> Optio
             None,
         )?,
     };
-    let mut caller = registers.segments_only();
+    let mut caller = registers.of_caller();
     for number in 0..RIP {
         let value = match unwound.row.register(Register(number)) {
             RegisterRule::Undefined if CALLEE_SAVED.contains(&number) => registers.get(number),
@@ -208,7 +208,7 @@ fn guess(
 }
 
 fn guessed_step(registers: &Registers, pc: u64, sp: u64, rbp: Option<u64>) -> Step {
-    let mut caller = registers.segments_only();
+    let mut caller = registers.of_caller();
     caller.set(RIP, Some(pc));
     caller.set(RSP, Some(sp));
     caller.set(RBP, rbp);

@@ -314,10 +314,7 @@ fn mappings_of(segments: &[Segment], notes: &Notes) -> Vec<Mapping> {
             .iter()
             .any(|mapping| mapping.start < range.end && range.start < mapping.end)
         {
-            let perms = Perms {
-                read: true,
-                ..Perms::default()
-            };
+            let perms = perms_in_file(range).unwrap_or_default();
             mappings.push(Mapping {
                 start: range.start,
                 end: range.end,
@@ -329,6 +326,25 @@ fn mappings_of(segments: &[Segment], notes: &Notes) -> Vec<Mapping> {
     }
     mappings.sort_by_key(|mapping| mapping.start);
     mappings
+}
+
+/// What the file's own program header asks for at a range: the core does not say.
+fn perms_in_file(range: &FileRange) -> Option<Perms> {
+    let file = File::open(&range.path).ok()?;
+    let cache = ReadCache::new(&file);
+    let header = elf::FileHeader64::<LE>::parse(&cache).ok()?;
+    let segments = header
+        .program_headers(LE, &cache)
+        .ok()?
+        .iter()
+        .filter(|program| program.p_type(LE) == elf::PT_LOAD);
+    segments
+        .filter_map(segment)
+        .find(|segment| {
+            (segment.offset & !0xfff..segment.offset.saturating_add(segment.file_len))
+                .contains(&range.offset)
+        })
+        .map(|segment| segment.perms)
 }
 
 const AT_SYSINFO_EHDR: u64 = 33;

@@ -174,6 +174,31 @@ impl Program {
         }
     }
 
+    /// The frame that names belong to unless one is chosen: the innermost whose source is there to be read; on another
+    /// machine, the innermost of an object that brings its debug information along; else the innermost with any.
+    pub fn default_frame<'f>(&self, frames: &'f [Frame]) -> Option<&'f Frame> {
+        let readable = |frame: &&Frame| {
+            frame.has_source()
+                && frame
+                    .file
+                    .as_deref()
+                    .is_some_and(|file| std::path::Path::new(file).is_file())
+        };
+        let own = |frame: &&Frame| {
+            frame
+                .scope
+                .as_ref()
+                .and_then(|scope| self.modules().get(scope.module))
+                .is_some_and(|module| module.object.has_own_debug())
+        };
+        frames
+            .iter()
+            .find(readable)
+            .or_else(|| frames.iter().find(own))
+            .or_else(|| frames.iter().find(|frame| frame.has_source()))
+            .or(frames.first())
+    }
+
     fn is_main(&self, pc: u64) -> bool {
         let Some((_, module, address)) = self.module_at(pc) else {
             return false;

@@ -28,6 +28,8 @@ pub struct Place<'a> {
     pub frame: Option<&'a Frame>,
     /// Whose thread-local variables, where no frame says; None for the main thread's.
     pub thread: Option<u32>,
+    /// The location says that a register survives the call the frame waits for.
+    pub(crate) survives: bool,
     pub nesting: usize,
 }
 
@@ -50,6 +52,7 @@ impl<'a> Place<'a> {
             module,
             frame,
             thread: None,
+            survives: false,
             nesting: 0,
         }
     }
@@ -93,36 +96,45 @@ impl<'a> Place<'a> {
             }
             .try_variable(origin, size);
         };
-        let expression = self.expression_of(debug, unit, location)?;
-        self.evaluate(unit, expression, size)
+        let (expression, survives) = self.expression_of(debug, unit, location)?;
+        Self { survives, ..*self }.evaluate(unit, expression, size)
     }
 
-    /// The expression of a location attribute that holds at the frame's pc.
+    /// The expression of a location attribute that holds at the frame's pc, and whether it vouches for registers
+    /// that the call in progress may change. GCC ends a range before the call's last byte if it may; LLVM only
+    /// after it, so there the range must go on behind the call.
     fn expression_of(
         &self,
         debug: &DebugInfo,
         unit: &Unit,
         location: Attribute,
-    ) -> Result<gimli::Expression<Slice>> {
+    ) -> Result<(gimli::Expression<Slice>, bool)> {
         if let Attribute::Exprloc(expression) = location {
-            return Ok(expression);
+            return Ok((expression, false));
         }
         let mut list = debug
             .dwarf
             .attr_locations(unit, location)
             .map_err(damaged)?
             .ok_or_else(|| damaged(()))?;
-        let pc = self
-            .frame
-            .ok_or_else(Unavailable::optimized_out)?
-            .lookup_pc
-            .wrapping_sub(self.bias());
+        let frame = self.frame.ok_or_else(Unavailable::optimized_out)?;
+        let pc = frame.lookup_pc.wrapping_sub(self.bias());
         while let Some(entry) = list.next().map_err(damaged)? {
             if (entry.range.begin..entry.range.end).contains(&pc) {
-                return Ok(entry.data);
+                let goes_on = frame.pc.wrapping_sub(self.bias()) < entry.range.end;
+                return Ok((entry.data, goes_on || is_gcc(debug, unit)));
             }
         }
         Err(Unavailable::optimized_out())
+    }
+
+    fn register(&self, number: u16) -> Option<Vec<u8>> {
+        let registers = &self.frame?.registers;
+        if self.survives {
+            registers.bytes_even_if_carried(number)
+        } else {
+            registers.bytes(number)
+        }
     }
 
     /// Runs an expression. `size` is that of the object, for pieces that do not say theirs.
@@ -169,8 +181,7 @@ impl<'a> Place<'a> {
                 base_type,
             } => {
                 let bytes = self
-                    .frame
-                    .and_then(|frame| frame.registers.bytes(register.0))
+                    .register(register.0)
                     .ok_or_else(Unavailable::optimized_out)?;
                 evaluation.resume_with_register(value_from(value_type(unit, base_type)?, &bytes)?)
             }
@@ -266,10 +277,7 @@ impl<'a> Place<'a> {
                     len,
                 });
             }
-            Location::Register { register } => self
-                .frame
-                .and_then(|frame| frame.registers.bytes(register.0))
-                .and_then(cut),
+            Location::Register { register } => self.register(register.0).and_then(cut),
             Location::Value { value } => cut(value_bytes(value, len)),
             Location::Bytes { value } => cut(value.bytes().to_vec()),
         };
@@ -292,7 +300,7 @@ impl<'a> Place<'a> {
             nesting: self.nesting + 1,
             ..*self
         };
-        let base = deeper.expression_of(debug, unit, location)?;
+        let (base, _) = deeper.expression_of(debug, unit, location)?;
         match deeper.evaluate(unit, base, Some(8))? {
             Storage::Memory(address) => Ok(address),
             // A register location as frame base means the register's content (DWARF 5, 3.3.5).
@@ -425,4 +433,14 @@ fn constant(
         _ => return Err(Unavailable::because("unsupported location")),
     };
     Ok(Storage::bytes(number.to_le_bytes()[..len].to_vec()))
+}
+
+fn is_gcc(debug: &DebugInfo, unit: &Unit) -> bool {
+    let mut cursor = unit.entries();
+    let Ok(Some((_, root))) = cursor.next_dfs() else {
+        return false;
+    };
+    debug
+        .string_attr(unit, root, gimli::DW_AT_producer)
+        .is_some_and(|producer| producer.starts_with("GNU "))
 }

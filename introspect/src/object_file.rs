@@ -115,6 +115,11 @@ impl ObjectFile {
         self.debug.get_or_init(|| self.load_debug()).as_ref()
     }
 
+    /// Whether the DWARF is in the file itself, as programs under development have it, and system libraries do not.
+    pub fn has_own_debug(&self) -> bool {
+        parse_elf(&self.image).is_ok_and(|elf| has_debug_info(&elf))
+    }
+
     pub fn symbols(&self) -> &Symbols {
         self.symbols.get_or_init(|| {
             let separate = self.separate_image();
@@ -133,9 +138,7 @@ impl ObjectFile {
 
     fn load_debug(&self) -> Option<DebugInfo> {
         let own = parse_elf(&self.image).ok()?;
-        if own.section_by_name(".debug_info").is_some()
-            || own.section_by_name(".zdebug_info").is_some()
-        {
+        if has_debug_info(&own) {
             return DebugInfo::load(|id| section(&self.image, &own, id));
         }
         let image = self.separate_image()?;
@@ -212,6 +215,12 @@ pub fn build_id_of(image: &[u8]) -> Option<Vec<u8>> {
         .ok()
         .flatten()
         .map(<[u8]>::to_vec)
+}
+
+fn has_debug_info(elf: &ElfFile64<'_, LE>) -> bool {
+    [".debug_info", ".zdebug_info"]
+        .iter()
+        .any(|name| elf.section_by_name(name).is_some())
 }
 
 fn parse_elf(image: &[u8]) -> object::Result<ElfFile64<'_, LE>> {

@@ -27,6 +27,9 @@ pub struct Registers {
     pub gs_base: Option<u64>,
     /// xmm0 to xmm15, where captured.
     pub xmm: Option<Box<[u128; 16]>>,
+    /// In an outer frame: what the callee holds in registers it is free to change. The caller's own value only
+    /// where its debug information says that it is still there.
+    carried: Option<Box<Registers>>,
 }
 
 impl Registers {
@@ -38,6 +41,7 @@ impl Registers {
             fs_base: Some(words[21]),
             gs_base: Some(words[22]),
             xmm: None,
+            carried: None,
         }
     }
 
@@ -56,13 +60,27 @@ impl Registers {
         self
     }
 
-    /// What every frame of a thread shares: the segment bases. The rest is unknown.
-    pub fn segments_only(&self) -> Self {
+    /// The caller's registers before any is recovered: the segment bases are known, the rest is only carried.
+    pub(crate) fn of_caller(&self) -> Self {
+        let mut carried = self.clone();
+        if let Some(deeper) = carried.carried.take() {
+            for (slot, old) in carried.general.iter_mut().zip(deeper.general) {
+                *slot = slot.or(old);
+            }
+            carried.xmm = carried.xmm.or(deeper.xmm);
+        }
         Self {
             fs_base: self.fs_base,
             gs_base: self.gs_base,
+            carried: Some(Box::new(carried)),
             ..Self::default()
         }
+    }
+
+    /// Like `bytes`, but also of a register that a callee was free to change.
+    pub(crate) fn bytes_even_if_carried(&self, number: u16) -> Option<Vec<u8>> {
+        self.bytes(number)
+            .or_else(|| self.carried.as_ref()?.bytes(number))
     }
 
     pub fn get(&self, number: u16) -> Option<u64> {

@@ -174,10 +174,7 @@ impl<'a> Evaluator<'a> {
 
     fn pick<'f>(&self, frames: &'f [Frame]) -> Option<&'f Frame> {
         match &self.context.frame {
-            FrameSelector::Default => frames
-                .iter()
-                .find(|frame| frame.has_source())
-                .or(frames.first()),
+            FrameSelector::Default => self.program.default_frame(frames),
             FrameSelector::Index(index) => frames.get(*index),
             FrameSelector::Function(name) => frames
                 .iter()

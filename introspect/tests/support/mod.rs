@@ -70,14 +70,10 @@ impl Fixture {
             "-ex",
             "set print elements 0",
         ]);
-        command.args([
-            "-ex",
-            "set print frame-arguments none",
-            "-ex",
-            stop,
-            "-ex",
-            "run",
-        ]);
+        command.args(["-ex", "set print frame-arguments none"]);
+        for step in stop.lines().chain(["run"]) {
+            command.args(["-ex", step]);
+        }
         command
             .arg("-ex")
             .arg(format!("generate-core-file {}", core.display()));
