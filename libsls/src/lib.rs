@@ -1,1 +1,18 @@
-//! .
+//! The public face of the single level store: what slsd is asked, how, and what comes back.
+//!
+//! [`Client`] speaks the wire protocol of [`protocol`]; with the feature `view`, [`view`] shows
+//! checkpoints to `introspect`. Deliberately absent: anything that traces or keeps pages.
+
+mod client;
+mod frame;
+pub mod protocol;
+mod reference;
+mod socket;
+#[cfg(feature = "view")]
+pub mod view;
+
+pub use client::{Client, ClientError};
+pub use frame::{FrameError, read_frame, write_frame};
+pub use reference::{EpochRef, ReferenceError, partition_name};
+pub use sls_record as record;
+pub use socket::{SocketError, default_socket, state_folder};

@@ -1,0 +1,290 @@
+//! Messages between clients and slsd.
+//!
+//! A message is a frame: its length as u32, little endian, then postcard. The first of each side
+//! is [`Hello`]; another version is refused by name. Page contents never change once numbered, so
+//! a client may keep what it read.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol; both sides must have the same.
+pub const VERSION: u32 = 1;
+/// First word of a hello.
+pub const MAGIC: u32 = 0x534c_5301;
+/// Longest request.
+pub const MAX_REQUEST: u32 = 1 << 20;
+/// Longest answer.
+pub const MAX_ANSWER: u32 = 32 << 20;
+/// Most pages one request may ask for.
+pub const MAX_PAGES: u32 = 4096;
+/// Aurora's default disk and memory partitions, by number.
+pub const DISK_PARTITION: (&str, &str) = ("5115", "disk");
+/// See [`DISK_PARTITION`].
+pub const MEMORY_PARTITION: (&str, &str) = ("5116", "mem");
+
+/// First message of each side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`MAGIC`].
+    pub magic: u32,
+    /// [`VERSION`].
+    pub version: u32,
+}
+
+/// Which checkpoints a partition keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Keep {
+    /// All the budget holds.
+    All,
+    /// The newest so many.
+    Last(u64),
+    /// Spacing doubles with age.
+    Log,
+}
+
+/// What a client asks. Partitions are named; `None` means the only one there is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // Fields are named as the options of cli.md.
+pub enum Request {
+    PartAdd {
+        part: String,
+        keep: Keep,
+        budget: Option<u64>,
+        period_ms: Option<u64>,
+    },
+    PartDel {
+        part: String,
+    },
+    Attach {
+        pid: i32,
+        part: String,
+        period_ms: Option<u64>,
+        hold: bool,
+    },
+    Detach {
+        pid: Option<i32>,
+        part: Option<String>,
+    },
+    Checkpoint {
+        part: Option<String>,
+        name: Option<String>,
+    },
+    Rewind {
+        part: Option<String>,
+        epoch: u64,
+        stay_stopped: bool,
+    },
+    Suspend {
+        part: Option<String>,
+    },
+    Resume {
+        part: Option<String>,
+    },
+    Ps,
+    History {
+        part: Option<String>,
+    },
+    Record {
+        part: Option<String>,
+        epoch: u64,
+    },
+    /// Pages by space, each a first page and a count.
+    Pages {
+        part: Option<String>,
+        epoch: u64,
+        space: u32,
+        runs: Vec<(u64, u32)>,
+    },
+    /// Have any of these pages other content at `to` than at `from`?
+    Changed {
+        part: Option<String>,
+        from: u64,
+        to: u64,
+        pages: Vec<(u32, u64, u64)>,
+    },
+    /// Pages whose content differs.
+    DiffPages {
+        part: Option<String>,
+        from: u64,
+        to: u64,
+        space: u32,
+    },
+    Name {
+        part: Option<String>,
+        epoch: u64,
+        name: Option<String>,
+    },
+    Stat,
+    Check,
+}
+
+/// What slsd answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Answer {
+    Done,
+    Failed {
+        kind: Failure,
+        message: String,
+    },
+    Attached {
+        part: String,
+        tracking: String,
+    },
+    Checkpoint(Checkpoint),
+    Rewound(Rewound),
+    Ps(Vec<PsRow>),
+    History(History),
+    Record(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// One flag a page asked for, in order; the bytes of those that are kept follow.
+    Pages {
+        present: Vec<bool>,
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+    },
+    Changed(bool),
+    /// First page and count, ascending.
+    DiffPages(Vec<(u64, u64)>),
+    Stat(Stat),
+    Check(Vec<CheckRow>),
+}
+
+/// Kinds of failure a program may act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    /// No such partition, checkpoint or process.
+    NotFound,
+    /// It is there already.
+    Exists,
+    /// Not this user's.
+    Permission,
+    /// The request makes no sense as put.
+    Usage,
+    /// Everything else; the message says it.
+    Other,
+}
+
+/// A checkpoint that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Checkpoint {
+    pub partition: String,
+    pub epoch: u64,
+    pub stop_us: u64,
+    pub pages: u64,
+    pub bytes: u64,
+    pub cost: Cost,
+}
+
+/// Where a stop's time went, ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Cost {
+    pub stop_ns: u64,
+    pub quiesce_ns: u64,
+    pub maps_ns: u64,
+    pub scan_ns: u64,
+    pub copy_ns: u64,
+    pub copied_pages: u64,
+    pub record_ns: u64,
+}
+
+/// A rewind that was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Rewound {
+    /// The present that was saved first.
+    pub from: u64,
+    pub to: u64,
+    pub branch: String,
+    pub pages: u64,
+    pub stop_us: u64,
+    pub not_restored: Vec<String>,
+}
+
+/// A process of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PsRow {
+    pub pid: i32,
+    pub partition: String,
+    /// running, sleeping, suspended, stopped (by a rewind -s), dead.
+    pub state: String,
+    pub threads: u32,
+    pub comm: String,
+    pub period_ms: Option<u64>,
+    pub checkpoints: u64,
+    pub tracking: String,
+    /// Why periodic checkpoints fail, when they do.
+    pub trouble: Option<String>,
+}
+
+/// The history of one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct History {
+    pub partition: String,
+    /// Newest checkpoint of the current branch, 0 before the first.
+    pub head: u64,
+    pub branch: String,
+    pub checkpoints: Vec<HistoryRow>,
+}
+
+/// One checkpoint of a history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct HistoryRow {
+    pub epoch: u64,
+    pub parent: Option<u64>,
+    pub branch: String,
+    pub name: Option<String>,
+    /// ns since 1970.
+    pub time: u64,
+    pub stop_us: u64,
+    pub pages: u64,
+    pub bytes: u64,
+    pub pids: Vec<i32>,
+}
+
+/// Counters of the daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Stat {
+    pub pid: i32,
+    pub uptime_ms: u64,
+    pub clients: u64,
+    pub rss_bytes: u64,
+    pub partitions: Vec<PartStat>,
+}
+
+/// Counters of a partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PartStat {
+    pub partition: String,
+    pub checkpoints: u64,
+    pub budget: Option<u64>,
+    pub held_bytes: u64,
+    pub segment_bytes: u64,
+    pub live_bytes: u64,
+    pub record_bytes: u64,
+    pub index_bytes: u64,
+    pub pinned_base_bytes: u64,
+    pub taken: u64,
+    pub failed: u64,
+    pub dropped: u64,
+    pub missed_periods: u64,
+    pub stop_us_p50: u64,
+    pub stop_us_p99: u64,
+    pub stop_us_max: u64,
+    pub last_error: Option<String>,
+}
+
+/// One line of `slsctl check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CheckRow {
+    pub name: String,
+    pub ok: bool,
+    pub effect: String,
+    pub remedy: Option<String>,
+}

@@ -1,0 +1,177 @@
+//! How people name checkpoints and partitions.
+
+use std::str::FromStr;
+
+use crate::protocol::{DISK_PARTITION, History, MEMORY_PARTITION};
+
+/// `@7`, `@name`, `@-1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EpochRef {
+    /// By number.
+    Number(u64),
+    /// So many before the end of the current branch: 1 is the newest.
+    FromEnd(u64),
+    /// By name.
+    Name(String),
+}
+
+/// Why a reference means no checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// Not of the form.
+    #[error("{0:?} is no checkpoint: write @7, @name or @-1 (the newest)")]
+    Malformed(String),
+    /// No such.
+    #[error("partition {part} has no checkpoint {reference}; {hint}")]
+    NotFound {
+        /// Partition.
+        part: String,
+        /// As given.
+        reference: String,
+        /// What there is.
+        hint: String,
+    },
+}
+
+impl FromStr for EpochRef {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let bad = || ReferenceError::Malformed(text.to_owned());
+        let rest = text
+            .strip_prefix('@')
+            .filter(|r| !r.is_empty())
+            .ok_or_else(bad)?;
+        if let Some(back) = rest.strip_prefix('-') {
+            let back: u64 = back.parse().map_err(|_| bad())?;
+            return if back == 0 {
+                Err(bad())
+            } else {
+                Ok(Self::FromEnd(back))
+            };
+        }
+        if rest.bytes().all(|b| b.is_ascii_digit()) {
+            return rest.parse().map(Self::Number).map_err(|_| bad());
+        }
+        Ok(Self::Name(rest.to_owned()))
+    }
+}
+
+impl std::fmt::Display for EpochRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(n) => write!(f, "@{n}"),
+            Self::FromEnd(n) => write!(f, "@-{n}"),
+            Self::Name(name) => write!(f, "@{name}"),
+        }
+    }
+}
+
+impl EpochRef {
+    /// The checkpoint it means in a history.
+    ///
+    /// # Errors
+    /// There is no such checkpoint; the message says which there are.
+    pub fn resolve(&self, history: &History) -> Result<u64, ReferenceError> {
+        let found = match self {
+            Self::Number(n) => history.checkpoints.iter().find(|c| c.epoch == *n),
+            Self::Name(name) => history
+                .checkpoints
+                .iter()
+                .rev()
+                .find(|c| c.name.as_deref() == Some(name)),
+            Self::FromEnd(back) => {
+                let line = history.line_to_head();
+                let index = usize::try_from(*back - 1).unwrap_or(usize::MAX);
+                line.get(index).copied()
+            }
+        };
+        found
+            .map(|c| c.epoch)
+            .ok_or_else(|| ReferenceError::NotFound {
+                part: history.partition.clone(),
+                reference: self.to_string(),
+                hint: history.hint(),
+            })
+    }
+}
+
+impl History {
+    /// Checkpoints from the head back to the root, newest first.
+    #[must_use]
+    pub fn line_to_head(&self) -> Vec<&crate::protocol::HistoryRow> {
+        let row = |epoch: u64| {
+            let at = self
+                .checkpoints
+                .binary_search_by_key(&epoch, |c| c.epoch)
+                .ok()?;
+            self.checkpoints.get(at)
+        };
+        let mut line = Vec::new();
+        let mut at = row(self.head);
+        while let Some(here) = at {
+            line.push(here);
+            at = here
+                .parent
+                .and_then(|parent| self.nearest_kept(parent, here.epoch));
+        }
+        line
+    }
+
+    /// The checkpoint itself, or where thinning took it, the newest kept one before it on the
+    /// same line: between it and its child no other branch can have started.
+    fn nearest_kept(&self, parent: u64, child: u64) -> Option<&crate::protocol::HistoryRow> {
+        let upto = self.checkpoints.partition_point(|c| c.epoch <= parent);
+        let branch = self
+            .checkpoints
+            .iter()
+            .find(|c| c.epoch == child)?
+            .branch
+            .clone();
+        self.checkpoints[..upto]
+            .iter()
+            .rev()
+            .find(|c| c.epoch == parent || c.branch == branch)
+            .or_else(|| self.checkpoints[..upto].last())
+    }
+
+    fn hint(&self) -> String {
+        match (self.checkpoints.first(), self.checkpoints.last()) {
+            (Some(a), Some(b)) => {
+                format!(
+                    "it has {} from @{} to @{}",
+                    self.checkpoints.len(),
+                    a.epoch,
+                    b.epoch
+                )
+            }
+            _ => "it has none yet: take one with `slsctl checkpoint`".to_owned(),
+        }
+    }
+}
+
+/// A partition's name: Aurora's numbers mean the default ones.
+#[must_use]
+pub fn partition_name(given: &str) -> String {
+    for (number, name) in [DISK_PARTITION, MEMORY_PARTITION] {
+        if given == number {
+            return name.to_owned();
+        }
+    }
+    given.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        assert_eq!("@7".parse(), Ok(EpochRef::Number(7)));
+        assert_eq!("@-1".parse(), Ok(EpochRef::FromEnd(1)));
+        assert_eq!("@before".parse(), Ok(EpochRef::Name("before".into())));
+        for bad in ["7", "@", "@-0", "@-x", ""] {
+            assert!(bad.parse::<EpochRef>().is_err(), "{bad}");
+        }
+    }
+}

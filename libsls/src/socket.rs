@@ -1,0 +1,84 @@
+//! Where the daemon listens and keeps its files.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Why there is no safe place for the socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// The folder belongs to somebody else or is open to others.
+    #[error(
+        "{path} belongs to uid {uid} with mode {mode:o}: remove it, or name another socket with --socket PATH or SLS_SOCKET"
+    )]
+    Unsafe {
+        /// Folder.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its mode.
+        mode: u32,
+    },
+    /// It could not be made.
+    #[error("make {path}: {source}; name another socket with --socket PATH or SLS_SOCKET")]
+    Make {
+        /// Folder.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+/// The socket of this user's daemon: /run/sls for root, $XDG_RUNTIME_DIR/sls or /tmp/sls-UID for
+/// others. The folder is made when missing and checked to be this user's alone.
+///
+/// # Errors
+/// The folder is not safe or cannot be made.
+pub fn default_socket() -> Result<PathBuf, SocketError> {
+    let uid = nix::unistd::geteuid().as_raw();
+    let folder = match std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {
+        _ if uid == 0 => PathBuf::from("/run/sls"),
+        Some(dir) => PathBuf::from(dir).join("sls"),
+        None => PathBuf::from(format!("/tmp/sls-{uid}")),
+    };
+    private_folder(&folder)?;
+    Ok(folder.join("slsd.sock"))
+}
+
+/// The folder for journals and logs of the daemon behind `socket`: beside it.
+#[must_use]
+pub fn state_folder(socket: &Path) -> PathBuf {
+    let mut name = socket
+        .file_name()
+        .map(std::ffi::OsStr::to_owned)
+        .unwrap_or_default();
+    name.push(".d");
+    socket.with_file_name(name)
+}
+
+fn private_folder(path: &Path) -> Result<(), SocketError> {
+    let made = fs::DirBuilder::new().mode(0o700).create(path);
+    if let Err(source) = made
+        && source.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(SocketError::Make {
+            path: path.into(),
+            source,
+        });
+    }
+    let meta = fs::symlink_metadata(path).map_err(|source| SocketError::Make {
+        path: path.into(),
+        source,
+    })?;
+    let own = meta.uid() == nix::unistd::geteuid().as_raw();
+    if meta.is_dir() && own && meta.mode() & 0o022 == 0 {
+        Ok(())
+    } else {
+        Err(SocketError::Unsafe {
+            path: path.into(),
+            uid: meta.uid(),
+            mode: meta.mode() & 0o7777,
+        })
+    }
+}

@@ -1,0 +1,389 @@
+//! A checkpoint as `introspect` looks at it.
+//!
+//! Pages are fetched in batches and kept: a page version never changes. What the page map does not
+//! have is zero or the mapped file's; a file that is not the one that was mapped is named, never
+//! guessed from.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::rc::Rc;
+
+use introspect::{
+    History as Epochs, Mapping, Perms, ReadSet, Registers, ThreadView, Unavailable, View,
+};
+use sls_record::{Backing, Process};
+
+use crate::client::{Client, ClientError};
+use crate::protocol::{Answer, History, Request};
+
+const PAGE: u64 = 4096;
+const PAGE_BYTES: usize = 4096;
+/// Pages fetched around a miss: a container's nodes are rarely alone.
+const AHEAD: u64 = 8;
+
+/// A kept page, None where the page map has none.
+type PageContent = Option<Box<[u8; PAGE_BYTES]>>;
+/// Space, first page, count.
+type Runs = Vec<(u32, u64, u64)>;
+
+/// A connection that several views share.
+pub type SharedClient = Rc<RefCell<Client>>;
+
+/// One process at one epoch.
+pub struct CheckpointView {
+    client: SharedClient,
+    part: String,
+    epoch: u64,
+    process: Rc<Process>,
+    pages: RefCell<HashMap<(u32, u64), PageContent>>,
+    files: RefCell<BTreeMap<String, Result<Rc<File>, String>>>,
+}
+
+impl CheckpointView {
+    /// Looks at process `pid` (None: the root) of checkpoint `epoch`.
+    ///
+    /// # Errors
+    /// No such partition, epoch or process.
+    pub fn open(
+        client: &SharedClient,
+        part: &str,
+        epoch: u64,
+        pid: Option<i32>,
+    ) -> Result<Self, ClientError> {
+        let process = fetch_process(client, part, epoch, pid)?;
+        Ok(Self::of(client, part, epoch, Rc::new(process)))
+    }
+
+    fn of(client: &SharedClient, part: &str, epoch: u64, process: Rc<Process>) -> Self {
+        Self {
+            client: Rc::clone(client),
+            part: part.to_owned(),
+            epoch,
+            process,
+            pages: RefCell::new(HashMap::new()),
+            files: RefCell::new(BTreeMap::new()),
+        }
+    }
+
+    /// Everything of the process but its pages.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Copies the part of one page from `address` on that fits `buf`.
+    fn read_in_page(&self, address: u64, buf: &mut [u8]) -> Result<(), Unavailable> {
+        let mapping =
+            mapping_at(&self.process, address).ok_or_else(|| Unavailable::not_mapped(address))?;
+        let (space, page) = place(&self.process, mapping, address)
+            .ok_or_else(|| at(address, "kernel memory is not captured"))?;
+        self.fetch(space, page)
+            .map_err(|e| at(address, e.to_string()))?;
+        let within = usize::try_from(address % PAGE).unwrap_or(0);
+        let pages = self.pages.borrow();
+        match pages.get(&(space, page)) {
+            Some(Some(bytes)) => buf.copy_from_slice(&bytes[within..within + buf.len()]),
+            _ if mapping.backing == Backing::File => self.read_file(mapping, address, buf)?,
+            _ => buf.fill(0),
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, space: u32, page: u64) -> Result<(), ClientError> {
+        if self.pages.borrow().contains_key(&(space, page)) {
+            return Ok(());
+        }
+        let first = page.saturating_sub(AHEAD / 2);
+        let count = AHEAD;
+        let request = Request::Pages {
+            part: Some(self.part.clone()),
+            epoch: self.epoch,
+            space,
+            runs: vec![(first, u32::try_from(count).unwrap_or(1))],
+        };
+        let Answer::Pages { present, bytes } = self.client.borrow_mut().ask(&request)? else {
+            return Err(ClientError::OutOfTurn("no pages".into()));
+        };
+        let mut bytes = bytes.chunks_exact(PAGE_BYTES);
+        let mut pages = self.pages.borrow_mut();
+        for (page, present) in (first..first + count).zip(present) {
+            let content = if present {
+                bytes.next().and_then(boxed)
+            } else {
+                None
+            };
+            pages.insert((space, page), content);
+        }
+        Ok(())
+    }
+
+    fn read_file(
+        &self,
+        mapping: &sls_record::Mapping,
+        address: u64,
+        buf: &mut [u8],
+    ) -> Result<(), Unavailable> {
+        let file = self.file(mapping).map_err(|why| at(address, why))?;
+        let offset = mapping.offset + (address - mapping.start);
+        let mut done = 0;
+        while done < buf.len() {
+            match file.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) => return Err(at(address, error.to_string())),
+            }
+        }
+        buf[done..].fill(0); // Beyond the file's end a mapped page is zero.
+        Ok(())
+    }
+
+    fn file(&self, mapping: &sls_record::Mapping) -> Result<Rc<File>, String> {
+        let mut files = self.files.borrow_mut();
+        files
+            .entry(mapping.path.clone())
+            .or_insert_with(|| open_as_mapped(mapping))
+            .clone()
+    }
+}
+
+fn fetch_process(
+    client: &SharedClient,
+    part: &str,
+    epoch: u64,
+    pid: Option<i32>,
+) -> Result<Process, ClientError> {
+    let record = client.borrow_mut().record(Some(part), epoch)?;
+    record
+        .processes
+        .into_iter()
+        .find(|p| pid.is_none_or(|pid| p.pid == pid))
+        .ok_or_else(|| ClientError::Failed {
+            kind: crate::protocol::Failure::NotFound,
+            message: format!("@{epoch} of {part} has no process {}", pid.unwrap_or(0)),
+        })
+}
+
+fn mapping_at(process: &Process, address: u64) -> Option<&sls_record::Mapping> {
+    let at = process.mappings.partition_point(|m| m.end <= address);
+    process.mappings.get(at).filter(|m| m.start <= address)
+}
+
+/// Space and page under which an address's content is kept; None for the kernel's own.
+fn place(process: &Process, mapping: &sls_record::Mapping, address: u64) -> Option<(u32, u64)> {
+    match mapping.backing {
+        Backing::Kernel => None,
+        Backing::Shared { space } => {
+            Some((space, (address - mapping.start + mapping.offset) / PAGE))
+        }
+        Backing::Anonymous | Backing::File => Some((process.space, address / PAGE)),
+    }
+}
+
+fn at(address: u64, reason: impl Into<std::borrow::Cow<'static, str>>) -> Unavailable {
+    Unavailable {
+        address: Some(address),
+        reason: reason.into(),
+    }
+}
+
+fn boxed(bytes: &[u8]) -> Option<Box<[u8; PAGE_BYTES]>> {
+    bytes.first_chunk().map(|page| Box::new(*page))
+}
+
+/// Opens a mapped file if it still is the file that was mapped.
+fn open_as_mapped(mapping: &sls_record::Mapping) -> Result<Rc<File>, String> {
+    let path = mapping
+        .path
+        .strip_suffix(" (deleted)")
+        .unwrap_or(&mapping.path);
+    let file = File::open(path).map_err(|e| format!("{path}: {e}"))?;
+    let meta = file.metadata().map_err(|e| format!("{path}: {e}"))?;
+    let mtime = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+    if meta.ino() != mapping.inode || mapping.file_mtime_ns != 0 && mtime != mapping.file_mtime_ns {
+        return Err(format!("{path} was changed since"));
+    }
+    Ok(Rc::new(file))
+}
+
+impl View for CheckpointView {
+    fn read(&self, address: u64, buf: &mut [u8]) -> Result<(), Unavailable> {
+        let mut done = 0;
+        while done < buf.len() {
+            let here = address
+                .checked_add(done as u64)
+                .ok_or_else(|| Unavailable::not_mapped(address))?;
+            let left = usize::try_from(PAGE - here % PAGE).unwrap_or(PAGE_BYTES);
+            let end = buf.len().min(done + left);
+            self.read_in_page(here, &mut buf[done..end])?;
+            done = end;
+        }
+        Ok(())
+    }
+
+    fn threads(&self) -> Vec<ThreadView> {
+        let view = |t: &sls_record::Thread| ThreadView {
+            tid: t.tid.cast_unsigned(),
+            name: t.name.clone(),
+            registers: Registers::from_user(&words(&t.regs)).with_fxsave(&t.xstate),
+        };
+        self.process.threads.iter().map(view).collect()
+    }
+
+    fn mappings(&self) -> Vec<Mapping> {
+        let map = |m: &sls_record::Mapping| Mapping {
+            start: m.start,
+            end: m.end,
+            offset: m.offset,
+            perms: Perms {
+                read: m.perms.read,
+                write: m.perms.write,
+                execute: m.perms.exec,
+                shared: m.perms.shared,
+            },
+            path: m.path.clone(),
+        };
+        self.process.mappings.iter().map(map).collect()
+    }
+
+    fn auxv(&self) -> Vec<(u64, u64)> {
+        self.process.auxv.clone()
+    }
+}
+
+/// The words of user_regs_struct.
+fn words(r: &sls_record::Registers) -> [u64; 27] {
+    [
+        r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx, r.rdx,
+        r.rsi, r.rdi, r.orig_rax, r.rip, r.cs, r.eflags, r.rsp, r.ss, r.fs_base, r.gs_base, r.ds,
+        r.es, r.fs, r.gs,
+    ]
+}
+
+/// A partition's line of checkpoints for history queries.
+pub struct PartitionHistory {
+    client: SharedClient,
+    part: String,
+    pid: Option<i32>,
+    epochs: Vec<(u64, u64)>,
+    /// Records of the epochs looked at last.
+    processes: RefCell<BTreeMap<u64, Rc<Process>>>,
+}
+
+/// Records a history query keeps at hand.
+const RECORDS: usize = 8;
+
+impl PartitionHistory {
+    /// The checkpoints `from..=to` on the line that leads to `to`.
+    #[must_use]
+    pub fn new(
+        client: &SharedClient,
+        history: &History,
+        pid: Option<i32>,
+        (from, to): (u64, u64),
+    ) -> Self {
+        let mut line = History {
+            head: to,
+            ..history.clone()
+        };
+        line.checkpoints.retain(|c| c.epoch <= to);
+        let mut epochs: Vec<(u64, u64)> = line
+            .line_to_head()
+            .into_iter()
+            .take_while(|c| c.epoch >= from)
+            .map(|c| (c.epoch, c.time))
+            .collect();
+        epochs.reverse();
+        Self {
+            client: Rc::clone(client),
+            part: history.partition.clone(),
+            pid,
+            epochs,
+            processes: RefCell::new(BTreeMap::new()),
+        }
+    }
+
+    fn process(&self, epoch: u64) -> Result<Rc<Process>, Unavailable> {
+        if let Some(process) = self.processes.borrow().get(&epoch) {
+            return Ok(Rc::clone(process));
+        }
+        let process = fetch_process(&self.client, &self.part, epoch, self.pid)
+            .map(Rc::new)
+            .map_err(|e| Unavailable::because(e.to_string()))?;
+        let mut processes = self.processes.borrow_mut();
+        while processes.len() >= RECORDS {
+            processes.pop_first();
+        }
+        processes.insert(epoch, Rc::clone(&process));
+        Ok(process)
+    }
+
+    /// The pages of a read set as they are kept, None when a mapping under one of them differs.
+    fn pages_of(
+        &self,
+        (from, to): (u64, u64),
+        read: &ReadSet,
+    ) -> Result<Option<Runs>, Unavailable> {
+        let (old, new) = (self.process(from)?, self.process(to)?);
+        let mut runs = Runs::new();
+        for address in read.pages() {
+            let (a, b) = (mapping_at(&old, address), mapping_at(&new, address));
+            let (a, b) = match (a, b) {
+                (None, None) => continue,
+                (Some(a), Some(b)) => (a, b),
+                _ => return Ok(None),
+            };
+            let places = (place(&old, a, address), place(&new, b, address));
+            let same_file = (a.dev, a.inode, a.file_mtime_ns) == (b.dev, b.inode, b.file_mtime_ns)
+                && (a.inode == 0 || address - a.start + a.offset == address - b.start + b.offset);
+            let (Some(place), true) = (places.0, places.0 == places.1 && same_file) else {
+                return Ok(None);
+            };
+            match runs.last_mut() {
+                Some(run) if run.0 == place.0 && run.1 + run.2 == place.1 => run.2 += 1,
+                _ => runs.push((place.0, place.1, 1)),
+            }
+        }
+        Ok(Some(runs))
+    }
+}
+
+impl Epochs for PartitionHistory {
+    fn epochs(&self) -> Vec<(u64, u64)> {
+        self.epochs.clone()
+    }
+
+    fn view(&self, epoch: u64) -> Result<Box<dyn View>, Unavailable> {
+        let process = self.process(epoch)?;
+        Ok(Box::new(CheckpointView::of(
+            &self.client,
+            &self.part,
+            epoch,
+            process,
+        )))
+    }
+
+    fn unchanged(&self, from: u64, to: u64, read: &ReadSet) -> Result<bool, Unavailable> {
+        let Some(pages) = self.pages_of((from, to), read)? else {
+            return Ok(false);
+        };
+        let request = Request::Changed {
+            part: Some(self.part.clone()),
+            from,
+            to,
+            pages,
+        };
+        match self.client.borrow_mut().ask(&request) {
+            Ok(Answer::Changed(changed)) => Ok(!changed),
+            Ok(other) => Err(Unavailable::because(format!("{other:?}"))),
+            Err(error) => Err(Unavailable::because(error.to_string())),
+        }
+    }
+}
