@@ -47,6 +47,7 @@ pub struct NameIndex {
     scope_of: Vec<(DieOffset, u32)>,
     functions: Vec<FunctionRange>,
     local_names: HashSet<Arc<str>>,
+    member_names: HashSet<Arc<str>>,
     vtables: HashMap<u64, DieOffset>,
     type_units: HashMap<u64, DieOffset>,
 }
@@ -150,6 +151,11 @@ impl NameIndex {
     /// Whether some function has a local or parameter of this name. If not, no frame needs to be looked at to resolve it.
     pub fn is_local_name(&self, name: &str) -> bool {
         self.local_names.contains(name)
+    }
+
+    /// Whether a bare name may be a member of C++'s `this`.
+    pub fn is_member_of_this(&self, name: &str) -> bool {
+        self.local_names.contains("this") && self.member_names.contains(name)
     }
 
     /// The concrete type whose Rust vtable stands at a file address.
@@ -368,6 +374,9 @@ impl Builder {
         let Some((scope, name)) = self.declared_name(walk, entry, here) else {
             return;
         };
+        if entry.tag() == gimli::DW_TAG_member {
+            self.index.member_names.insert(Arc::clone(&name));
+        }
         if let Some(address) = self.vtable(walk, entry) {
             self.index.vtables.insert(address.0, address.1);
             return;

@@ -1,10 +1,13 @@
 //! Expressions: see `docs/expressions.md` for the grammar.
 
+mod access;
 mod arithmetic;
 mod evaluate;
 mod lexer;
 mod names;
+mod operate;
 mod parser;
+mod tree;
 
 pub use evaluate::{Answer, Context, FrameSelector, Local};
 

@@ -72,15 +72,18 @@ impl Names<'_> {
         .collect()
     }
 
-    /// Whether any function declares a local of this name; if none does, no stack need be read to resolve it.
+    /// Whether some function declares a local of this name; if none does, no stack need be read to resolve it.
+    /// System libraries with separate debug files are not asked: they are large, and never the default frame's.
     pub fn may_be_local(&self, name: &str) -> bool {
-        let mut indexes = self
+        let system = |path: &str| path.starts_with("/usr/lib") || path.starts_with("/lib");
+        let asked = self
             .program
             .modules()
             .iter()
+            .filter(|module| !system(&module.object.path) || module.object.has_own_debug());
+        asked
             .filter_map(|module| module.object.debug())
-            .map(crate::debug_info::DebugInfo::index);
-        indexes.any(|index| index.is_local_name(name) || index.is_local_name("this"))
+            .any(|debug| debug.index().is_local_name(name) || debug.index().is_member_of_this(name))
     }
 
     pub fn variable(&self, module: usize, die: DieOffset, frame: Option<&Frame>) -> Object {

@@ -6,66 +6,7 @@ use super::lexer::{Spanned, Token, tokens};
 /// Brackets and operators within one another.
 const DEPTH_LIMIT: usize = 64;
 
-#[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    pub kind: Kind,
-    pub column: usize,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum Kind {
-    Integer {
-        value: u128,
-        unsigned: bool,
-        long: bool,
-    },
-    Float(f64),
-    Char(char),
-    Text(String),
-    Bool(bool),
-    Null,
-    Name(Path),
-    Register(String),
-    Unary(Unary, Box<Node>),
-    Binary(&'static str, Box<Node>, Box<Node>),
-    Member(Box<Node>, String),
-    Index(Box<Node>, Box<Node>),
-    Slice(Box<Node>, Option<Box<Node>>, Option<Box<Node>>),
-    Cast(TypeSpec, Box<Node>),
-    Len(Box<Node>),
-    SizeOf(Box<Node>),
-    InFrame(Selector, Box<Node>),
-    InThread(u32, Box<Node>),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unary {
-    Deref,
-    AddressOf,
-    Minus,
-    Not,
-    Complement,
-}
-
-/// `file.c::ns::name`
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Path {
-    pub file: Option<String>,
-    pub segments: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selector {
-    Index(usize),
-    Function(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TypeSpec {
-    pub name: String,
-    pub pointers: usize,
-    pub count: Option<u64>,
-}
+pub use super::tree::{Kind, Node, Path, Selector, TypeSpec, Unary};
 
 /// `is_type` tells `(name) * x`, a cast, from a product.
 pub fn parse(text: &str, is_type: &dyn Fn(&str) -> bool) -> Result<Node> {
