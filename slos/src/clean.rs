@@ -276,7 +276,7 @@ impl Index {
         read.map_err(|source| ReadError::Version(PageFault::Io { segment, source }))?;
         let row = PageRow {
             uid: version.uid,
-            base: version.base.map(|b| self.versions.get(b).uid),
+            base: version.base().map(|b| self.versions.get(b).uid),
             crc: version.crc,
             length: version.length,
             encoding: version.encoding,

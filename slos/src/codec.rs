@@ -18,6 +18,9 @@ pub(crate) enum Encoding {
 const LARGE_DELTA: usize = 1024;
 /// The same against a base that only deltas keep alive: it is let go earlier.
 const LARGE_DELTA_DEAD_BASE: usize = 256;
+/// Of a delta's 512 words so many may differ from zero, or packing it is not tried: each costs lz4
+/// about three bytes.
+const HOPELESS: usize = 384;
 /// lz4 has to save a fifth, or reading the page back raw is the better deal.
 const WORTHWHILE: usize = PAGE / 5 * 4;
 
@@ -39,6 +42,8 @@ pub(crate) fn is_zero(page: &[u8]) -> bool {
 
 /// Encodes pages one at a time into its own scratch space.
 pub(crate) struct Encoder {
+    /// What the next delta is made against.
+    pub base: Box<[u8; PAGE]>,
     delta: Box<[u8; PAGE]>,
     packed: Vec<u8>,
 }
@@ -51,14 +56,19 @@ pub(crate) struct Body<'a> {
 impl Encoder {
     pub fn new() -> Encoder {
         Encoder {
+            base: Box::new([0; PAGE]),
             delta: Box::new([0; PAGE]),
             packed: vec![0; get_maximum_output_size(PAGE)],
         }
     }
 
-    /// The delta of `page` against `base` if it is small enough to keep.
-    pub fn delta(&mut self, page: &[u8; PAGE], base: &[u8; PAGE], dead: bool) -> Option<Body<'_>> {
-        xor(&mut self.delta, page, base);
+    /// The delta of `page` against `self.base` if it is small enough to keep.
+    pub fn delta(&mut self, page: &[u8; PAGE], dead: bool) -> Option<Body<'_>> {
+        xor(&mut self.delta, page, &self.base);
+        let words = self.delta.as_chunks::<8>().0.iter();
+        if words.filter(|w| u64::from_ne_bytes(**w) != 0).count() > HOPELESS {
+            return None;
+        }
         let limit = if dead {
             LARGE_DELTA_DEAD_BASE
         } else {

@@ -346,18 +346,15 @@ impl<'a> Pass<'_, 'a> {
         if self.holds(old, page, crc)? {
             return Ok(None);
         }
-        let Some((base, content, dead)) = self.base_of(old)? else {
+        let Some((base, dead)) = self.base_of(old, &mut encoder.base)? else {
             return self.store_whole(encoder, page, crc).map(Some);
         };
-        if content == *page {
+        if *encoder.base == *page {
             return Ok(Some(Change::Held(base)));
         }
-        let change = match encoder.delta(page, &content, dead) {
+        let change = match encoder.delta(page, dead) {
             Some(body) => self.push(crc, body.encoding, body.bytes, Some(base)),
-            None => {
-                let body = encoder.whole(page);
-                self.push(crc, body.encoding, body.bytes, None)
-            }
+            None => self.store_whole(encoder, page, crc),
         };
         change.map(Some)
     }
@@ -394,6 +391,7 @@ impl<'a> Pass<'_, 'a> {
         crc: u32,
     ) -> Result<Change, CommitError> {
         let body = encoder.whole(page);
+        self.writer.bases.put(self.writer.log.next_uid, page);
         self.push(crc, body.encoding, body.bytes, None)
     }
 
@@ -428,33 +426,45 @@ impl<'a> Pass<'_, 'a> {
             if index.versions.get(value).crc != crc {
                 return Ok(false);
             }
+            if let Some(known) = self.writer.bases.get(&index.versions, value) {
+                return Ok(known == page);
+            }
             index.locate(value)
         };
         let mut stored = [0; PAGE];
         Ok(located.read(&mut stored).is_ok() && stored == *page)
     }
 
-    /// The whole version that a delta of the page can build on, its content, and whether only
-    /// deltas keep it.
-    fn base_of(&self, old: Value) -> Result<Option<(Value, [u8; PAGE], bool)>, ReadError> {
-        let (base, located, dead) = {
-            let index = self.shared.read()?;
-            let version = index.versions.get(old);
-            let base = match version.encoding {
-                Encoding::Lost => return Ok(None),
-                Encoding::Xor => version.base,
-                _ => Some(old),
-            };
-            let Some(base) = base else { return Ok(None) };
-            (
-                base,
-                index.locate(base),
-                index.versions.is_pinned_base(base),
-            )
+    /// The whole version that a delta of the page can build on, decoded into `out`, and whether
+    /// only deltas keep it; none when it is worn out or unreadable.
+    fn base_of(
+        &mut self,
+        old: Value,
+        out: &mut [u8; PAGE],
+    ) -> Result<Option<(Value, bool)>, ReadError> {
+        let index = self.shared.read()?;
+        let versions = &index.versions;
+        let version = versions.get(old);
+        let base = match version.encoding {
+            Encoding::Lost => return Ok(None),
+            Encoding::Xor => version.base(),
+            _ => Some(old),
         };
-        let mut content = [0; PAGE];
-        let read = located.read(&mut content);
-        Ok(read.is_ok().then_some((base, content, dead)))
+        let Some(base) = base.filter(|&b| !versions.is_worn(b)) else {
+            return Ok(None);
+        };
+        let dead = versions.is_pinned_base(base);
+        if let Some(page) = self.writer.bases.get(versions, base) {
+            out.copy_from_slice(page);
+            return Ok(Some((base, dead)));
+        }
+        let (located, uid) = (index.locate(base), versions.get(base).uid);
+        drop(index);
+        if located.read(out).is_err() {
+            return Ok(None);
+        }
+        self.writer.bases.put(uid, out);
+        Ok(Some((base, dead)))
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Index {
     pub versions: Versions,
     pub histories: BTreeMap<u32, History>,
     pub next_partition: u32,
+    /// Bytes the writer's cache of base pages may take.
+    pub base_cache: u64,
 }
 
 /// A page version found under the index's lock, readable without it: segments stay readable for
@@ -38,6 +40,7 @@ impl Index {
             versions: Versions::default(),
             histories: BTreeMap::new(),
             next_partition: 1,
+            base_cache: 0,
         }
     }
 
@@ -72,7 +75,7 @@ impl Index {
     /// Estimate of the heap the index takes.
     pub fn memory(&self) -> u64 {
         let histories = self.histories.values().map(History::memory);
-        self.versions.memory() + histories.sum::<u64>()
+        self.versions.memory() + self.base_cache + histories.sum::<u64>()
     }
 
     pub fn held_bytes(&self) -> u64 {
@@ -90,7 +93,7 @@ impl Index {
         let Some(body) = self.body(version) else {
             return Located::Lost;
         };
-        match (version.encoding, version.base) {
+        match (version.encoding, version.base()) {
             (Encoding::Xor, Some(base)) => match self.body(*self.versions.get(base)) {
                 Some(base) => Located::Delta { base, delta: body },
                 None => Located::Lost,

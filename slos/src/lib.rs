@@ -13,6 +13,7 @@
 //!
 //! The layout of segments is described by [`format`].
 
+mod bases;
 mod catalogue;
 mod clean;
 mod codec;

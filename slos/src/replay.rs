@@ -39,7 +39,7 @@ pub(crate) fn replay(
 
 fn is_lost(versions: &Versions, value: Value) -> bool {
     let version = versions.get(value);
-    let base = version.base.map(|b| versions.get(b).encoding);
+    let base = version.base().map(|b| versions.get(b).encoding);
     version.encoding == Encoding::Lost || base == Some(Encoding::Lost)
 }
 

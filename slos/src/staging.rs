@@ -218,7 +218,7 @@ mod tests {
             .flat_map(|r| r.start.0..r.end.0)
             .collect();
         slots.sort_unstable();
-        assert!(slots.iter().copied().eq(0..2 * CHUNK as u32));
+        assert!(slots.iter().copied().eq(0..narrow(2 * CHUNK)));
         assert!(matches!(staging.alloc(), Err(StagingFull::Limit(_))));
         for run in &runs {
             staging.run_mut(run).fill(7);

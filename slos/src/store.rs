@@ -2,6 +2,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::bases::BaseCache;
 use crate::catalogue::{Filed, Mark};
 use crate::error::{OpenError, ReadError, WriteError};
 use crate::history::Settings;
@@ -39,7 +40,7 @@ pub struct HeldBytes {
     pub pinned_bases: u64,
     /// Of these, records and manifests of live checkpoints.
     pub records: u64,
-    /// Estimate of the index in memory.
+    /// Estimate of the index in memory, and the cache of base pages.
     pub index: u64,
     pub versions: u64,
     pub checkpoints: u64,
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
 pub(crate) struct Writer {
     pub log: Log,
     pub filed: Filed,
+    pub bases: BaseCache,
 }
 
 const DEFAULT_SEGMENT: u64 = 16 << 20;
@@ -130,10 +132,17 @@ impl Store {
         Ok((store, recovered.report))
     }
 
-    fn start(index: Index, log: Log, filed: Filed, options: Options) -> Result<Store, OpenError> {
+    fn start(
+        mut index: Index,
+        log: Log,
+        filed: Filed,
+        options: Options,
+    ) -> Result<Store, OpenError> {
+        index.base_cache = BaseCache::reserved(options.budget);
+        let bases = BaseCache::new(options.budget);
         let shared = Shared {
             index: RwLock::new(index),
-            writer: Mutex::new(Writer { log, filed }),
+            writer: Mutex::new(Writer { log, filed, bases }),
             budget: options.budget,
         };
         let store = Store {

@@ -135,7 +135,7 @@ fn check_counts(index: &Index, report: &mut VerifyReport) {
         *stamps.entry(value).or_default() += 1;
     }
     let mut dependents: HashMap<Value, u32> = HashMap::new();
-    for base in index.versions.iter().filter_map(|(_, v)| v.base) {
+    for base in index.versions.iter().filter_map(|(_, v)| v.base()) {
         *dependents.entry(base).or_default() += 1;
     }
     let count = |counts: &HashMap<Value, u32>, value| counts.get(&value).copied().unwrap_or(0);

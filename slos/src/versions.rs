@@ -15,11 +15,13 @@ pub(crate) struct Version {
     pub uid: u64,
     pub segment: SegmentId,
     pub offset: u32,
-    pub base: Option<Value>,
+    base: Value,
     /// crc32c of the raw page.
     pub crc: u32,
     pub length: u16,
     pub encoding: Encoding,
+    /// How much deltas against it have cost, as a share of 255 of its own length.
+    wear: u8,
     /// The partition that wrote it.
     pub owner: u32,
     stamps: u32,
@@ -29,6 +31,8 @@ pub(crate) struct Version {
 /// Bytes a page version costs in its segment beside its body.
 const TABLE_ENTRY: u32 = 12;
 const CHUNK: usize = 1024;
+/// A delta this small costs little more than its table entry, whatever its base.
+const FREE_DELTA: u16 = 64;
 
 /// All stored versions, and how much of each segment is live because of them and of records.
 #[derive(Default)]
@@ -72,16 +76,19 @@ impl Versions {
     /// Adds a version that nothing holds yet: [`Versions::hold`] or [`Versions::release`] follows.
     pub fn insert(&mut self, draft: NewVersion) -> Value {
         if let Some(base) = draft.base {
-            self.get_mut(base).dependents += 1;
+            let base = self.get_mut(base);
+            base.dependents += 1;
+            base.wear_by(draft.length);
         }
         let version = Version {
             uid: draft.uid,
             segment: draft.segment,
             offset: draft.offset,
-            base: draft.base,
+            base: draft.base.unwrap_or(Value::ABSENT),
             crc: draft.crc,
             length: draft.length,
             encoding: draft.encoding,
+            wear: 0,
             owner: draft.owner,
             stamps: 0,
             dependents: 0,
@@ -124,7 +131,7 @@ impl Versions {
             }
             self.get_mut(value).uid = 0;
             self.free.push(value.0);
-            next = version.base;
+            next = version.base();
             if let Some(base) = next {
                 self.get_mut(base).dependents -= 1;
             }
@@ -140,6 +147,12 @@ impl Versions {
     pub fn is_pinned_base(&self, value: Value) -> bool {
         let version = self.get(value);
         version.stamps == 0 && version.dependents > 0
+    }
+
+    /// Whether deltas against this base have together cost as much as a new base would: from here
+    /// on a new one is cheaper, whatever comes, within a factor of two.
+    pub fn is_worn(&self, value: Value) -> bool {
+        self.get(value).wear == u8::MAX
     }
 
     /// The cleaner copied the body elsewhere.
@@ -237,9 +250,21 @@ impl Versions {
 }
 
 impl Version {
+    /// The whole version that an XOR body is a delta against.
+    pub fn base(&self) -> Option<Value> {
+        Some(self.base).filter(|b| b.is_version())
+    }
+
     /// How many map stamps and how many deltas hold it.
     pub fn holders(&self) -> (u32, u32) {
         (self.stamps, self.dependents)
+    }
+
+    fn wear_by(&mut self, delta: u16) {
+        let excess = u32::from(delta.saturating_sub(FREE_DELTA));
+        let share = (excess * 255).div_ceil(u32::from(self.length.max(1)));
+        let share = u8::try_from(share).unwrap_or(u8::MAX);
+        self.wear = self.wear.saturating_add(share);
     }
 
     fn loc(&self) -> Option<Loc> {
