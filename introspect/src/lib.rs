@@ -7,6 +7,7 @@ mod cfi;
 mod core_view;
 mod debug_info;
 mod decode;
+mod diff;
 mod expr;
 mod finder;
 mod frames;
@@ -33,6 +34,7 @@ mod view;
 
 pub use core_view::{CoreError, CoreView};
 pub use decode::{Decoder, Limits, Object};
+pub use diff::{Change, diff};
 pub use expr::{Answer, Context, ExprError, FrameSelector, Local};
 pub use finder::Finder;
 pub use frames::Frame;

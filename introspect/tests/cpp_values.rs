@@ -12,7 +12,17 @@ use support::{Fixture, gdb_frames, our_frames};
 
 #[test]
 fn containers_classes_and_names() {
-    let fixture = Fixture::c("values.cpp", &["-g", "-O0", "-std=c++17"], &["bt"]);
+    check("-O0");
+}
+
+#[test]
+fn optimised_values_are_right_or_unavailable() {
+    check("-O2");
+}
+
+fn check(level: &str) {
+    let fixture = Fixture::c("values.cpp", &["-g", level, "-std=c++17"], &["bt"]);
+    let optimised = level != "-O0";
     let every_third: Vec<bool> = (0..70).map(|i| i % 3 == 0).collect();
     let table = [
         ("small", json!("small")),
@@ -70,9 +80,31 @@ fn containers_classes_and_names() {
         ("small == \"small\"", json!(true)),
         ("numbers[2] == 3 && dog.name == \"rex\"", json!(true)),
     ];
+    let (mut right, total) = (0, table.len());
     for (expr, want) in table {
         let expr = in_main(expr);
-        assert_eq!(fixture.json(&expr), want, "{expr}");
+        match fixture
+            .program
+            .evaluate(&fixture.view, &introspect::Context::default(), &expr)
+        {
+            Ok(answer) if answer.value.to_json(1000) == want => right += 1,
+            // Optimised away is an answer; a part of a value may be.
+            Ok(answer)
+                if optimised
+                    && answer
+                        .value
+                        .to_json(1000)
+                        .to_string()
+                        .contains("unavailable") => {}
+            Err(_) if optimised => {}
+            other => panic!("{expr}: {other:?}, wanted {want}"),
+        }
+    }
+    eprintln!("{level}: {right} of {total} values");
+    assert!(right * 2 > total, "{right} of {total}");
+    if optimised {
+        assert_eq!(our_frames(&fixture.frames()), gdb_frames(&fixture.gdb[0]));
+        return;
     }
     let globals = [
         ("zoo::population", 1234),

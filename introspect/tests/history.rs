@@ -11,7 +11,9 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use introspect::{Context, History, Mapping, ReadSet, ThreadView, Unavailable, View, timeline};
+use introspect::{
+    Context, History, Limits, Mapping, ReadSet, ThreadView, Unavailable, View, diff, timeline,
+};
 use serde_json::json;
 use support::Fixture;
 
@@ -175,4 +177,58 @@ fn locals_follow_registers_and_names_without_meaning_are_errors() {
     assert_eq!(rows.evaluations, 1);
     let error = timeline(&fixture.program, &history, &context, "countr", 1..=3, false).unwrap_err();
     assert!(error.near.contains(&"counter".to_owned()));
+}
+
+#[test]
+fn differences_are_named_and_padding_is_none() {
+    let (fixture, history) = history();
+    let none = |_: &ReadSet| false;
+    let changes = diff(
+        &fixture.program,
+        history.get(9),
+        history.get(20),
+        &none,
+        Limits { elements: 1500 },
+    );
+    let named: Vec<_> = changes
+        .iter()
+        .map(|change| {
+            (
+                change.path.as_str(),
+                change.old.as_ref().map(introspect::Value::to_text),
+                change.new.as_ref().map(introspect::Value::to_text),
+            )
+        })
+        .collect();
+    // Byte 0 of many[1200] = 1200 holds the epoch's number.
+    let many = |epoch: i32| Some((1200 & !0xff | epoch).to_string());
+    assert_eq!(
+        named,
+        [
+            ("counter", Some("42".into()), Some("20".into())),
+            ("many[1200]", many(9), many(20))
+        ]
+    );
+    // What the pages say saves decoding and changes nothing.
+    let by_pages = |set: &ReadSet| history.unchanged(9, 20, set).unwrap();
+    assert_eq!(
+        diff(
+            &fixture.program,
+            history.get(9),
+            history.get(20),
+            &by_pages,
+            Limits { elements: 1500 }
+        ),
+        changes
+    );
+    assert!(
+        diff(
+            &fixture.program,
+            history.get(9),
+            history.get(9),
+            &none,
+            Limits::default()
+        )
+        .is_empty()
+    );
 }

@@ -12,7 +12,17 @@ use support::Fixture;
 
 #[test]
 fn containers_enums_and_pointers() {
-    let fixture = Fixture::c("values.rs", &["-g", "-Copt-level=0", "--edition=2024"], &[]);
+    check(0);
+}
+
+#[test]
+fn optimised_values_are_right_or_unavailable() {
+    check(2);
+}
+
+fn check(level: u8) {
+    let optimised = format!("-Copt-level={level}");
+    let fixture = Fixture::c("values.rs", &["-g", &optimised, "--edition=2024"], &[]);
     let doubled: serde_json::Map<String, Value> =
         (0..500).map(|i| (i.to_string(), json!(i * 2))).collect();
     let tree: serde_json::Map<String, Value> = (0..100)
@@ -95,7 +105,7 @@ fn containers_enums_and_pointers() {
         ("raw.real", json!(1.0)),
         ("owned == \"owned\"", json!(true)),
     ];
-    let mut wrong = Vec::new();
+    let (mut wrong, mut right, total) = (Vec::new(), 0, table.len());
     for (expr, want) in table {
         let expr = match expr.strip_prefix("len(").or(expr.strip_prefix('*')) {
             Some(rest) if expr.starts_with('l') => format!("len(frame(main).{rest}"),
@@ -106,7 +116,16 @@ fn containers_enums_and_pointers() {
             .program
             .evaluate(&fixture.view, &introspect::Context::default(), &expr)
         {
-            Ok(answer) if answer.value.to_json(1000) == want => {}
+            Ok(answer) if answer.value.to_json(1000) == want => right += 1,
+            // Optimised away is an answer; a part of a value may be.
+            Ok(answer)
+                if level > 0
+                    && answer
+                        .value
+                        .to_json(1000)
+                        .to_string()
+                        .contains("unavailable") => {}
+            Err(_) if level > 0 => {}
             other => wrong.push(format!(
                 "{expr}: {:?}, wanted {want}",
                 other.map(|answer| answer.value.to_json(1000).to_string())
@@ -114,6 +133,11 @@ fn containers_enums_and_pointers() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    eprintln!("opt-level {level}: {right} of {total} values");
+    if level > 0 {
+        assert!(right * 2 > total, "{right} of {total}");
+        return;
+    }
     assert_eq!(
         sorted(&fixture.json("frame(main).big_map")),
         sorted(&Value::Object(doubled))

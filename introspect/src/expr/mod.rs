@@ -4,7 +4,7 @@ mod access;
 mod arithmetic;
 mod evaluate;
 mod lexer;
-mod names;
+pub(crate) mod names;
 mod operate;
 mod parser;
 mod tree;

@@ -362,7 +362,12 @@ impl Names<'_> {
     }
 
     fn unit_name(&self, module: usize, unit: usize) -> Option<String> {
-        let debug = self.program.modules()[module].object.debug()?;
+        Self::unit_name_of(self.program, module, unit)
+    }
+
+    /// The source file a unit was compiled from, as its compiler was given it.
+    pub fn unit_name_of(program: &Program, module: usize, unit: usize) -> Option<String> {
+        let debug = program.modules()[module].object.debug()?;
         let name = debug.unit(unit)?.name.clone()?;
         let name = gimli::Reader::to_string_lossy(&name).ok()?.into_owned();
         // rustc appends the codegen unit: `src/main.rs/@/abc.cgu-0`.
