@@ -18,6 +18,9 @@ const DEPTH_LIMIT: usize = 96;
 /// Values of one answer, all levels together.
 const BUDGET: usize = 2_000_000;
 
+/// Members among which one of a derived class is looked for to hide its base's.
+const HIDING_LIMIT: usize = 4096;
+
 /// How much of a container is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -107,14 +110,21 @@ impl<'a> Decoder<'a> {
         self.at_depth(object, 0)
     }
 
+    /// Takes one step from the answer's budget; false when it is spent. Damaged types may contain themselves, several
+    /// times over: whatever walks them pays for each step.
+    pub fn charge(&self) -> bool {
+        let left = self.budget.get().checked_sub(1);
+        self.budget.set(left.unwrap_or(0));
+        left.is_some()
+    }
+
     fn at_depth(&self, object: &Object, depth: usize) -> Value {
         if depth > DEPTH_LIMIT {
             return Value::Unavailable(Unavailable::because("nested too deeply"));
         }
-        let Some(left) = self.budget.get().checked_sub(1) else {
+        if !self.charge() {
             return Value::Unavailable(Unavailable::because("too large"));
-        };
-        self.budget.set(left);
+        }
         self.decode(object, depth)
             .unwrap_or_else(Value::Unavailable)
     }
@@ -432,6 +442,9 @@ impl<'a> Decoder<'a> {
         depth: usize,
         into: &mut Vec<(String, Value)>,
     ) {
+        if !self.charge() {
+            return;
+        }
         for base in &shape.bases {
             let inner = self.member_object(object, base);
             let ty = self.program.strip(&base.ty);
@@ -454,7 +467,9 @@ impl<'a> Decoder<'a> {
                     let name = name.clone().unwrap_or_default();
                     let value = self.at_depth(&inner, depth + 1);
                     // A member hides the base's of the same name.
-                    into.retain(|(known, _)| *known != name);
+                    if !shape.bases.is_empty() && into.len() < HIDING_LIMIT {
+                        into.retain(|(known, _)| *known != name);
+                    }
                     into.push((name, value));
                 }
             }

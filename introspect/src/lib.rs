@@ -12,6 +12,7 @@ mod expr;
 mod finder;
 mod frames;
 mod index;
+mod json;
 mod lines;
 mod location;
 mod members;

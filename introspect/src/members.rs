@@ -75,7 +75,7 @@ impl Decoder<'_> {
 
     fn search_member(&self, object: &Object, name: &str, depth: usize) -> Option<Object> {
         let ty = self.program.strip(&object.ty);
-        let shape = ty.as_struct().filter(|_| depth < 32)?;
+        let shape = ty.as_struct().filter(|_| depth < 32 && self.charge())?;
         let positional = name.parse::<u32>().is_ok();
         let matches = |member: &&Member| {
             member.name.as_deref() == Some(name)

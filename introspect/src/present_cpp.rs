@@ -396,7 +396,9 @@ impl Cpp<'_, '_> {
         if matches!(ty.shape, Shape::Pointer { .. }) {
             return Some(object.clone());
         }
-        let shape = ty.as_struct().filter(|_| depth < 12)?;
+        let shape = ty
+            .as_struct()
+            .filter(|_| depth < 12 && self.decoder.charge())?;
         // Bases of a tuple come with the last element first; the pointer is at offset 0 and not a deleter.
         shape
             .members
@@ -457,7 +459,10 @@ impl Cpp<'_, '_> {
     /// `_Tuple_impl<0, ...>` derives from `_Tuple_impl<1, ...>` and from `_Head_base<0, T>`.
     fn heads(&self, object: &Object, depth: usize, into: &mut Vec<Object>) {
         let ty = self.decoder.program.strip(&object.ty);
-        let Some(shape) = ty.as_struct().filter(|_| depth < 128) else {
+        let Some(shape) = ty
+            .as_struct()
+            .filter(|_| depth < 128 && self.decoder.charge())
+        else {
             return;
         };
         let head = |base: &&crate::types::Member| {
@@ -486,7 +491,7 @@ impl Cpp<'_, '_> {
 /// Alignment as the ABI gives it; `alignas` is not looked at.
 pub fn align_of(decoder: &Decoder<'_>, ty: &Ty, depth: usize) -> u64 {
     let ty = decoder.program.strip(ty);
-    if depth > 16 {
+    if depth > 16 || !decoder.charge() {
         return 8;
     }
     match &ty.shape {

@@ -125,7 +125,9 @@ impl Rust<'_, '_> {
         if wanted(&ty, name) {
             return Some(object.clone());
         }
-        let shape = ty.as_struct().filter(|_| depth < WRAPPER_DEPTH)?;
+        let shape = ty
+            .as_struct()
+            .filter(|_| depth < WRAPPER_DEPTH && self.decoder.charge())?;
         shape.members.iter().find_map(|member| {
             self.find(
                 &self.decoder.member_object(object, member),

@@ -14,6 +14,8 @@ use crate::view::{Mapping, View, ViewExt};
 
 /// Aliases followed before a chain of typedefs counts as damaged.
 const ALIAS_LIMIT: usize = 32;
+/// Parameters written of a function's type.
+const PARAMETER_LIMIT: usize = 32;
 /// Largest vDSO we take from memory.
 const VDSO_LIMIT: u64 = 1 << 20;
 
@@ -288,13 +290,19 @@ impl Program {
     }
 
     pub fn size_of(&self, ty: &Ty) -> Option<u64> {
-        let ty = self.strip(ty);
-        match &ty.shape {
-            Shape::Array { of, count } if ty.size.is_none() => {
-                self.size_of(of)?.checked_mul((*count)?)
-            }
-            _ => ty.size,
+        let mut ty = self.strip(ty);
+        let mut elements = 1u64;
+        for _ in 0..ALIAS_LIMIT {
+            let next = match &ty.shape {
+                Shape::Array { of, count } if ty.size.is_none() => {
+                    elements = elements.checked_mul((*count)?)?;
+                    self.strip(of)
+                }
+                _ => return ty.size?.checked_mul(elements),
+            };
+            ty = next;
         }
+        None
     }
 
     /// How the language writes the type: `struct node *`, `int [3]`, `&str`.
@@ -339,7 +347,9 @@ impl Program {
             Shape::Function { returns, takes } if ty.name.is_empty() => {
                 let takes: Vec<String> = takes
                     .iter()
-                    .map(|taken| self.declare(taken, String::new(), depth + 1))
+                    .take(PARAMETER_LIMIT)
+                    // A function type that takes itself would be written for ever.
+                    .map(|taken| self.declare(taken, String::new(), depth + ALIAS_LIMIT / 3))
                     .collect();
                 let takes = if takes.is_empty() {
                     "void".into()

@@ -125,10 +125,15 @@ fn check(level: u8) {
                         .to_json(1000)
                         .to_string()
                         .contains("unavailable") => {}
+            // rustc describes a reference that it took apart as a raw pointer.
+            Ok(answer) if level > 0 && answer.type_name.starts_with('*') => {}
             Err(_) if level > 0 => {}
             other => wrong.push(format!(
-                "{expr}: {:?}, wanted {want}",
-                other.map(|answer| answer.value.to_json(1000).to_string())
+                "{expr}: {:?}, wanted {want}, {}",
+                other
+                    .as_ref()
+                    .map(|answer| answer.value.to_json(1000).to_string()),
+                other.as_ref().map_or("", |answer| &answer.type_name)
             )),
         }
     }
@@ -153,6 +158,18 @@ fn check(level: u8) {
     for (expr, want) in globals {
         assert_eq!(fixture.json(expr), want, "{expr}");
     }
+    for endless in ["frame(main).chain", "frame(main).cycle"] {
+        let text = fixture.json(endless).to_string();
+        assert!(text.contains("nested too deeply"), "{endless}: {text}");
+        assert!(
+            serde_json::from_str::<Value>(&text).is_ok(),
+            "{endless} is too deep for a JSON reader"
+        );
+    }
+    assert_eq!(
+        fixture.json("frame(main).cycle.next.Some.next.Some.id"),
+        json!(5)
+    );
     let pointer = fixture.json("frame(main).pointer");
     assert!(
         pointer["ptr"].as_str().unwrap().starts_with("0x"),
