@@ -46,7 +46,7 @@ fn find(place: &Place<'_>, unit: &Unit, expression: &gimli::Expression<Slice>) -
     let caller = debug.index().function_at(address)?.die;
     let returns_to = above.registers.pc().wrapping_sub(loaded.bias);
     let site = site_returning_to(debug, caller, returns_to)?;
-    if !calls(debug, site, module == scope.module, scope.function) {
+    if !calls(debug, site, place.debug()?, scope.function) {
         return None;
     }
     let value = parameter(debug, site, register)?;
@@ -121,29 +121,59 @@ fn return_address(debug: &DebugInfo, unit: &Unit, entry: &Entry<'_>) -> Option<u
 }
 
 /// Whether the call certainly went to `function`: a tail call in between would make the site's parameters another's.
-fn calls(debug: &DebugInfo, site: DieOffset, same_module: bool, function: DieOffset) -> bool {
-    let origin = |die: DieOffset| {
-        let mut die = die;
-        for _ in 0..4 {
-            let (unit, offset) = debug.locate(die)?;
-            let entry = unit.entry(offset).ok()?;
-            match debug.origin(unit, &entry) {
-                Some(next) => die = next,
-                None => return Some(die),
-            }
-        }
-        Some(die)
+fn calls(debug: &DebugInfo, site: DieOffset, callee: &DebugInfo, function: DieOffset) -> bool {
+    let Some(target) = called(debug, site) else {
+        return false;
     };
-    let target = debug.locate(site).and_then(|(unit, offset)| {
-        let entry = unit.entry(offset).ok()?;
-        if flag(&entry, gimli::DW_AT_call_tail_call) || flag(&entry, gimli::DW_AT_GNU_tail_call) {
-            return None;
-        }
-        debug
-            .reference_attr(unit, &entry, gimli::DW_AT_call_origin)
-            .or_else(|| debug.reference_attr(unit, &entry, gimli::DW_AT_abstract_origin))
-    });
-    same_module && target.is_some_and(|target| origin(target) == origin(function))
+    let (target, function) = (first_of(debug, target), first_of(callee, function));
+    let same_file = std::ptr::eq(debug, callee);
+    // A function of another unit is declared in the caller's: external names are one namespace.
+    same_file && target == function
+        || external_name(debug, target)
+            .is_some_and(|name| external_name(callee, function) == Some(name))
+}
+
+/// The function a call site names, unless the call is a jump.
+fn called(debug: &DebugInfo, site: DieOffset) -> Option<DieOffset> {
+    let (unit, offset) = debug.locate(site)?;
+    let entry = unit.entry(offset).ok()?;
+    if flag(&entry, gimli::DW_AT_call_tail_call) || flag(&entry, gimli::DW_AT_GNU_tail_call) {
+        return None;
+    }
+    let names = [gimli::DW_AT_call_origin, gimli::DW_AT_abstract_origin];
+    names
+        .into_iter()
+        .find_map(|name| debug.reference_attr(unit, &entry, name))
+}
+
+/// The DIE that a copy or a definition goes back to.
+fn first_of(debug: &DebugInfo, die: DieOffset) -> DieOffset {
+    let mut die = die;
+    for _ in 0..4 {
+        let Some((unit, offset)) = debug.locate(die) else {
+            break;
+        };
+        let Some(next) = unit
+            .entry(offset)
+            .ok()
+            .and_then(|entry| debug.origin(unit, &entry))
+        else {
+            break;
+        };
+        die = next;
+    }
+    die
+}
+
+fn external_name(debug: &DebugInfo, die: DieOffset) -> Option<String> {
+    let (unit, offset) = debug.locate(die)?;
+    let entry = unit.entry(offset).ok()?;
+    let names = [gimli::DW_AT_linkage_name, gimli::DW_AT_name];
+    flag(&entry, gimli::DW_AT_external).then(|| {
+        names
+            .into_iter()
+            .find_map(|name| debug.string_attr(unit, &entry, name))
+    })?
 }
 
 fn parameter(

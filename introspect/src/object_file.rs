@@ -54,6 +54,7 @@ pub struct ObjectFile {
     sections: OnceLock<UnwindSections>,
     debug: OnceLock<Option<DebugInfo>>,
     symbols: OnceLock<Symbols>,
+    own_debug: OnceLock<bool>,
 }
 
 /// Everything CFI needs, with the addresses its encodings are relative to.
@@ -107,6 +108,7 @@ impl ObjectFile {
             sections: OnceLock::new(),
             debug: OnceLock::new(),
             symbols: OnceLock::new(),
+            own_debug: OnceLock::new(),
         })
     }
 
@@ -117,7 +119,9 @@ impl ObjectFile {
 
     /// Whether the DWARF is in the file itself, as programs under development have it, and system libraries do not.
     pub fn has_own_debug(&self) -> bool {
-        parse_elf(&self.image).is_ok_and(|elf| has_debug_info(&elf))
+        *self
+            .own_debug
+            .get_or_init(|| parse_elf(&self.image).is_ok_and(|elf| has_debug_info(&elf)))
     }
 
     pub fn symbols(&self) -> &Symbols {

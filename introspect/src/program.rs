@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::debug_info::DieOffset;
 use crate::finder::Finder;
 use crate::index::Kind;
+use crate::lines::{LineTable, path_ends_with};
 use crate::object_file::{ObjectFile, build_id_of};
 use crate::symbols::demangle;
 use crate::type_reader::read_type;
@@ -122,6 +123,38 @@ impl Program {
         found.sort_unstable();
         found.dedup();
         found
+    }
+
+    /// Paths, as compiled in, of source files that end in `file`.
+    pub fn sources_named(&self, file: &str) -> Vec<String> {
+        let mut found: Vec<String> = self
+            .line_tables()
+            .flat_map(|table| table.files())
+            .filter(|known| path_ends_with(known, file))
+            .cloned()
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Lines of a source file that have code, ascending: where a breakpoint may stand.
+    pub fn lines_of(&self, file: &str) -> Vec<u32> {
+        let mut lines: Vec<u32> = self
+            .line_tables()
+            .flat_map(|table| table.lines_of(file))
+            .collect();
+        lines.sort_unstable();
+        lines.dedup();
+        lines
+    }
+
+    fn line_tables(&self) -> impl Iterator<Item = &LineTable> {
+        let all = self
+            .modules
+            .iter()
+            .filter_map(|module| module.object.debug());
+        all.flat_map(|debug| (0..debug.unit_count()).filter_map(|unit| debug.lines(unit)))
     }
 
     /// The function that holds a code address, by DWARF, else by symbol.

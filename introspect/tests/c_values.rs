@@ -197,6 +197,24 @@ fn check_errors(fixture: &Fixture) {
     assert!(fixture.fails("frame(9).x").message.contains("no frame 9"));
 }
 
+fn check_lines(fixture: &Fixture) {
+    let program = &fixture.program;
+    let sources = program.sources_named("plain.c");
+    assert_eq!(sources, [support::source("plain.c").to_str().unwrap()]);
+    let frame = &fixture.frames()[1];
+    let line = frame.line.unwrap();
+    assert!(program.lines_of("plain.c").contains(&line));
+    let at = program.addresses_of_line("plain.c", line);
+    assert_eq!(at.len(), 1);
+    let (start, end) = program.line_extent(frame.pc - 1).unwrap();
+    assert!(start == at[0] && (start..end).contains(&(frame.pc - 1)));
+    assert_eq!(program.line_at(at[0]).unwrap().1, line);
+    let function = program.function_at(frame.pc).unwrap();
+    assert_eq!(function.name, "inner");
+    assert_eq!(program.functions_named("inner"), [function]);
+    assert!(program.addresses_of_line("lain.c", line).is_empty());
+}
+
 #[test]
 fn pie_dwarf5() {
     let fixture = Fixture::c(
@@ -208,6 +226,7 @@ fn pie_dwarf5() {
     check_types(&fixture);
     check_frames(&fixture);
     check_errors(&fixture);
+    check_lines(&fixture);
     assert_eq!(fixture.view.threads().len(), 1);
 }
 

@@ -85,6 +85,18 @@ fn mutated_files_are_survived() {
         ..ProptestConfig::default()
     });
     let len = good.len();
+    let untouched = Swapped {
+        core: &fixture.view,
+        path: path.clone(),
+        file: good.clone(),
+    };
+    let program = Program::load(&untouched, &Finder::new([]));
+    let answer = program.evaluate(&untouched, &Context::default(), "counter");
+    assert_eq!(
+        answer.unwrap().text,
+        "42",
+        "the swapped file is not the one that is read"
+    );
     // Code and data matter less than sections and headers, which fill most of a small file.
     let edits = proptest::collection::vec((0..len, any::<u8>()), 1..40);
     let cut = prop_oneof![4 => Just(len), 1 => 0..len];

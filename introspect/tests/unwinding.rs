@@ -110,6 +110,23 @@ fn optimised_code_of_dwarf_4_agrees_with_gdb() {
 }
 
 #[test]
+fn values_on_entry_come_from_the_call_site() {
+    let other = support::source("entry_callee.c");
+    for version in ["-gdwarf-4", "-gdwarf-5"] {
+        let flags = ["-g", "-O2", version, other.to_str().unwrap()];
+        let fixture = Fixture::c("entry_caller.c", &flags, &["up", "info args"]);
+        let said = gdb_locals(&fixture.gdb[1]);
+        assert_eq!(
+            said[0],
+            ("early".to_owned(), "42".to_owned()),
+            "{version}: gdb no longer knows it"
+        );
+        assert_eq!(fixture.json("frame(callee).early"), json!(42), "{version}");
+        assert_eq!(fixture.json("frame(callee).late"), json!(1), "{version}");
+    }
+}
+
+#[test]
 fn threads_signal_frames_and_thread_locals() {
     let fixture = Fixture::stopped_at(
         "threads.c",
