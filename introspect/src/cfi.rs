@@ -55,12 +55,18 @@ fn with_row<T>(
             .as_ref()
             .and_then(gimli::ParsedEhFrameHdr::table);
         let found = match table {
-            Some(table) => table.fde_for_address(
-                frames,
-                &sections.bases,
-                address,
-                UnwindSection::cie_from_offset,
-            ),
+            // Not gimli's own `fde_for_address`, which subtracts the section's address unchecked.
+            Some(table) => table
+                .lookup(address, &sections.bases)
+                .and_then(gimli::Pointer::direct)
+                .and_then(|at| {
+                    let offset = at
+                        .checked_sub(sections.eh_frame_address)
+                        .and_then(|offset| usize::try_from(offset).ok());
+                    let offset =
+                        gimli::EhFrameOffset(offset.ok_or(gimli::Error::NoUnwindInfoForAddress)?);
+                    frames.fde_from_offset(&sections.bases, offset, UnwindSection::cie_from_offset)
+                }),
             None => {
                 frames.fde_for_address(&sections.bases, address, UnwindSection::cie_from_offset)
             }

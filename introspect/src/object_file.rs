@@ -14,6 +14,10 @@ use crate::symbols::Symbols;
 /// Reader over a shared section; cloning it clones an `Arc`.
 pub type Slice = gimli::EndianArcSlice<LittleEndian>;
 
+/// Encodings of the search table that linkers write: pcrel sdata4, udata4, datarel sdata4. With a count of 32 bits
+/// gimli's arithmetic on it cannot overflow; other tables are not used, and the frames scanned instead.
+const SEARCH_TABLE: [u8; 3] = [0x1b, 0x03, 0x3b];
+
 /// No section decompresses to more than this.
 const SECTION_LIMIT: u64 = 1 << 30;
 
@@ -59,6 +63,8 @@ pub struct ObjectFile {
 
 /// Everything CFI needs, with the addresses its encodings are relative to.
 pub struct UnwindSections {
+    /// Address of `.eh_frame` in the file.
+    pub eh_frame_address: u64,
     pub eh_frame: Option<gimli::EhFrame<Slice>>,
     pub eh_frame_hdr: Option<gimli::ParsedEhFrameHdr<Slice>>,
     pub debug_frame: Option<gimli::DebugFrame<Slice>>,
@@ -161,6 +167,7 @@ impl ObjectFile {
     fn load_unwind_sections(&self) -> UnwindSections {
         let mut bases = gimli::BaseAddresses::default();
         let mut loaded = UnwindSections {
+            eh_frame_address: 0,
             eh_frame: None,
             eh_frame_hdr: None,
             debug_frame: None,
@@ -178,6 +185,7 @@ impl ObjectFile {
         }
         if let Some(at) = address(".eh_frame") {
             bases = bases.set_eh_frame(at);
+            loaded.eh_frame_address = at;
             loaded.eh_frame = Some(gimli::EhFrame::from(section(
                 &self.image,
                 &elf,
@@ -186,8 +194,10 @@ impl ObjectFile {
         }
         if let Some(at) = address(".eh_frame_hdr") {
             bases = bases.set_eh_frame_hdr(at);
-            let header = gimli::EhFrameHdr::from(section(&self.image, &elf, SectionId::EhFrameHdr));
-            loaded.eh_frame_hdr = header.parse(&bases, 8).ok();
+            let bytes = section(&self.image, &elf, SectionId::EhFrameHdr);
+            if bytes.bytes().get(1..4) == Some(&SEARCH_TABLE) {
+                loaded.eh_frame_hdr = gimli::EhFrameHdr::from(bytes).parse(&bases, 8).ok();
+            }
         }
         let frame = section(&self.image, &elf, SectionId::DebugFrame);
         let frame = if frame.is_empty() {
