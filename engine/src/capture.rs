@@ -109,7 +109,7 @@ impl Target {
     /// The target is gone, did not stop in time, or the log has no room.
     pub fn checkpoint(&mut self, request: Request<'_>) -> Result<Capture, CaptureError> {
         match self.attempt(&request) {
-            Err(error) if is_exec(&error) && !request.stay_stopped => {
+            Err(error) if is_exec(&error) => {
                 self.start_over()?;
                 self.attempt(&request)
             }

@@ -100,6 +100,9 @@ impl KeeperError {
 /// Why a checkpoint was not taken. The target runs on.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
+    /// There is no process to take a checkpoint of.
+    #[error("no process is attached")]
+    Detached,
     /// It has ended.
     #[error("process {0} has ended; its history stays")]
     Dead(i32),

@@ -26,4 +26,6 @@ pub use capture::{Capture, Request, StopCost};
 pub use error::{AttachError, CaptureError, RewindError};
 pub use keeper::Event;
 pub use rewind::Rewound;
+pub use sls_sys::probe::Probe;
+pub use sls_sys::procfs;
 pub use target::{Options, Target, Tracking};

@@ -149,6 +149,12 @@ impl Target {
         })
     }
 
+    /// The next checkpoint goes on from this one, with a whole image of its own.
+    pub fn continue_from(&mut self, parent: Option<Epoch>) {
+        self.parent = parent;
+        self.fresh = true;
+    }
+
     /// Sends a signal to this very process.
     ///
     /// # Errors

@@ -107,32 +107,12 @@ impl History {
                 .ok()?;
             self.checkpoints.get(at)
         };
-        let mut line = Vec::new();
-        let mut at = row(self.head);
-        while let Some(here) = at {
-            line.push(here);
-            at = here
-                .parent
-                .and_then(|parent| self.nearest_kept(parent, here.epoch));
-        }
-        line
-    }
-
-    /// The checkpoint itself, or where thinning took it, the newest kept one before it on the
-    /// same line: between it and its child no other branch can have started.
-    fn nearest_kept(&self, parent: u64, child: u64) -> Option<&crate::protocol::HistoryRow> {
-        let upto = self.checkpoints.partition_point(|c| c.epoch <= parent);
-        let branch = self
-            .checkpoints
-            .iter()
-            .find(|c| c.epoch == child)?
-            .branch
-            .clone();
-        self.checkpoints[..upto]
-            .iter()
-            .rev()
-            .find(|c| c.epoch == parent || c.branch == branch)
-            .or_else(|| self.checkpoints[..upto].last())
+        // slsd names the nearest kept ancestor as parent, so the line has no gaps; parents are
+        // older than their children, so it ends.
+        std::iter::successors(row(self.head), |c| {
+            row(c.parent.filter(|&parent| parent < c.epoch)?)
+        })
+        .collect()
     }
 
     fn hint(&self) -> String {

@@ -101,6 +101,27 @@ impl Partition {
         .collect()
     }
 
+    /// Which of these pages a space has, without reading them.
+    pub fn presence(
+        &self,
+        epoch: Epoch,
+        space: SpaceId,
+        pages: &[PageIndex],
+    ) -> Result<Vec<Presence>, ReadError> {
+        self.with(|_, history| {
+            let node = space_of(history, epoch, space)?;
+            let absent = |p: &PageIndex| history.value(node, epoch, p.0) == Value::ABSENT;
+            let presence = |p| {
+                if absent(p) {
+                    Presence::Absent
+                } else {
+                    Presence::Present
+                }
+            };
+            Ok(pages.iter().map(presence).collect())
+        })
+    }
+
     /// The pages a space has, ascending.
     pub fn page_map(&self, epoch: Epoch, space: SpaceId) -> Result<Vec<PageIndex>, ReadError> {
         self.with(|_, history| {
@@ -206,7 +227,9 @@ impl Partition {
         let mut index = self.shared.write().map_err(|_| ReadError::Dead)?;
         let history = index.histories.get_mut(&self.id);
         let node = history.and_then(|h| h.nodes.get_mut(&epoch));
-        let node = node.filter(|n| n.live).ok_or(ReadError::NoEpoch(epoch))?;
+        let node = node
+            .filter(|n| n.live && !n.leaving)
+            .ok_or(ReadError::NoEpoch(epoch))?;
         node.holds += 1;
         let partition = self.clone();
         Ok(Hold { partition, epoch })
@@ -215,16 +238,12 @@ impl Partition {
     /// Drops a checkpoint; its children stay readable, and what only it held is freed.
     pub fn drop_epoch(&self, epoch: Epoch) -> Result<(), WriteError> {
         let mut writer = self.shared.writer()?;
-        self.with(|_, history| Ok(live(history, epoch)?.is_kept()))
-            .map_err(|_| WriteError::NoEpoch(epoch))
-            .and_then(|kept| {
-                if kept {
-                    Err(WriteError::Pinned(epoch))
-                } else {
-                    Ok(())
-                }
-            })?;
-        self.shared.drop_epochs(&mut writer, self.id, &[epoch])?;
+        self.with(|_, history| live(history, epoch).map(|_| ()))
+            .map_err(|_| WriteError::NoEpoch(epoch))?;
+        let dropped = self.shared.drop_free(&mut writer, self.id, &[epoch])?;
+        if dropped.is_empty() {
+            return Err(WriteError::Pinned(epoch));
+        }
         self.shared.reclaim(&mut writer)
     }
 

@@ -300,7 +300,7 @@ impl Run<'_, '_> {
     fn call(&mut self, tid: i32, what: &str, nr: u64, args: &[Arg], want: &Want) -> io::Result<()> {
         let mut words = Vec::with_capacity(args.len());
         let saved = self.saved;
-        let result = self.borrow(tid, |thread| {
+        let (result, first) = self.borrow(tid, |thread| {
             let mut offset = 0;
             for arg in args {
                 words.push(match arg {
@@ -313,8 +313,15 @@ impl Run<'_, '_> {
                     }
                 });
             }
-            thread.call(nr.cast_signed(), &words)
+            let result = thread.call(nr.cast_signed(), &words)?;
+            Ok((result, thread.fetch::<8>(0)?))
         })?;
+        if let (Want::SavePair(n), true) = (want, result >= 0) {
+            for (i, int) in first.chunks_exact(4).enumerate() {
+                let int = i32::from_le_bytes(int.try_into().unwrap_or_default());
+                self.saved[usize::from(*n) + i] = u64::from(int.cast_unsigned());
+            }
+        }
         self.judge(what, result, want)
     }
 
@@ -323,7 +330,7 @@ impl Run<'_, '_> {
             .contains(&result)
             .then(|| i32::try_from(-result).unwrap_or(0));
         match (want, errno) {
-            (Want::Success | Want::Or(_), None) => Ok(()),
+            (Want::Success | Want::Or(_) | Want::SavePair(_), None) => Ok(()),
             (Want::Or(fine), Some(errno)) if fine.contains(&errno) => Ok(()),
             (Want::Exactly(value), None) if *value == result.cast_unsigned() => Ok(()),
             (Want::Exactly(value), None) => Err(io::Error::other(format!(

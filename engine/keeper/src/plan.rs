@@ -31,6 +31,9 @@ pub enum Want {
     Exactly(u64),
     /// No error; keep the result.
     Save(u8),
+    /// No error; keep the two ints that the call wrote to its first bytes argument under this
+    /// number and the next.
+    SavePair(u8),
     /// No error, or one of these.
     Or(Vec<i32>),
     /// Whatever comes; an error is reported under this name.
@@ -62,8 +65,6 @@ pub struct FinalState {
     pub xstate: Vec<u8>,
     /// Blocked signals.
     pub sigmask: u64,
-    /// Alternate stack: address, flags, size.
-    pub altstack: Option<(u64, u32, u64)>,
     /// The call it goes on with and the ns left of its timeout.
     pub blocked: Option<(u64, Option<u64>)>,
 }

@@ -1,3 +1,221 @@
-//! placeholder
-#[derive(Debug)]
-pub struct Rewound;
+//! A rewind in place: the present is saved, both ways are planned in full, then the keeper carries
+//! the plan through by itself, and back if a step fails.
+
+mod files;
+mod journal;
+mod mappings;
+mod pages;
+mod plan;
+mod signals;
+mod threads;
+
+use std::collections::BTreeSet;
+
+use slos::{Epoch, Partition};
+use sls_keeper::Outcome;
+use sls_record::{Process, Record};
+
+use crate::capture::Request;
+use crate::error::RewindError;
+use crate::target::Target;
+
+const SIGSTOP: i32 = 19;
+
+/// A rewind that was done.
+#[derive(Debug, Clone)]
+pub struct Rewound {
+    /// The present, saved before anything was touched.
+    pub from: Epoch,
+    /// Where the target goes on from.
+    pub to: Epoch,
+    /// The branch its next checkpoints are on.
+    pub branch: String,
+    /// Pages written or given back.
+    pub pages: u64,
+    /// ns from the first interrupt until the last thread ran again.
+    pub stop_ns: u64,
+    /// What could not be put back, by name.
+    pub not_restored: Vec<String>,
+}
+
+impl Target {
+    /// Puts the target back to `to`, same pid and tids. With `stay_stopped` it is left as by
+    /// SIGSTOP.
+    ///
+    /// # Errors
+    /// [`RewindError`]; except for `Halted` the target runs on in its present.
+    pub fn rewind(
+        &mut self,
+        partition: &Partition,
+        branch: &str,
+        to: Epoch,
+        stay_stopped: bool,
+    ) -> Result<Rewound, RewindError> {
+        let read = |source| RewindError::Read {
+            epoch: to.0,
+            source,
+        };
+        let _held = partition.hold(to).map_err(read)?;
+        let past = self.process_at(partition, to)?;
+        let present = self.checkpoint(Request {
+            partition,
+            branch,
+            name: None,
+            explicit: true,
+            event: None,
+            stay_stopped: true,
+        })?;
+        let result = self.put_back(partition, present.epoch, to, &past);
+        let halted = matches!(result, Err(RewindError::Halted { .. }));
+        let done = match result {
+            Ok(done) => done,
+            Err(error) => {
+                if !halted {
+                    self.run_on()?;
+                }
+                return Err(error);
+            }
+        };
+        if stay_stopped {
+            self.signal(SIGSTOP)?;
+        }
+        let stop_ns = self.run_on()?;
+        self.parent = Some(to);
+        self.told.at = None;
+        Ok(Rewound {
+            from: present.epoch,
+            to,
+            branch: new_branch(partition),
+            pages: done.pages,
+            stop_ns,
+            not_restored: done.not_restored,
+        })
+    }
+
+    fn run_on(&mut self) -> Result<u64, RewindError> {
+        self.stopped = false;
+        self.keeper
+            .resume()
+            .map_err(|e| RewindError::Capture(e.into()))
+    }
+
+    /// The record of this very process at an epoch.
+    fn process_at(&self, partition: &Partition, epoch: Epoch) -> Result<Process, RewindError> {
+        let bytes = partition
+            .record(epoch)
+            .map_err(|source| RewindError::Read {
+                epoch: epoch.0,
+                source,
+            })?;
+        let record: Record = sls_record::decode(&bytes).map_err(|source| RewindError::Record {
+            epoch: epoch.0,
+            source,
+        })?;
+        let pid = self.pid;
+        record
+            .processes
+            .into_iter()
+            .find(|p| p.pid == pid && p.start_ticks == self.start_ticks)
+            .ok_or_else(|| RewindError::Impossible {
+                epoch: epoch.0,
+                why: format!("it is not of the process that is attached now (pid {pid})"),
+            })
+    }
+
+    fn put_back(
+        &mut self,
+        partition: &Partition,
+        present: Epoch,
+        to: Epoch,
+        past: &Process,
+    ) -> Result<Done, RewindError> {
+        let now = self.process_at(partition, present)?;
+        let impossible = |why: String| RewindError::Impossible { epoch: to.0, why };
+        self.refuse_early(&now, past).map_err(impossible)?;
+        let ends = plan::Ends {
+            partition,
+            from: present,
+            to,
+        };
+        let forward = plan::build(&ends, &now, past).map_err(|e| e.of_rewind(to.0))?;
+        let back = plan::build(&ends.reversed(), past, &now).map_err(|e| e.of_rewind(to.0))?;
+        let path = self.options.state.join(format!("journal-{}", self.pid));
+        let journal = journal::write(&path, &ends, (self.pid, self.start_ticks), &forward, &back)?;
+        let outcome = self
+            .keeper
+            .execute(&journal)
+            .map_err(|e| RewindError::Capture(e.into()))?;
+        match outcome {
+            Outcome::Done { reports } => {
+                journal::remove(&path);
+                let mut not_restored = forward.not_restored;
+                not_restored.extend(reports);
+                Ok(Done {
+                    pages: forward.pages,
+                    not_restored,
+                })
+            }
+            Outcome::PutBack { why } => {
+                journal::remove(&path);
+                Err(RewindError::PutBack { epoch: to.0, why })
+            }
+            Outcome::Halted { why } => Err(RewindError::Halted {
+                epoch: to.0,
+                present: present.0,
+                why,
+            }),
+        }
+    }
+
+    /// Refuses what is known to fail before anything is touched.
+    fn refuse_early(&self, now: &Process, past: &Process) -> Result<(), String> {
+        let vdso = |p: &Process| {
+            p.mappings
+                .iter()
+                .find(|m| m.path == "[vdso]")
+                .map(|m| m.start)
+        };
+        if vdso(now) != vdso(past) {
+            return Err(format!(
+                "the process has executed another program since ({} then, {} now)",
+                past.exe, now.exe
+            ));
+        }
+        let alive: BTreeSet<i32> = now.threads.iter().map(|t| t.tid).collect();
+        for thread in past.threads.iter().filter(|t| !alive.contains(&t.tid)) {
+            let tid = thread.tid;
+            if !self.options.probe.root {
+                return Err(format!(
+                    "thread {tid} ({}) has ended since, and only root can make a thread again under its id",
+                    thread.name
+                ));
+            }
+            if sls_sys::procfs::status(tid).is_ok_and(|s| s.tgid != self.pid) {
+                return Err(format!(
+                    "thread id {tid} ({}) belongs to another process by now",
+                    thread.name
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Done {
+    pages: u64,
+    not_restored: Vec<String>,
+}
+
+/// A name no branch of the partition has.
+fn new_branch(partition: &Partition) -> String {
+    let used: BTreeSet<String> = partition
+        .history()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|c| c.branch.to_string())
+        .collect();
+    (1..)
+        .map(|n| format!("rewind-{n}"))
+        .find(|name| !used.contains(name))
+        .unwrap_or_else(|| "rewind".to_owned())
+}

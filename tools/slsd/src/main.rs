@@ -1,1 +1,127 @@
-fn main() {}
+//! slsd: owns partitions, takes checkpoints, answers clients.
+
+mod answers;
+mod check;
+mod connection;
+mod events;
+mod history;
+mod part;
+mod registry;
+mod stops;
+mod worker;
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use nix::fcntl::{Flock, FlockArg};
+use sls_engine::Probe;
+
+use crate::registry::Registry;
+
+/// The daemon of the single level store. slsctl and sls-tui start it when they need it.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Example: slsd --socket /tmp/test.sock --foreground"
+)]
+struct Args {
+    /// Listen here [default: /run/sls/slsd.sock for root, a private folder for others]
+    #[arg(long, env = "SLS_SOCKET")]
+    socket: Option<PathBuf>,
+    /// Go to the background once the socket is there
+    #[arg(long, conflicts_with = "foreground")]
+    background: bool,
+    /// Stay in the foreground and log to standard error
+    #[arg(long)]
+    foreground: bool,
+    /// Leave these kernel features unused: wp_async, pagemap_scan, suspend_seccomp, sched_debug
+    #[arg(long, env = "SLS_MASK", default_value = "", hide_default_value = true)]
+    mask: String,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let socket = match &args.socket {
+        Some(path) => path.clone(),
+        None => libsls::default_socket()?,
+    };
+    let state = libsls::state_folder(&socket);
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(&state)?;
+    if args.background {
+        return background(&socket, &state, &args.mask);
+    }
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_max_level(tracing::Level::INFO)
+        .init();
+    serve(&socket, &state, &args.mask)
+}
+
+/// Starts the daemon proper in a session of its own, with its log beside the socket.
+fn background(socket: &Path, state: &Path, mask: &str) -> anyhow::Result<()> {
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(state.join("slsd.log"))?;
+    let mut daemon = Command::new(std::env::current_exe()?);
+    daemon
+        .arg("--socket")
+        .arg(socket)
+        .arg("--foreground")
+        .args(["--mask", mask]);
+    daemon
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    std::os::unix::process::CommandExt::process_group(&mut daemon, 0);
+    daemon.spawn().context("start slsd")?;
+    Ok(())
+}
+
+fn serve(socket: &Path, state: &Path, mask: &str) -> anyhow::Result<()> {
+    let _ = nix::unistd::setsid(); // EPERM: already leads a session.
+    let Some(_lock) = lock(state)? else {
+        return Ok(()); // Another one was quicker; clients find that one.
+    };
+    let probe = Probe::run().mask(mask).map_err(anyhow::Error::msg)?;
+    let keeper = std::env::current_exe()?.with_file_name("sls-keeper");
+    let registry = Arc::new(Registry::open(socket, state, probe, keeper)?);
+    if let Err(error) = fs::remove_file(socket)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        bail!("remove the old socket {}: {error}", socket.display());
+    }
+    let listener =
+        UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
+    tracing::info!(socket = %socket.display(), "ready");
+    registry.leave_when_idle(socket.to_owned());
+    connection::accept(&listener, &registry);
+    Ok(())
+}
+
+/// One daemon a socket.
+fn lock(state: &Path) -> anyhow::Result<Option<Flock<fs::File>>> {
+    let path = state.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => bail!("lock {}: {error}", path.display()),
+    }
+}

@@ -1,0 +1,135 @@
+//! All steps from one recorded state to another.
+
+use slos::{Epoch, Partition, ReadError};
+use sls_keeper::{Arg, Plan, Step, Want};
+use sls_record::Process;
+
+use super::{files, mappings, pages, signals, threads};
+use crate::error::RewindError;
+
+/// Bytes of the scratch area for each thread, as the keeper lays them out.
+const SLOT: u64 = 16 << 10;
+
+/// The two checkpoints and where they are kept.
+#[derive(Clone, Copy)]
+pub struct Ends<'a> {
+    pub partition: &'a Partition,
+    pub from: Epoch,
+    pub to: Epoch,
+}
+
+impl Ends<'_> {
+    /// The way back.
+    pub fn reversed(&self) -> Self {
+        Self {
+            partition: self.partition,
+            from: self.to,
+            to: self.from,
+        }
+    }
+}
+
+/// A plan, the pages its writes take, and what it will not put back.
+#[derive(Debug)]
+pub struct Built {
+    pub plan: Plan,
+    /// Runs of pages in the order in which their bytes follow in the journal: space, first page,
+    /// count.
+    pub data: Vec<(u32, u64, u64)>,
+    pub pages: u64,
+    pub not_restored: Vec<String>,
+}
+
+/// Why there is no plan.
+#[derive(Debug)]
+pub enum NoPlan {
+    Impossible(String),
+    Read(ReadError),
+}
+
+impl From<ReadError> for NoPlan {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl NoPlan {
+    pub fn of_rewind(self, epoch: u64) -> RewindError {
+        match self {
+            Self::Impossible(why) => RewindError::Impossible { epoch, why },
+            Self::Read(source) => RewindError::Read { epoch, source },
+        }
+    }
+}
+
+/// Steps as they are collected.
+#[derive(Debug, Default)]
+pub struct Steps {
+    pub list: Vec<Step>,
+    pub not_restored: Vec<String>,
+}
+
+impl Steps {
+    /// A call in the leading thread.
+    pub fn call(&mut self, what: impl Into<String>, nr: i64, args: Vec<Arg>, want: Want) {
+        let nr = nr.cast_unsigned();
+        self.list.push(Step::Call {
+            what: what.into(),
+            nr,
+            args,
+            want,
+        });
+    }
+
+    /// A call in a given thread.
+    pub fn call_in(&mut self, tid: i32, what: &str, nr: i64, args: Vec<Arg>, want: Want) {
+        let nr = nr.cast_unsigned();
+        self.list.push(Step::CallIn {
+            tid,
+            what: what.to_owned(),
+            nr,
+            args,
+            want,
+        });
+    }
+}
+
+/// A C string argument.
+pub fn path(text: &str) -> Arg {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.push(0);
+    Arg::Bytes(bytes)
+}
+
+/// A small signed number as the register holds it.
+pub fn int(n: i32) -> Arg {
+    Arg::Value(u64::from(n.cast_unsigned()))
+}
+
+/// Plans the way `from` → `to`.
+pub fn build(ends: &Ends<'_>, from: &Process, to: &Process) -> Result<Built, NoPlan> {
+    let leader = threads::leader(from, to).ok_or_else(|| {
+        NoPlan::Impossible("no thread of that time is still there to carry the rewind".to_owned())
+    })?;
+    let slots = from.threads.len().max(to.threads.len()) as u64 + 3;
+    let scratch = mappings::free_range(from, to, slots * SLOT)
+        .ok_or_else(|| NoPlan::Impossible("no free addresses for a scratch area".to_owned()))?;
+    let mut steps = Steps::default();
+    files::steps(&mut steps, from, to);
+    let fresh = mappings::steps(&mut steps, from, to).map_err(NoPlan::Impossible)?;
+    signals::steps(&mut steps, from, to, leader);
+    threads::ends_and_births(&mut steps, from, to);
+    let (data, pages) = pages::steps(&mut steps, ends, from, to, &fresh)?;
+    signals::timers(&mut steps, from, to);
+    threads::finals(&mut steps, to);
+    Ok(Built {
+        plan: Plan {
+            leader,
+            scratch,
+            steps: steps.list,
+        },
+        data,
+        pages,
+        not_restored: steps.not_restored,
+    })
+}

@@ -1,0 +1,176 @@
+//! One request, one answer.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use libsls::protocol::{Answer, Failure, Keep, Request, Stat};
+use slos::Epoch;
+
+use crate::registry::{Refusal, Registry};
+use crate::worker::{Command, Reply};
+use crate::{check, history};
+
+/// Shortest period between checkpoints.
+const SHORTEST_PERIOD_MS: u64 = 1;
+
+/// Answers a request; what fails is told, never dropped.
+pub fn answer(registry: &Registry, request: Request) -> Answer {
+    obey(registry, request).unwrap_or_else(|r| Answer::Failed {
+        kind: r.kind,
+        message: r.message,
+    })
+}
+
+fn period(ms: Option<u64>) -> Result<Option<Duration>, Refusal> {
+    match ms {
+        Some(ms) if ms < SHORTEST_PERIOD_MS => Err(Refusal::new(
+            Failure::Usage,
+            "-t takes a period of at least 1 ms",
+        )),
+        ms => Ok(ms.map(Duration::from_millis)),
+    }
+}
+
+fn obey(registry: &Registry, request: Request) -> Result<Answer, Refusal> {
+    match request {
+        Request::PartAdd {
+            part,
+            keep,
+            budget,
+            period_ms,
+        } => registry
+            .add(&part, keep, budget, period(period_ms)?)
+            .map(|_| Answer::Done),
+        Request::PartDel { part } => registry.remove(&part).map(|()| Answer::Done),
+        Request::Attach {
+            pid,
+            part,
+            period_ms,
+            hold,
+        } => attach(registry, pid, &part, period(period_ms)?, hold),
+        Request::Detach { pid, part } => {
+            let part = match pid {
+                Some(pid) => registry.find_pid(pid)?,
+                None => registry.find(part.as_deref())?,
+            };
+            command(part.command(Command::Detach)?)
+        }
+        Request::Checkpoint { part, name } => {
+            let part = registry.find(part.as_deref())?;
+            command(part.command(Command::Checkpoint { name })?)
+        }
+        Request::Rewind {
+            part,
+            epoch,
+            stay_stopped,
+        } => {
+            let part = registry.find(part.as_deref())?;
+            command(part.command(Command::Rewind {
+                to: Epoch(epoch),
+                stay_stopped,
+            })?)
+        }
+        Request::Suspend { part } => {
+            command(registry.find(part.as_deref())?.command(Command::Suspend)?)
+        }
+        Request::Resume { part } => {
+            command(registry.find(part.as_deref())?.command(Command::Resume)?)
+        }
+        Request::Ps => Ok(Answer::Ps(
+            registry.all().iter().filter_map(|p| p.ps()).collect(),
+        )),
+        Request::History { part } => {
+            history::history(&*registry.find(part.as_deref())?).map(Answer::History)
+        }
+        Request::Record { part, epoch } => {
+            history::record(&*registry.find(part.as_deref())?, epoch)
+        }
+        Request::Pages {
+            part,
+            epoch,
+            space,
+            runs,
+        } => history::pages(&*registry.find(part.as_deref())?, epoch, space, &runs),
+        Request::Changed {
+            part,
+            from,
+            to,
+            pages,
+        } => history::changed(&*registry.find(part.as_deref())?, (from, to), &pages),
+        Request::DiffPages {
+            part,
+            from,
+            to,
+            space,
+        } => history::diff_pages(&*registry.find(part.as_deref())?, (from, to), space),
+        Request::Name { part, epoch, name } => {
+            let part = registry.find(part.as_deref())?;
+            part.history
+                .set_name(Epoch(epoch), name)
+                .map_err(Refusal::other)?;
+            Ok(Answer::Done)
+        }
+        Request::Stat => Ok(Answer::Stat(stat(registry))),
+        Request::Check => Ok(Answer::Check(check::rows(&registry.probe))),
+    }
+}
+
+fn attach(
+    registry: &Registry,
+    pid: i32,
+    part: &str,
+    period: Option<Duration>,
+    hold: bool,
+) -> Result<Answer, Refusal> {
+    if let Ok(holder) = registry.find_pid(pid)
+        && !holder.figures().dead
+    {
+        return Err(Refusal::new(
+            Failure::Exists,
+            format!(
+                "process {pid} is attached already, to partition {}",
+                holder.name
+            ),
+        ));
+    }
+    let (part, fresh) = match registry.find(Some(part)) {
+        Ok(part) => (part, false),
+        Err(_) => (registry.add(part, Keep::All, None, None)?, true),
+    };
+    match part.command(Command::Attach { pid, period, hold }) {
+        Ok(Reply::Attached(tracking)) => Ok(Answer::Attached {
+            part: part.name.clone(),
+            tracking,
+        }),
+        Ok(other) => Err(Refusal::other(format!("{other:?}"))),
+        Err(refusal) => {
+            if fresh {
+                registry.remove(&part.name)?;
+            }
+            Err(refusal)
+        }
+    }
+}
+
+fn command(reply: Reply) -> Result<Answer, Refusal> {
+    Ok(match reply {
+        Reply::Done => Answer::Done,
+        Reply::Attached(tracking) => Answer::Attached {
+            part: String::new(),
+            tracking,
+        },
+        Reply::Checkpoint(checkpoint) => Answer::Checkpoint(checkpoint),
+        Reply::Rewound(rewound) => Answer::Rewound(rewound),
+    })
+}
+
+fn stat(registry: &Registry) -> Stat {
+    let pid = std::process::id().cast_signed();
+    Stat {
+        pid,
+        uptime_ms: u64::try_from(registry.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        clients: registry.clients.load(Ordering::SeqCst),
+        rss_bytes: sls_engine::procfs::status(pid).map_or(0, |s| s.vm_rss_kib * 1024),
+        partitions: registry.all().iter().map(|p| p.stat()).collect(),
+    }
+}

@@ -1,0 +1,128 @@
+//! Questions that only the history answers.
+
+use libsls::protocol::{Answer, History, HistoryRow, MAX_PAGES};
+use slos::{Epoch, PageIndex, Presence, SpaceId};
+
+use crate::part::Part;
+use crate::registry::Refusal;
+use libsls::protocol::Failure;
+
+fn read(error: slos::ReadError) -> Refusal {
+    let kind = match error {
+        slos::ReadError::NoEpoch(_) | slos::ReadError::NoSpace { .. } => Failure::NotFound,
+        _ => Failure::Other,
+    };
+    Refusal::new(kind, error.to_string())
+}
+
+/// All checkpoints, by epoch. A parent that thinning took is replaced by the nearest kept one.
+pub fn history(part: &Part) -> Result<History, Refusal> {
+    let branch = part.figures().branch.clone();
+    let infos = part.history.history().map_err(read)?;
+    let head = part.history.head(&branch).map_err(read)?.map_or(0, |e| e.0);
+    let mut checkpoints = Vec::with_capacity(infos.len());
+    for info in infos {
+        // It may be thinned between the two looks: then its own parent's number must do.
+        let parent = part.history.ancestor(info.epoch).unwrap_or(info.parent);
+        checkpoints.push(HistoryRow {
+            epoch: info.epoch.0,
+            parent: parent.map(|e| e.0),
+            branch: info.branch.to_string(),
+            name: info.name,
+            time: info.time_ns,
+            stop_us: info.stop_us,
+            pages: info.pages,
+            bytes: info.bytes,
+            pids: info
+                .meta
+                .chunks_exact(4)
+                .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+        });
+    }
+    Ok(History {
+        partition: part.name.clone(),
+        head,
+        branch,
+        checkpoints,
+    })
+}
+
+pub fn record(part: &Part, epoch: u64) -> Result<Answer, Refusal> {
+    part.history
+        .record(Epoch(epoch))
+        .map(Answer::Record)
+        .map_err(read)
+}
+
+/// Pages of one space, by runs.
+pub fn pages(part: &Part, epoch: u64, space: u32, runs: &[(u64, u32)]) -> Result<Answer, Refusal> {
+    let total: u64 = runs.iter().map(|r| u64::from(r.1)).sum();
+    if total > u64::from(MAX_PAGES) {
+        return Err(Refusal::new(
+            Failure::Usage,
+            format!("{total} pages asked for, {MAX_PAGES} are allowed at once"),
+        ));
+    }
+    let indexes: Vec<PageIndex> = runs
+        .iter()
+        .flat_map(|&(first, count)| (0..u64::from(count)).map(move |i| first.saturating_add(i)))
+        .map(PageIndex)
+        .collect();
+    let mut bytes = vec![0; indexes.len() * slos::PAGE];
+    let presence = match part
+        .history
+        .read_pages(Epoch(epoch), SpaceId(space), &indexes, &mut bytes)
+    {
+        Err(slos::ReadError::NoSpace { .. }) => vec![Presence::Absent; indexes.len()],
+        other => other.map_err(read)?,
+    };
+    let present: Vec<bool> = presence.iter().map(|p| *p == Presence::Present).collect();
+    let mut at = 0;
+    for (index, &here) in present.iter().enumerate() {
+        if here {
+            bytes.copy_within(index * slos::PAGE..(index + 1) * slos::PAGE, at);
+            at += slos::PAGE;
+        }
+    }
+    bytes.truncate(at);
+    Ok(Answer::Pages { present, bytes })
+}
+
+/// Has any of the pages another content at `to` than at `from`?
+pub fn changed(
+    part: &Part,
+    (from, to): (u64, u64),
+    pages: &[(u32, u64, u64)],
+) -> Result<Answer, Refusal> {
+    for &(space, first, count) in pages {
+        let set: Vec<PageIndex> = (first..first.saturating_add(count.min(1 << 20)))
+            .map(PageIndex)
+            .collect();
+        match part
+            .history
+            .changed(Epoch(from), Epoch(to), SpaceId(space), &set)
+        {
+            Ok(false) => {}
+            Ok(true) | Err(slos::ReadError::NoSpace { .. }) => return Ok(Answer::Changed(true)),
+            Err(error) => return Err(read(error)),
+        }
+    }
+    Ok(Answer::Changed(false))
+}
+
+/// Pages whose content differs, as runs.
+pub fn diff_pages(part: &Part, (from, to): (u64, u64), space: u32) -> Result<Answer, Refusal> {
+    let pages = part
+        .history
+        .diff_pages(Epoch(from), Epoch(to), SpaceId(space))
+        .map_err(read)?;
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for page in pages {
+        match runs.last_mut() {
+            Some(run) if run.0 + run.1 == page.0 => run.1 += 1,
+            _ => runs.push((page.0, 1)),
+        }
+    }
+    Ok(Answer::DiffPages(runs))
+}

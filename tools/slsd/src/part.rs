@@ -1,0 +1,257 @@
+//! A partition: its history, and the worker that owns its process.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use libsls::protocol::{Failure, Keep, PartStat, PsRow};
+use slos::{Options, Partition, Settings, Store};
+
+use crate::registry::{Refusal, Registry};
+use crate::stops::Stops;
+use crate::worker::{Command, Reply, Worker};
+
+/// Without --budget a memory partition may take this share of the machine's memory.
+const DEFAULT_SHARE: u64 = 4;
+
+/// What `stat` and `ps` show of a partition, kept by its worker.
+#[derive(Debug, Default)]
+pub struct Figures {
+    pub pid: Option<i32>,
+    pub dead: bool,
+    pub suspended: bool,
+    pub period: Option<Duration>,
+    pub tracking: String,
+    pub branch: String,
+    pub taken: u64,
+    pub failed: u64,
+    pub dropped: u64,
+    pub missed: u64,
+    pub stops: Stops,
+    pub last_error: Option<String>,
+}
+
+/// One partition.
+pub struct Part {
+    pub name: String,
+    folder: PathBuf,
+    store: Store,
+    pub history: Partition,
+    budget: u64,
+    figures: std::sync::Arc<Mutex<Figures>>,
+    worker: Worker,
+}
+
+impl Part {
+    /// A new, empty memory partition.
+    pub fn create(
+        name: &str,
+        folder: &Path,
+        keep: Keep,
+        budget: Option<u64>,
+        period: Option<Duration>,
+        registry: &Registry,
+    ) -> anyhow::Result<Self> {
+        let budget = budget.unwrap_or_else(default_budget);
+        if let Some(parent) = folder.parent() {
+            private(parent)?;
+        }
+        let options = Options {
+            budget: Some(budget),
+            segment_size: None,
+        };
+        let store = Store::create(folder, options)?;
+        let settings = Settings {
+            keep: slos_keep(keep),
+            budget: Some(budget),
+        };
+        let history = store.add_partition(name, settings)?;
+        Self::start(name, folder, store, history, budget, period, registry)
+    }
+
+    /// A partition that an earlier daemon left.
+    pub fn recover(name: &str, folder: &Path, registry: &Registry) -> anyhow::Result<Self> {
+        // The budget is a setting of the partition; the store is opened with room for it.
+        let (store, report) = Store::open(
+            folder,
+            Options {
+                budget: None,
+                segment_size: None,
+            },
+        )?;
+        let history = store
+            .partition(name)
+            .context("the store is another partition's")?;
+        let budget = history.settings()?.budget.unwrap_or_else(default_budget);
+        if report.is_clean() {
+            tracing::info!(name, checkpoints = report.checkpoints, "recovered");
+        } else {
+            tracing::warn!(name, ?report, "recovered with damage");
+        }
+        Self::start(name, folder, store, history, budget, None, registry)
+    }
+
+    fn start(
+        name: &str,
+        folder: &Path,
+        store: Store,
+        history: Partition,
+        budget: u64,
+        period: Option<Duration>,
+        registry: &Registry,
+    ) -> anyhow::Result<Self> {
+        let branch = history
+            .newest()?
+            .and_then(|e| history.info(e).ok())
+            .map_or_else(|| "main".to_owned(), |i| i.branch.to_string());
+        let figures = Figures {
+            branch,
+            period,
+            ..Figures::default()
+        };
+        let figures = std::sync::Arc::new(Mutex::new(figures));
+        let worker = Worker::start(
+            history.clone(),
+            std::sync::Arc::clone(&figures),
+            registry.probe,
+            registry.keeper.clone(),
+            registry.state.clone(),
+        )?;
+        Ok(Self {
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+            store,
+            history,
+            budget,
+            figures,
+            worker,
+        })
+    }
+
+    /// Its figures; they are plain counters, whole after any panic.
+    pub fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Process it holds, dead or alive.
+    pub fn pid(&self) -> Option<i32> {
+        self.figures().pid
+    }
+
+    /// Must the daemon stay for it?
+    pub fn is_held(&self) -> bool {
+        let attached = {
+            let figures = self.figures();
+            figures.pid.is_some() && !figures.dead
+        };
+        attached || self.history.newest().is_ok_and(|e| e.is_some())
+    }
+
+    /// Has the worker do something.
+    pub fn command(&self, command: Command) -> Result<Reply, Refusal> {
+        self.worker.ask(command)
+    }
+
+    /// Lets the process go; fine when there is none.
+    pub fn detach(&self) -> Result<(), Refusal> {
+        match self.command(Command::Detach) {
+            Ok(_) => Ok(()),
+            Err(refusal) if refusal.kind == Failure::NotFound => Ok(()),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Gives the memory back. Readers that still hold a segment open go on reading.
+    pub fn erase(&self) -> std::io::Result<()> {
+        fs::remove_dir_all(&self.folder)
+    }
+
+    /// Its line of `ps`, None without a process.
+    pub fn ps(&self) -> Option<PsRow> {
+        let checkpoints = self.history.history().map_or(0, |h| h.len() as u64);
+        let figures = self.figures();
+        let pid = figures.pid?;
+        let status = sls_engine::procfs::status(pid)
+            .ok()
+            .filter(|_| !figures.dead);
+        let state = match &status {
+            None => "dead",
+            Some(_) if figures.suspended => "suspended",
+            Some(s) => match s.state {
+                'R' => "running",
+                'T' | 't' => "stopped",
+                'Z' | 'X' => "dead",
+                _ => "sleeping",
+            },
+        };
+        Some(PsRow {
+            pid,
+            partition: self.name.clone(),
+            state: state.to_owned(),
+            threads: status.as_ref().map_or(0, |s| s.threads),
+            comm: status.map(|s| s.name).unwrap_or_default(),
+            period_ms: figures
+                .period
+                .map(|p| u64::try_from(p.as_millis()).unwrap_or(0)),
+            checkpoints,
+            tracking: figures.tracking.clone(),
+            trouble: figures.last_error.clone(),
+        })
+    }
+
+    /// Its counters.
+    pub fn stat(&self) -> PartStat {
+        let held = self.store.stats().unwrap_or_default();
+        let figures = self.figures();
+        let (stop_us_p50, stop_us_p99, stop_us_max) = figures.stops.figures();
+        PartStat {
+            partition: self.name.clone(),
+            checkpoints: held.checkpoints,
+            budget: Some(self.budget),
+            held_bytes: held.total(),
+            segment_bytes: held.segments,
+            live_bytes: held.live,
+            record_bytes: held.records,
+            index_bytes: held.index,
+            pinned_base_bytes: held.pinned_bases,
+            taken: figures.taken,
+            failed: figures.failed,
+            dropped: figures.dropped,
+            missed_periods: figures.missed,
+            stop_us_p50,
+            stop_us_p99,
+            stop_us_max,
+            last_error: figures.last_error.clone(),
+        }
+    }
+}
+
+fn private(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(folder)
+}
+
+fn slos_keep(keep: Keep) -> slos::Keep {
+    match keep {
+        Keep::All => slos::Keep::All,
+        Keep::Last(n) => slos::Keep::Last(n),
+        Keep::Log => slos::Keep::Log,
+    }
+}
+
+fn default_budget() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text.lines().find_map(|l| {
+        l.strip_prefix("MemTotal:")?
+            .trim()
+            .strip_suffix(" kB")?
+            .parse::<u64>()
+            .ok()
+    });
+    kib.unwrap_or(4 << 20) * 1024 / DEFAULT_SHARE
+}

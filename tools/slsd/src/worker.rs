@@ -1,0 +1,428 @@
+//! The one thread that owns a partition's process: it takes the checkpoints and does the rewinds.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use libsls::protocol::{Checkpoint, Cost, Failure, Rewound};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use slos::{Epoch, Partition};
+use sls_engine::{AttachError, Capture, CaptureError, Options, Probe, Request, Target, Tracking};
+
+use crate::events;
+use crate::part::Figures;
+use crate::registry::Refusal;
+
+/// Pages that may be copied at once: half of a 24 GiB machine's memory, in the worst case.
+const STAGING_PAGES: usize = 3 << 20;
+const SUSPEND_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a worker is asked.
+#[derive(Debug)]
+pub enum Command {
+    Attach {
+        pid: i32,
+        period: Option<Duration>,
+        hold: bool,
+    },
+    Detach,
+    Checkpoint {
+        name: Option<String>,
+    },
+    Rewind {
+        to: Epoch,
+        stay_stopped: bool,
+    },
+    Suspend,
+    Resume,
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub enum Reply {
+    Done,
+    Attached(String),
+    Checkpoint(Checkpoint),
+    Rewound(Rewound),
+}
+
+type Asked = (Command, SyncSender<Result<Reply, Refusal>>);
+
+struct Queue {
+    asked: Mutex<VecDeque<Asked>>,
+    bell: EventFd,
+}
+
+/// The handle on the thread; it ends with the daemon.
+pub struct Worker {
+    queue: Arc<Queue>,
+}
+
+impl Worker {
+    pub fn start(
+        history: Partition,
+        figures: Arc<Mutex<Figures>>,
+        probe: Probe,
+        keeper: PathBuf,
+        state: PathBuf,
+    ) -> std::io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let bell = EventFd::from_flags(flags)?;
+        let queue = Arc::new(Queue {
+            asked: Mutex::default(),
+            bell,
+        });
+        let work = Work {
+            queue: Arc::clone(&queue),
+            history,
+            figures,
+            probe,
+            keeper,
+            state,
+            target: None,
+            next: None,
+        };
+        std::thread::Builder::new()
+            .name("partition".into())
+            .spawn(move || work.run())?;
+        Ok(Self { queue })
+    }
+
+    /// Asks and waits for the answer.
+    pub fn ask(&self, command: Command) -> Result<Reply, Refusal> {
+        let (reply, answer) = sync_channel(1);
+        self.queue
+            .asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back((command, reply));
+        self.queue.bell.write(1).map_err(Refusal::other)?;
+        answer
+            .recv()
+            .map_err(|_| Refusal::other("the partition's worker has ended; see slsd.log"))?
+    }
+}
+
+struct Work {
+    queue: Arc<Queue>,
+    history: Partition,
+    figures: Arc<Mutex<Figures>>,
+    probe: Probe,
+    keeper: PathBuf,
+    state: PathBuf,
+    target: Option<Target>,
+    /// When the next periodic checkpoint is due.
+    next: Option<Instant>,
+}
+
+impl Work {
+    fn run(mut self) {
+        loop {
+            self.wait();
+            // The bell is only a wake-up; the queue says what there is.
+            let _ = self.queue.bell.read();
+            while let Some((command, reply)) = self.pop() {
+                let answer = self.obey(command);
+                // The client may have left meanwhile.
+                let _ = reply.send(answer);
+            }
+            self.heed_events();
+            self.tick();
+        }
+    }
+
+    fn pop(&self) -> Option<Asked> {
+        self.queue
+            .asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    }
+
+    fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self) {
+        let timeout = match self.next {
+            None => PollTimeout::NONE,
+            Some(at) => {
+                let left = at.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return;
+                }
+                PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        let mut fds = vec![PollFd::new(self.queue.bell.as_fd(), PollFlags::POLLIN)];
+        if let Some(target) = &self.target {
+            fds.push(PollFd::new(target.event_fd(), PollFlags::POLLIN));
+        }
+        let _ = poll(&mut fds, timeout); // EINTR: the loop looks again.
+    }
+
+    fn obey(&mut self, command: Command) -> Result<Reply, Refusal> {
+        match command {
+            Command::Attach { pid, period, hold } => self.attach(pid, period, hold),
+            Command::Detach => {
+                let target = self.target.take().ok_or_else(nothing_attached)?;
+                target.detach();
+                self.next = None;
+                let mut figures = self.figures();
+                figures.pid = None;
+                figures.dead = false;
+                figures.suspended = false;
+                Ok(Reply::Done)
+            }
+            Command::Checkpoint { name } => self.checkpoint(name, true).map(Reply::Checkpoint),
+            Command::Rewind { to, stay_stopped } => self.rewind(to, stay_stopped),
+            Command::Suspend => self.suspend(),
+            Command::Resume => self.resume(),
+        }
+    }
+
+    fn attach(&mut self, pid: i32, period: Option<Duration>, hold: bool) -> Result<Reply, Refusal> {
+        if let Some(target) = &self.target {
+            if !target.is_dead() {
+                let message = format!(
+                    "partition {} holds process {} already; detach it, or name another partition with -o",
+                    self.history.name(),
+                    target.pid()
+                );
+                return Err(Refusal::new(Failure::Exists, message));
+            }
+            self.obey(Command::Detach)?;
+        }
+        let options = Options {
+            probe: self.probe,
+            keeper: self.keeper.clone(),
+            hold,
+            state: self.state.clone(),
+            staging_pages: STAGING_PAGES,
+        };
+        let mut target = Target::attach(pid, options).map_err(|e| attach_refusal(&e))?;
+        let tracking = match target.tracking() {
+            Tracking::WriteProtect => "write protection".to_owned(),
+            Tracking::Content(why) => format!("content comparison: {why}"),
+        };
+        let branch = self.figures().branch.clone();
+        target.continue_from(self.history.head(&branch).map_err(Refusal::other)?);
+        let mut figures = self.figures();
+        figures.pid = Some(pid);
+        figures.dead = false;
+        figures.suspended = false;
+        figures.tracking.clone_from(&tracking);
+        figures.last_error = None;
+        if period.is_some() {
+            figures.period = period;
+        }
+        let period = figures.period;
+        drop(figures);
+        self.next = period.map(|p| Instant::now() + p);
+        self.target = Some(target);
+        Ok(Reply::Attached(tracking))
+    }
+
+    fn checkpoint(&mut self, name: Option<String>, explicit: bool) -> Result<Checkpoint, Refusal> {
+        self.take(name, explicit, None)
+            .map_err(|e| self.capture_refusal(&e))
+    }
+
+    /// Takes a checkpoint and counts it.
+    fn take(
+        &mut self,
+        name: Option<String>,
+        explicit: bool,
+        event: Option<libsls::record::Event>,
+    ) -> Result<Checkpoint, CaptureError> {
+        let branch = self.figures().branch.clone();
+        let target = self.target.as_mut().ok_or(CaptureError::Detached)?;
+        let request = Request {
+            partition: &self.history,
+            branch: &branch,
+            name,
+            explicit,
+            stay_stopped: event.is_some(),
+            event,
+        };
+        let result = target.checkpoint(request);
+        let mut figures = self.figures();
+        match result {
+            Ok(capture) => {
+                figures.taken += 1;
+                figures.dropped += capture.dropped.len() as u64;
+                figures.stops.add(capture.cost.stop_ns.div_ceil(1000));
+                figures.last_error = None;
+                Ok(reply_of(self.history.name(), &capture))
+            }
+            Err(error) => {
+                figures.failed += 1;
+                figures.last_error = Some(error.to_string());
+                figures.dead = matches!(error, CaptureError::Dead(_));
+                Err(error)
+            }
+        }
+    }
+
+    fn rewind(&mut self, to: Epoch, stay_stopped: bool) -> Result<Reply, Refusal> {
+        let branch = self.figures().branch.clone();
+        let target = self.target.as_mut().ok_or_else(nothing_attached)?;
+        let done = target
+            .rewind(&self.history, &branch, to, stay_stopped)
+            .map_err(|e| Refusal::other(&e))?;
+        let mut figures = self.figures();
+        figures.branch.clone_from(&done.branch);
+        figures.suspended = stay_stopped;
+        let period = figures.period;
+        drop(figures);
+        self.next = period.map(|p| Instant::now() + p);
+        Ok(Reply::Rewound(Rewound {
+            from: done.from.0,
+            to: done.to.0,
+            branch: done.branch,
+            pages: done.pages,
+            stop_us: done.stop_ns.div_ceil(1000),
+            not_restored: done.not_restored,
+        }))
+    }
+
+    fn suspend(&mut self) -> Result<Reply, Refusal> {
+        let target = self.target.as_ref().ok_or_else(nothing_attached)?;
+        target.signal(19).map_err(Refusal::other)?; // SIGSTOP
+        let deadline = Instant::now() + SUSPEND_PATIENCE;
+        while !sls_engine::procfs::status(target.pid()).is_ok_and(|s| matches!(s.state, 'T' | 't'))
+        {
+            if Instant::now() > deadline {
+                return Err(Refusal::other(format!(
+                    "process {} does not stop",
+                    target.pid()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.figures().suspended = true;
+        Ok(Reply::Done)
+    }
+
+    fn resume(&mut self) -> Result<Reply, Refusal> {
+        let target = self.target.as_ref().ok_or_else(nothing_attached)?;
+        target.signal(18).map_err(Refusal::other)?; // SIGCONT
+        self.figures().suspended = false;
+        Ok(Reply::Done)
+    }
+
+    /// A periodic checkpoint when one is due. A period that passes while one is taken is missed,
+    /// not made up for.
+    fn tick(&mut self) {
+        let Some(at) = self.next else { return };
+        let now = Instant::now();
+        if at > now {
+            return;
+        }
+        let Some(period) = self.figures().period else {
+            self.next = None;
+            return;
+        };
+        match self.take(None, false, None) {
+            Err(CaptureError::Dead(pid)) => {
+                tracing::info!(pid, "has ended");
+                self.next = None;
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "periodic checkpoint"),
+            Ok(_) => {}
+        }
+        let mut next = at + period;
+        let now = Instant::now();
+        while next <= now {
+            next += period;
+            self.figures().missed += 1;
+        }
+        self.next = Some(next);
+    }
+
+    /// What a held target is about to do: a checkpoint of the state before, then it goes on.
+    fn heed_events(&mut self) {
+        loop {
+            let Some(target) = &mut self.target else {
+                return;
+            };
+            match target.event() {
+                Ok(None) => return,
+                Ok(Some(event)) => {
+                    if let Some(event) = events::of_record(&event) {
+                        let name = events::name(&event);
+                        if let Err(error) = self.take(Some(name), false, Some(event)) {
+                            tracing::warn!(%error, "checkpoint before an event");
+                        }
+                    } else {
+                        self.figures().dead = true;
+                        self.next = None;
+                    }
+                    let Some(target) = &mut self.target else {
+                        return;
+                    };
+                    if let Err(error) = target.go_on() {
+                        tracing::warn!(%error, "let a held process go on");
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "keeper");
+                    self.figures().last_error = Some(error.to_string());
+                    self.target = None;
+                    self.next = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn capture_refusal(&self, error: &CaptureError) -> Refusal {
+        match error {
+            CaptureError::Detached => nothing_attached(),
+            CaptureError::Dead(_) => Refusal::new(Failure::NotFound, error.to_string()),
+            other => Refusal::other(other),
+        }
+    }
+}
+
+fn nothing_attached() -> Refusal {
+    Refusal::new(
+        Failure::NotFound,
+        "no process is attached to the partition; attach one: slsctl attach -p PID",
+    )
+}
+
+fn attach_refusal(error: &AttachError) -> Refusal {
+    let kind = match error {
+        AttachError::NoProcess(_) | AttachError::Zombie(_) => Failure::NotFound,
+        AttachError::Permission { .. } => Failure::Permission,
+        AttachError::Thread { .. } => Failure::Usage,
+        _ => Failure::Other,
+    };
+    Refusal::new(kind, error.to_string())
+}
+
+fn reply_of(part: &str, capture: &Capture) -> Checkpoint {
+    let c = capture.cost;
+    Checkpoint {
+        partition: part.to_owned(),
+        epoch: capture.epoch.0,
+        stop_us: c.stop_ns.div_ceil(1000),
+        pages: capture.pages,
+        bytes: capture.bytes,
+        cost: Cost {
+            stop_ns: c.stop_ns,
+            quiesce_ns: c.quiesce_ns,
+            maps_ns: c.maps_ns,
+            scan_ns: c.scan_ns,
+            copy_ns: c.copy_ns,
+            copied_pages: c.copied,
+            record_ns: c.record_ns,
+        },
+    }
+}
