@@ -308,6 +308,23 @@ impl Lines {
         }
     }
 
+    /// Versions and zero pages that stamps hold, but that no live checkpoint reads.
+    pub fn idle(&self) -> usize {
+        let lines = self.lines.iter();
+        let stamps = lines.flat_map(|(&id, l)| l.pages.iter().map(move |(&p, s)| (id, p, s)));
+        let idle = stamps.map(|(id, page, stamps)| {
+            let stamps = stamps.slice();
+            let ends = stamps[1..].iter().map(|s| s.epoch()).chain([u64::MAX]);
+            let held = stamps
+                .iter()
+                .zip(ends)
+                .filter(|(s, _)| s.value != Value::ABSENT);
+            held.filter(|(s, until)| !self.needed(id, page, s.epoch()..*until))
+                .count()
+        });
+        idle.sum()
+    }
+
     /// Every value that a stamp holds, for checking reference counts.
     pub fn held(&self) -> impl Iterator<Item = Value> {
         let stamps = self.lines.values().flat_map(|l| l.pages.values());

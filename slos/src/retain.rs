@@ -22,10 +22,8 @@ impl Shared {
         id: u32,
         newest: Epoch,
     ) -> Result<Vec<Epoch>, WriteError> {
-        let mut dropped = self.read()?.history_due(id, newest);
-        if !dropped.is_empty() {
-            self.drop_epochs(writer, id, &dropped)?;
-        }
+        let due = self.read()?.history_due(id, newest);
+        let mut dropped = self.drop_free(writer, id, &due)?;
         match self.keep_within_budget(writer) {
             Ok(more) => {
                 let own = more.into_iter().filter(|&(of, _)| of == id);
@@ -52,13 +50,11 @@ impl Shared {
         writer: &mut Writer,
         id: u32,
     ) -> Result<Vec<Epoch>, WriteError> {
-        let mut dropped = match self.read()?.histories.get(&id) {
+        let due = match self.read()?.histories.get(&id) {
             Some(history) => history.all_due(),
             None => return Ok(Vec::new()),
         };
-        if !dropped.is_empty() {
-            self.drop_epochs(writer, id, &dropped)?;
-        }
+        let mut dropped = self.drop_free(writer, id, &due)?;
         let more = self.keep_within_budget(writer)?;
         let own = more.into_iter().filter(|&(of, _)| of == id);
         dropped.extend(own.map(|(_, epoch)| epoch));
@@ -66,13 +62,38 @@ impl Shared {
         Ok(dropped)
     }
 
+    /// Drops those of the checkpoints that nobody pinned or holds, and returns them. From the
+    /// verdict on none of them can be held, so the log says what will be done.
+    pub(crate) fn drop_free(
+        &self,
+        writer: &mut Writer,
+        id: u32,
+        epochs: &[Epoch],
+    ) -> Result<Vec<Epoch>, WriteError> {
+        let mut free = Vec::with_capacity(epochs.len());
+        if let Some(history) = self.write()?.histories.get_mut(&id) {
+            for &epoch in epochs {
+                let node = history.nodes.get_mut(&epoch);
+                if let Some(node) = node.filter(|n| n.live && !n.is_kept()) {
+                    node.leaving = true;
+                    free.push(epoch);
+                }
+            }
+        }
+        self.drop_epochs(writer, id, &free)?;
+        Ok(free)
+    }
+
     /// Drops checkpoints, in the log first.
-    pub(crate) fn drop_epochs(
+    fn drop_epochs(
         &self,
         writer: &mut Writer,
         id: u32,
         epochs: &[Epoch],
     ) -> Result<(), WriteError> {
+        if epochs.is_empty() {
+            return Ok(());
+        }
         let mark = Mark::Drop {
             id,
             epochs: epochs.iter().map(|e| e.0).collect(),
@@ -119,7 +140,7 @@ impl Shared {
             }
             let oldest = self.read()?.oldest_droppable(short.partition);
             if let Some((id, epochs)) = oldest {
-                self.drop_epochs(writer, id, &epochs)?;
+                let epochs = self.drop_free(writer, id, &epochs)?;
                 dropped.extend(epochs.into_iter().map(|epoch| (id, epoch)));
                 least = u64::MAX;
             } else if !gaining || !self.clean_one(writer)? {

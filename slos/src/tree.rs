@@ -24,6 +24,8 @@ pub(crate) struct Node {
     pub down: BTreeSet<Epoch>,
     pub spaces: Vec<SpaceNode>,
     pub holds: u32,
+    /// Its drop is being logged: it can no longer be held.
+    pub leaving: bool,
     pub record: Vec<Loc>,
     pub record_len: u64,
     pub manifest: Vec<Loc>,
@@ -213,6 +215,7 @@ impl History {
             down: BTreeSet::new(),
             spaces,
             holds: 0,
+            leaving: false,
             record: new.record,
             record_len: new.record_len,
             manifest: new.manifest,
@@ -354,7 +357,8 @@ impl History {
         }
     }
 
-    /// Pages of a dead node that its only child does not read through it.
+    /// Pages of a dead node that its only child may not read through it. A joint reads nothing
+    /// itself, and what is below it may override what it lists no change of.
     fn overridden(&self, epoch: Epoch, child: Epoch) -> Vec<(LineId, u64)> {
         let mut pages = Vec::new();
         let heirs = &self.nodes[&child].spaces;
@@ -364,7 +368,7 @@ impl History {
                 heired = true;
                 pages.extend(heir.changes.iter().map(|&p| (space.line, p)));
             }
-            if !heired {
+            if !heired || !self.nodes[&child].live {
                 let all = self.candidates(epoch, space);
                 pages.extend(all.into_iter().map(|p| (space.line, p)));
             }

@@ -22,6 +22,8 @@ pub enum Fault {
     Record { partition: String, epoch: Epoch },
     /// The index counts a version's holders wrongly: a defect of this library.
     Count { uid: u64 },
+    /// The index holds pages that no checkpoint reads: a defect of this library.
+    Idle { partition: String, stamps: usize },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -137,6 +139,13 @@ fn check_counts(index: &Index, report: &mut VerifyReport) {
     let mut dependents: HashMap<Value, u32> = HashMap::new();
     for base in index.versions.iter().filter_map(|(_, v)| v.base()) {
         *dependents.entry(base).or_default() += 1;
+    }
+    for history in index.histories.values() {
+        let stamps = history.lines.idle();
+        if stamps > 0 {
+            let partition = history.name.clone();
+            report.faults.push(Fault::Idle { partition, stamps });
+        }
     }
     let count = |counts: &HashMap<Value, u32>, value| counts.get(&value).copied().unwrap_or(0);
     let wrong: BTreeSet<u64> = index

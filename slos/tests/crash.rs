@@ -34,6 +34,7 @@ fn script(rounds: u64) -> Vec<Op> {
             4 => ops.push(Op::Branch(index(n * 17), vec![write(3, Content::Noise(n))])),
             5 if n % 12 == 5 => ops.push(Op::Settle(Keep::Last(6))),
             5 => ops.push(Op::Settle(Keep::All)),
+            0 if n % 12 == 6 => ops.push(Op::Churn(5)),
             _ => {}
         }
     }
