@@ -122,6 +122,30 @@ fn what_a_joint_does_not_pass_on_is_let_go() {
     bench.check_all();
 }
 
+/// Catalogues grow rare as they grow large; until the next one, a segment may hold the only copy
+/// of a mark, however dead the rest of it is.
+#[test]
+fn marks_outlive_the_pages_around_them() {
+    let mut bench = Bench::new(None);
+    for n in 0..120 {
+        let epoch = bench.commit_noise(n % 4);
+        let name = Some(format!("{n} {}", "long ".repeat(60)));
+        bench.partition().set_name(epoch, name.clone()).unwrap();
+        bench.model.get_mut(&epoch).unwrap().name = name;
+    }
+    bench.reopen();
+    for round in 0..12 {
+        bench.apply(&Op::Churn(1));
+        let named = *bench.model.keys().nth(round * 5).unwrap();
+        let name = Some(format!("renamed in round {round}"));
+        bench.partition().set_name(named, name.clone()).unwrap();
+        bench.model.get_mut(&named).unwrap().name = name;
+        bench.apply(&Op::Churn(3));
+        bench.reopen();
+        bench.check_history();
+    }
+}
+
 #[test]
 fn partitions_of_one_store_do_not_mix() {
     let mut bench = Bench::new(None);
