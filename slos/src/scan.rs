@@ -128,8 +128,10 @@ impl<'a> Walk<'a> {
     /// The record at an offset, if all of it is valid and it belongs here.
     fn valid_at(&self, at: usize) -> Option<(RecordHeader, &'a [u8])> {
         let header = self.header_at(at)?;
-        let start = at + RECORD_HEADER;
-        let payload = self.bytes.get(start..start + header.length as usize)?;
+        // With its padding: a write that ended within it was not acknowledged.
+        let len = header.length as usize;
+        let record = self.bytes.get(at..at + record_len(len))?;
+        let payload = &record[RECORD_HEADER..RECORD_HEADER + len];
         (crc32c(payload) == header.payload_crc).then_some((header, payload))
     }
 
