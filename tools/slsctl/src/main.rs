@@ -1,1 +1,42 @@
-fn main() {}
+//! slsctl: the command line of the single level store.
+//!
+//! Every verb is one struct: its fields are its arguments, `run` does it. The answer is made as
+//! JSON and as text side by side, so that the two cannot say different things.
+
+mod arguments;
+mod cli;
+mod daemon;
+mod diff;
+mod history;
+mod look;
+mod manual;
+mod memory;
+mod output;
+mod partitions;
+mod processes;
+mod progress;
+mod session;
+mod spawn;
+mod threads;
+mod time;
+mod timeline;
+mod values;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::session::{Outcome, Session};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let session = Session::new(cli.common);
+    match cli.verb.run(&session) {
+        Ok(outcome) => outcome.code(),
+        Err(error) => {
+            session.complain(&error);
+            Outcome::of_error(&error).code()
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The tree of verbs; help, completions, man pages and `docs/cli.md` all come from it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::session::{Outcome, Session};
+use crate::{
+    daemon, diff, history, manual, memory, partitions, processes, spawn, threads, time, timeline,
+    values,
+};
+
+/// Checkpoint running processes many times a second, and look at or return to any of them
+#[derive(Debug, Parser)]
+#[command(
+    name = "slsctl",
+    version,
+    max_term_width = 100,
+    after_help = "Example: slsctl attach -p 1234 -t 10 && slsctl timeline counter --changes\n\n\
+        Exit status: 0 done, 1 failed, 2 wrong usage, 3 a checked condition was false."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options every verb takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Common {
+    /// Talk to the daemon on this socket [default: /run/sls/slsd.sock for root, a private folder for others]
+    #[arg(
+        long,
+        global = true,
+        env = "SLS_SOCKET",
+        value_name = "PATH",
+        hide_env_values = true
+    )]
+    pub socket: Option<PathBuf>,
+    /// Print one JSON document on standard output and nothing else there
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Partadd(partitions::PartAdd),
+    Partdel(partitions::PartDel),
+    Attach(processes::Attach),
+    Detach(processes::Detach),
+    Spawn(spawn::Spawn),
+    Checkpoint(time::Checkpoint),
+    Ps(processes::Ps),
+    History(history::History),
+    Suspend(processes::Suspend),
+    Resume(processes::Resume),
+    Stat(daemon::Stat),
+    Check(daemon::Check),
+    Rewind(time::Rewind),
+    Print(values::Print),
+    Locals(values::Locals),
+    Bt(threads::Bt),
+    Regs(threads::Regs),
+    Threads(threads::Threads),
+    Maps(memory::Maps),
+    Fds(memory::Fds),
+    X(memory::X),
+    Diff(diff::Diff),
+    Timeline(timeline::Timeline),
+    Completions(manual::Completions),
+    Man(manual::Man),
+    #[command(name = "__exec", hide = true)]
+    Exec(spawn::Exec),
+    #[command(name = "__reference", hide = true)]
+    Reference(manual::Reference),
+}
+
+impl Verb {
+    /// Does it.
+    pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Partadd(verb) => verb.run(session),
+            Self::Partdel(verb) => verb.run(session),
+            Self::Attach(verb) => verb.run(session),
+            Self::Detach(verb) => verb.run(session),
+            Self::Spawn(verb) => verb.run(session),
+            Self::Checkpoint(verb) => verb.run(session),
+            Self::Ps(verb) => verb.run(session),
+            Self::History(verb) => verb.run(session),
+            Self::Suspend(verb) => verb.run(session),
+            Self::Resume(verb) => verb.run(session),
+            Self::Stat(verb) => verb.run(session),
+            Self::Check(verb) => verb.run(session),
+            Self::Rewind(verb) => verb.run(session),
+            Self::Print(verb) => verb.run(session),
+            Self::Locals(verb) => verb.run(session),
+            Self::Bt(verb) => verb.run(session),
+            Self::Regs(verb) => verb.run(session),
+            Self::Threads(verb) => verb.run(session),
+            Self::Maps(verb) => verb.run(session),
+            Self::Fds(verb) => verb.run(session),
+            Self::X(verb) => verb.run(session),
+            Self::Diff(verb) => verb.run(session),
+            Self::Timeline(verb) => verb.run(session),
+            Self::Completions(verb) => verb.run(),
+            Self::Man(verb) => verb.run(),
+            Self::Exec(verb) => verb.run(),
+            Self::Reference(verb) => verb.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parses(line: &str) -> bool {
+        Cli::try_parse_from(line.split_whitespace()).is_ok()
+    }
+
+    #[test]
+    fn definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn common_options_stand_before_or_after_the_verb() {
+        for line in [
+            "slsctl --json --socket /s ps",
+            "slsctl ps --json --socket /s",
+            "slsctl --json ps --socket /s",
+        ] {
+            let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+            assert!(cli.common.json, "{line}");
+            assert_eq!(cli.common.socket, Some("/s".into()), "{line}");
+        }
+    }
+
+    #[test]
+    fn lines_of_the_contract_parse() {
+        for line in [
+            "slsctl partadd memory -o a -t 10 --budget 64M --keep last:3",
+            "slsctl partdel -o 5116",
+            "slsctl attach -p 1 -m -t 5 --hold",
+            "slsctl detach -p 1",
+            "slsctl detach -o a",
+            "slsctl spawn -m -t 5 -- true --json -x",
+            "slsctl spawn true --json -x",
+            "slsctl checkpoint -m -n before",
+            "slsctl history -o a",
+            "slsctl suspend",
+            "slsctl resume -m",
+            "slsctl rewind -m @3 -s",
+            "slsctl print -m @3 counter --frame 2 --tid 7",
+            "slsctl print counter",
+            "slsctl print -o a --pid 4 @-1 -x",
+            "slsctl print pid:12 x --max 5",
+            "slsctl print core:/tmp/c x",
+            "slsctl locals @-1 --tid 4 --frame main",
+            "slsctl bt --all-threads @2",
+            "slsctl regs @1",
+            "slsctl threads pid:4",
+            "slsctl maps",
+            "slsctl fds @name",
+            "slsctl x @1 0x1000 16",
+            "slsctl x @1 0x1000",
+            "slsctl x &counter 16",
+            "slsctl diff @1 @2 --pages --exit-code",
+            "slsctl timeline counter @1..@5 --changes",
+            "slsctl timeline counter",
+            "slsctl completions bash",
+            "slsctl man",
+        ] {
+            assert!(parses(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for line in [
+            "slsctl",
+            "slsctl partadd slos -o a",
+            "slsctl partadd memory",
+            "slsctl partadd memory -o a --budget x",
+            "slsctl partadd memory -o a --keep last:0",
+            "slsctl attach",
+            "slsctl attach -p 1 -m -o a",
+            "slsctl attach -p 0",
+            "slsctl attach -p 1 -t 0",
+            "slsctl attach -p 1 -r",
+            "slsctl rewind",
+            "slsctl rewind 3",
+            "slsctl spawn",
+            "slsctl diff @1",
+            "slsctl diff @1 @2 --types",
+            "slsctl maps 7",
+            "slsctl maps @-0",
+            "slsctl bt --tid 1 --all-threads",
+            "slsctl restore",
+            "slsctl listsnaps",
+            "slsctl disas",
+        ] {
+            assert!(!parses(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_verb_ends_its_help_with_an_example() {
+        for verb in Cli::command()
+            .get_subcommands()
+            .filter(|verb| !verb.is_hide_set())
+        {
+            let help = verb.get_after_help().map(ToString::to_string);
+            let example = help.is_some_and(|text| text.contains("Example: slsctl "));
+            assert!(example, "{}", verb.get_name());
+        }
+    }
+}

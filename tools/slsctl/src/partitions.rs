@@ -1,0 +1,73 @@
+//! Partitions: made and removed.
+
+use clap::{Args, ValueEnum};
+use libsls::partition_name;
+use libsls::protocol::{Keep, Request};
+use serde_json::json;
+
+use crate::arguments::{PartArg, keep, size};
+use crate::session::{Outcome, Session};
+
+/// Where a partition keeps its history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackEnd {
+    /// In memory, lost at a reboot
+    Memory,
+}
+
+/// Make a partition: a group of processes with one history
+#[derive(Debug, Args)]
+#[command(after_help = "Example: slsctl partadd memory -o web -t 100 --budget 512M --keep log")]
+pub struct PartAdd {
+    /// Where its history is kept
+    #[arg(value_name = "BACKEND")]
+    back_end: BackEnd,
+    /// Its name, or the number of a default one (5116 is `mem`)
+    #[arg(short = 'o', value_name = "PART", required = true)]
+    part: String,
+    /// Checkpoint every MS milliseconds
+    #[arg(short = 't', value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    period_ms: Option<u64>,
+    /// The most memory the history may take [default: a quarter of the machine's]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    budget: Option<u64>,
+    /// Which checkpoints stay: all, last:N, or log (spacing doubles with age)
+    #[arg(long, value_name = "all|last:N|log", value_parser = keep, default_value = "all")]
+    keep: Keep,
+}
+
+impl PartAdd {
+    pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
+        let BackEnd::Memory = self.back_end;
+        let part = partition_name(&self.part);
+        session.tell(&Request::PartAdd {
+            part: part.clone(),
+            keep: self.keep,
+            budget: self.budget,
+            period_ms: self.period_ms,
+        })?;
+        session.answer(&json!({ "partition": part }), |_| {
+            format!("partition {part} is there\n")
+        })?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// Remove a partition and its history; its processes run on
+#[derive(Debug, Args)]
+#[command(after_help = "Example: slsctl partdel -o web")]
+pub struct PartDel {
+    #[command(flatten)]
+    part: PartArg,
+}
+
+impl PartDel {
+    pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
+        let part = session.part(&self.part)?;
+        session.tell(&Request::PartDel { part: part.clone() })?;
+        session.answer(&json!({ "partition": part }), |_| {
+            format!("partition {part} is gone\n")
+        })?;
+        Ok(Outcome::Done)
+    }
+}
