@@ -1,18 +1,17 @@
 //! A checkpoint, step by step (ARCHITECTURE.md): copy ahead while the target runs, stop, copy the
 //! rest, let go, then encode and keep.
 
-use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use slos::{Base, Draft, Epoch, PageIndex, Partition, Slot, SpaceDelta, SpaceId};
-use sls_keeper::Refusal;
+use sls_keeper::{Collected, Refusal};
 use sls_record::Event;
 use sls_sys::procfs::{self, MapLine};
 
 use crate::copy::Copies;
 use crate::error::{CaptureError, KeeperError};
-use crate::files::{self, Raw};
-use crate::keeper::Collected;
+use crate::files;
 use crate::record::{self, Context};
 use crate::shared;
 use crate::space::{Found, Range, is_tracked, normalise};
@@ -76,19 +75,15 @@ pub struct StopCost {
     pub copy_ns: u64,
     /// Pages copied under the stop.
     pub copied: u64,
-    /// Descriptors and the rest of the record.
+    /// Waiting for the rest of the record, which the keeper reads meanwhile.
     pub record_ns: u64,
 }
 
 /// What is read while the target stands still, not understood yet.
 pub(crate) struct Still {
-    pub maps: Vec<MapLine>,
+    pub maps: Arc<[MapLine]>,
     pub found: Found,
     pub shared: Vec<SharedCopy>,
-    pub files: Vec<Raw>,
-    pub status: procfs::Status,
-    pub cwd: String,
-    pub root: String,
     pub buffers: Vec<Range>,
 }
 
@@ -150,7 +145,10 @@ impl Target {
         cost.quiesce_ns = self.keeper.stop(STOP_DEADLINE_MS, facts)?.quiesce_ns;
         self.stopped = true;
         let still = self.read_still(&mut cost);
+        let clock = Instant::now();
         let collected = self.keeper.collected();
+        cost.record_ns = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let still = still.and_then(|still| self.copy_unvouched(still, &collected));
         if !(request.stay_stopped || already) || still.is_err() || collected.is_err() {
             self.stopped = false;
             cost.stop_ns = self.keeper.resume()?;
@@ -169,7 +167,7 @@ impl Target {
             let Tracker::Kernel(space) = &mut self.tracker else {
                 break;
             };
-            let maps = procfs::maps(pid).map_err(|_| CaptureError::Dead(pid))?;
+            let maps = self.maps.read().map_err(system("read the mappings"))?;
             let mut dirty = Vec::new();
             space.sweep(&maps, &mut dirty).map_err(system("scan"))?;
             let pages: u64 = dirty.iter().map(|r| (r.1 - r.0) / PAGE).sum();
@@ -196,26 +194,17 @@ impl Target {
         let pid = self.pid;
         let system = |what| move |source| CaptureError::System { what, pid, source };
         let clock = Instant::now();
-        let maps = procfs::maps(pid).map_err(system("read the mappings"))?;
+        let maps = self.maps.read().map_err(system("read the mappings"))?;
         if maps.is_empty() {
             return Err(CaptureError::Dead(pid));
         }
         let mapped = clock.elapsed();
-        let files = self
-            .folders
-            .read(pid, self.pidfd.as_fd())
-            .map_err(system("read the descriptors"))?;
-        let status = procfs::status(pid).map_err(system("read the status"))?;
-        let (cwd, root) = (procfs::link(pid, "cwd"), procfs::link(pid, "root"));
-        let recorded = clock.elapsed();
         let mut found = Found::default();
         match &mut self.tracker {
             Tracker::Kernel(space) => space.settle(&maps, &mut found),
             Tracker::Content(content) => content.settle(&self.memory, &maps, &mut found),
         }
         .map_err(system("scan"))?;
-        let buffers = files::unvouched_buffers(&files);
-        found.dirty.extend(buffers.iter().copied());
         if self.fresh {
             let vdso = maps.iter().filter(|m| m.path == "[vdso]");
             found.dirty.extend(vdso.map(|m| (m.start, m.end)));
@@ -229,20 +218,30 @@ impl Target {
         let copied = clock.elapsed();
         let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
         cost.maps_ns = ns(mapped);
-        cost.record_ns = ns(recorded - mapped);
-        cost.scan_ns = ns(scanned - recorded);
+        cost.scan_ns = ns(scanned - mapped);
         cost.copy_ns = ns(copied - scanned);
         cost.copied = (self.copies.len() - before) as u64;
         Ok(Still {
             maps,
             found,
             shared,
-            files,
-            status,
-            cwd,
-            root,
-            buffers,
+            buffers: Vec::new(),
         })
+    }
+
+    /// Buffers that the kernel writes behind every scan's back. On the clock, and only then decoded
+    /// on it, when the target has a ring at all.
+    fn copy_unvouched(
+        &mut self,
+        mut still: Still,
+        collected: &Result<u64, KeeperError>,
+    ) -> Result<Still, CaptureError> {
+        let has_ring = still.maps.iter().any(|m| m.path == "anon_inode:[io_uring]");
+        let Some(&bytes) = collected.as_ref().ok().filter(|_| has_ring) else { return Ok(still) };
+        still.buffers = files::unvouched_buffers(&self.keeper.states(bytes)?.files);
+        normalise(&mut still.buffers);
+        self.copies.take(&self.memory, &mut self.staging, &still.buffers)?;
+        Ok(still)
     }
 
     fn copy_shared(&mut self, maps: &[MapLine]) -> Result<Vec<SharedCopy>, CaptureError> {
@@ -272,7 +271,7 @@ impl Target {
     fn keep(
         &mut self,
         request: &Request<'_>,
-        mut still: Still,
+        still: Still,
         states: Collected,
         cost: StopCost,
     ) -> Result<Capture, CaptureError> {
@@ -281,7 +280,7 @@ impl Target {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let record = self.record(request, &mut still, states, time_ns)?;
+        let record = self.record(request, &still, states, time_ns)?;
         let copies = std::mem::take(&mut self.copies);
         let Still {
             maps,
@@ -334,8 +333,8 @@ impl Target {
     fn record(
         &mut self,
         request: &Request<'_>,
-        still: &mut Still,
-        states: Collected,
+        still: &Still,
+        mut states: Collected,
         time_ns: u64,
     ) -> Result<Vec<u8>, CaptureError> {
         let pid = self.pid;
@@ -346,8 +345,8 @@ impl Target {
             event: request.event.clone(),
             tracking: &self.tracking,
         };
-        let files = std::mem::take(&mut still.files);
         let (told, objects) = (&mut self.told, &mut self.objects);
+        let files = std::mem::take(&mut states.files);
         let record = record::build(context, still, states, told, objects, &mut self.file_times);
         record::finish(record, files, &mut self.sockets).map_err(|source| CaptureError::System {
             what: "encode the record",

@@ -1,98 +1,10 @@
-//! Descriptors: read raw under the stop, understood after it.
+//! What the descriptors that the keeper read under the stop mean.
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, fstatat};
 use sls_record::{Epoll, File, FileKind, Queued};
-
-use crate::pipes;
-
-/// One descriptor as /proc shows it.
-#[derive(Debug)]
-pub struct Raw {
-    fd: i32,
-    link: Vec<u8>,
-    info: Vec<u8>,
-    stat: Option<FileStat>,
-    pipe: Option<Queued>,
-}
-
-/// The two folders of a process, held open: a name is then one step away.
-#[derive(Debug)]
-pub struct Folders {
-    links: OwnedFd,
-    infos: OwnedFd,
-}
-
-fn folder(path: &str) -> io::Result<OwnedFd> {
-    Ok(nix::fcntl::open(
-        path,
-        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?)
-}
-
-impl Folders {
-    pub fn open(pid: i32) -> io::Result<Self> {
-        Ok(Self {
-            links: folder(&format!("/proc/{pid}/fd"))?,
-            infos: folder(&format!("/proc/{pid}/fdinfo"))?,
-        })
-    }
-
-    /// Every descriptor. On the clock.
-    pub fn read(&self, pid: i32, pidfd: BorrowedFd<'_>) -> io::Result<Vec<Raw>> {
-        let mut raws = Vec::new();
-        for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-            let name = entry?.file_name();
-            let Some(fd) = name.to_str().and_then(|n| n.parse().ok()) else {
-                continue;
-            };
-            if let Some(raw) = self.one(fd, Path::new(&name), pidfd)? {
-                raws.push(raw);
-            }
-        }
-        raws.sort_unstable_by_key(|r| r.fd);
-        Ok(raws)
-    }
-
-    fn one(&self, fd: i32, name: &Path, pidfd: BorrowedFd<'_>) -> io::Result<Option<Raw>> {
-        let link = match readlinkat(&self.links, name) {
-            Ok(link) => link.as_bytes().to_vec(),
-            Err(nix::errno::Errno::ENOENT) => return Ok(None), // Closed by a thread that dies.
-            Err(error) => return Err(error.into()),
-        };
-        let mut info = Vec::with_capacity(256);
-        let file = openat(
-            &self.infos,
-            name,
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )?;
-        io::Read::read_to_end(&mut fs::File::from(file), &mut info)?;
-        let stat = if link.first() == Some(&b'/') {
-            fstatat(self.links.as_fd(), name, AtFlags::empty()).ok()
-        } else {
-            None
-        };
-        let reads = field(&info, "flags:").and_then(|v| u32::from_str_radix(v, 8).ok());
-        let pipe = (link.starts_with(b"pipe:") && reads.is_some_and(|f| f & 3 != 1))
-            .then(|| pipes::content(pidfd, fd));
-        Ok(Some(Raw {
-            fd,
-            link,
-            info,
-            stat,
-            pipe,
-        }))
-    }
-}
+use sls_sys::descriptors::{FileStat, Raw};
 
 fn field<'a>(info: &'a [u8], key: &str) -> Option<&'a str> {
     let text = std::str::from_utf8(info).ok()?;
@@ -108,7 +20,7 @@ fn number(info: &[u8], key: &str) -> u64 {
 /// Ranges that the kernel writes behind every scan's back: buffers registered with io_uring.
 pub fn unvouched_buffers(raws: &[Raw]) -> Vec<(u64, u64)> {
     let mut ranges = Vec::new();
-    for raw in raws.iter().filter(|r| r.link == b"anon_inode:[io_uring]") {
+    for raw in raws.iter().filter(|r| r.link[..] == b"anon_inode:[io_uring]"[..]) {
         let Ok(text) = std::str::from_utf8(&raw.info) else {
             continue;
         };
@@ -225,12 +137,12 @@ fn file(raw: Raw, pid: i32, sockets: &mut Sockets) -> File {
         let (_, rest) = target.split_once('[')?;
         rest.strip_suffix(']')?.parse::<u64>().ok()
     };
-    let inode = raw.stat.map(|s| s.st_ino).or_else(bracketed).unwrap_or(0);
+    let inode = raw.stat.map(|s| s.ino).or_else(bracketed).unwrap_or(0);
     File {
         fd: raw.fd,
         flags,
         offset: number(&raw.info, "pos:"),
-        dev: raw.stat.map_or(0, |s| s.st_dev),
+        dev: raw.stat.map_or(0, |s| s.dev),
         inode,
         kind: kind(&raw, &target, inode, pid, sockets),
         target,
@@ -246,10 +158,7 @@ fn kind(raw: &Raw, target: &str, inode: u64, pid: i32, sockets: &mut Sockets) ->
     };
     match target {
         t if t.starts_with("pipe:") => {
-            let none = || Queued::Unread("only the write end is here".into());
-            FileKind::Pipe {
-                content: raw.pipe.clone().unwrap_or_else(none),
-            }
+            FileKind::Pipe { content: queued(raw) }
         }
         t if t.starts_with("socket:") => {
             let (description, listening) = sockets.describe(pid, inode);
@@ -272,9 +181,17 @@ fn kind(raw: &Raw, target: &str, inode: u64, pid: i32, sockets: &mut Sockets) ->
             watches: watches(info),
         },
         t if t.starts_with("/memfd:") || t.starts_with("/dev/shm/") => FileKind::Memory {
-            size: raw.stat.map_or(0, |s| s.st_size.cast_unsigned()),
+            size: raw.stat.map_or(0, |s| s.size),
         },
         _ => of_mode(raw.stat),
+    }
+}
+
+fn queued(raw: &Raw) -> Queued {
+    match &raw.pipe {
+        Some(Ok(bytes)) => Queued::Bytes(bytes.to_vec()),
+        Some(Err(why)) => Queued::Unread(why.clone()),
+        None => Queued::Unread("only the write end is here".into()),
     }
 }
 
@@ -282,10 +199,10 @@ fn of_mode(stat: Option<FileStat>) -> FileKind {
     let Some(stat) = stat else {
         return FileKind::Other;
     };
-    match stat.st_mode & libc::S_IFMT {
+    match stat.mode & libc::S_IFMT {
         libc::S_IFREG => FileKind::Regular {
-            size: stat.st_size.cast_unsigned(),
-            mtime_ns: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
+            size: stat.size,
+            mtime_ns: stat.mtime_ns,
         },
         libc::S_IFDIR => FileKind::Directory,
         libc::S_IFCHR | libc::S_IFBLK => FileKind::Device,
@@ -363,8 +280,8 @@ mod tests {
     fn registered_buffers_are_whole_pages() {
         let raw = Raw {
             fd: 3,
-            link: b"anon_inode:[io_uring]".to_vec(),
-            info: b"UserFiles:\t0\nUserBufs:\t2\n    0: 0x7f0000000800/4096\n    1: 0x7f0000010000/512\nPollList:\n".to_vec(),
+            link: b"anon_inode:[io_uring]".to_vec().into(),
+            info: b"UserFiles:\t0\nUserBufs:\t2\n    0: 0x7f0000000800/4096\n    1: 0x7f0000010000/512\nPollList:\n".to_vec().into(),
             stat: None,
             pipe: None,
         };

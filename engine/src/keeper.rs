@@ -4,13 +4,17 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use sls_keeper::{Ask, BOARD_BYTES, Channel, EventKind, Facts, Outcome, Say, ThreadState};
+use sls_keeper::{Ask, BOARD_BYTES, Channel, Collected, EventKind, Outcome, Say};
 use sls_sys::probe::Probe;
 use sls_sys::shared::Board;
 
 use crate::error::KeeperError;
+
+/// How long to look for an answer before sleeping, while a target stands still.
+const SPIN: Duration = Duration::from_micros(2000);
 
 /// What is about to happen to a held target.
 pub type Event = EventKind;
@@ -33,8 +37,6 @@ pub struct Quiesced {
     pub quiesce_ns: u64,
 }
 
-/// What injected calls told when asked, thread states, signals pending for the whole process.
-pub type Collected = (Option<Facts>, Vec<ThreadState>, Vec<serde_bytes::ByteBuf>);
 
 impl Keeper {
     /// Starts a keeper and puts it in charge of `pid`.
@@ -95,7 +97,7 @@ impl Keeper {
 
     /// Second half of a stop: length of the states on the board.
     pub fn collected(&mut self) -> Result<u64, KeeperError> {
-        match self.answer()? {
+        match self.answer_soon()? {
             (Say::Collected { bytes }, _) => Ok(bytes),
             other => Err(out_of_turn(&other.0)),
         }
@@ -156,12 +158,21 @@ impl Keeper {
 
     fn ask(&mut self, ask: &Ask) -> Result<(Say, Option<OwnedFd>), KeeperError> {
         self.channel.send(ask, None).map_err(|e| self.gone(e))?;
-        self.answer()
+        self.answer_soon()
     }
 
     fn answer(&mut self) -> Result<(Say, Option<OwnedFd>), KeeperError> {
+        self.answer_within(Duration::ZERO)
+    }
+
+    /// An answer that a stopped target waits for.
+    fn answer_soon(&mut self) -> Result<(Say, Option<OwnedFd>), KeeperError> {
+        self.answer_within(SPIN)
+    }
+
+    fn answer_within(&mut self, spin: Duration) -> Result<(Say, Option<OwnedFd>), KeeperError> {
         loop {
-            match self.channel.receive::<Say>()? {
+            match self.channel.receive_soon::<Say>(spin)? {
                 None => return Err(KeeperError::Gone(self.pid)),
                 Some((Say::Event(event), _)) => self.events.push(event),
                 Some((Say::Failed { refusal, message }, _)) => {

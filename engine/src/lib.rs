@@ -15,7 +15,6 @@ mod copy;
 mod error;
 mod files;
 mod keeper;
-mod pipes;
 mod record;
 mod rewind;
 mod shared;

@@ -5,17 +5,17 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
-use sls_keeper::{Facts, ThreadState};
+use sls_keeper::{Collected, Facts, ThreadState};
 use sls_record::{
     AltStack, Backing, Blocked, Event, IntervalTimer, Mapping, Perms, PosixTimer, Process, Record,
     Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
 };
 use sls_sys::procfs::MapLine;
+use sls_sys::descriptors::Raw;
 use sls_sys::{fd, procfs};
 
 use crate::capture::Still;
-use crate::files::{Raw, Sockets, understand};
-use crate::keeper::Collected;
+use crate::files::{Sockets, understand};
 use crate::shared::{Objects, is_captured, is_device};
 use crate::space::is_kernel;
 use crate::target::{Told, Tracking};
@@ -78,14 +78,16 @@ pub fn words(r: &Registers) -> [u64; 27] {
 pub(crate) fn build(
     context: Context<'_>,
     still: &Still,
-    (facts, states, pending): Collected,
+    collected: Collected,
     told: &mut Told,
     objects: &mut Objects,
     times: &mut FileTimes,
 ) -> Record {
     let pid = context.pid;
+    let status = procfs::parse_status(&collected.status).unwrap_or_default();
+    let Collected { facts, threads: states, pending, cwd, root, .. } = collected;
     if let Some(facts) = facts {
-        remember(told, facts, &states, still.status.sig_caught, &context);
+        remember(told, facts, &states, status.sig_caught, &context);
     }
     let stat = procfs::stat(pid).unwrap_or_default();
     let threads = threads(pid, &states, told);
@@ -93,15 +95,15 @@ pub(crate) fn build(
         .retain(|tid, _| states.iter().any(|s| s.tid == *tid));
     let process = Process {
         pid,
-        ppid: still.status.ppid,
+        ppid: status.ppid,
         pgid: stat.pgid,
         sid: stat.sid,
         start_ticks: context.start_ticks,
-        comm: still.status.name.clone(),
+        comm: status.name.clone(),
         exe: procfs::link(pid, "exe"),
-        cwd: still.cwd.clone(),
-        root: still.root.clone(),
-        umask: still.status.umask,
+        cwd,
+        root,
+        umask: status.umask,
         brk: brk(&still.maps, told.brk),
         start_brk: stat.start_brk,
         space: 0,
@@ -111,8 +113,8 @@ pub(crate) fn build(
         files: Vec::new(),
         signals: Signals {
             actions: told.actions.clone(),
-            ignored: still.status.sig_ignored,
-            caught: still.status.sig_caught,
+            ignored: status.sig_ignored,
+            caught: status.sig_caught,
             pending: pending.iter().map(|p| SigInfo(p.to_vec())).collect(),
             as_of_ns: told.as_of_ns,
         },

@@ -6,9 +6,10 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use sls_sys::pagemap::{self, Look, Region, Regions, category};
-use sls_sys::procfs::MapLine;
+use sls_sys::procfs::{self, MapLine, Reread};
 use sls_sys::uffd::WriteProtect;
 
 /// A range of addresses.
@@ -31,6 +32,31 @@ impl Found {
     fn clear(&mut self) {
         self.dirty.clear();
         self.absent.clear();
+    }
+}
+
+/// The map list, parsed again only when its text has changed.
+#[derive(Debug)]
+pub struct MapList {
+    file: Reread,
+    text: Vec<u8>,
+    maps: Arc<[MapLine]>,
+}
+
+impl MapList {
+    pub fn open(pid: i32) -> io::Result<Self> {
+        let file = Reread::open(pid, "maps")?;
+        Ok(Self { file, text: Vec::new(), maps: Arc::from([]) })
+    }
+
+    /// The list now; empty when the process has no memory any more.
+    pub fn read(&mut self) -> io::Result<Arc<[MapLine]>> {
+        let text = self.file.read()?;
+        if text != self.text {
+            self.maps = procfs::parse_maps(text).into();
+            text.clone_into(&mut self.text);
+        }
+        Ok(Arc::clone(&self.maps))
     }
 }
 

@@ -14,11 +14,11 @@ use sls_sys::{RemoteMemory, fd, procfs};
 use crate::content::Content;
 use crate::copy::Copies;
 use crate::error::{AttachError, CaptureError, KeeperError};
-use crate::files::{Folders, Sockets};
+use crate::files::Sockets;
 use crate::keeper::{Event, Keeper};
 use crate::record::FileTimes;
 use crate::shared::Objects;
-use crate::space::Space;
+use crate::space::{MapList, Space};
 
 /// How to attach.
 #[derive(Debug, Clone)]
@@ -71,7 +71,7 @@ pub struct Target {
     pub(crate) keeper: Keeper,
     pub(crate) pidfd: OwnedFd,
     pub(crate) memory: RemoteMemory,
-    pub(crate) folders: Folders,
+    pub(crate) maps: MapList,
     pub(crate) tracker: Tracker,
     pub(crate) tracking: Tracking,
     pub(crate) staging: Staging,
@@ -106,7 +106,7 @@ impl Target {
             start_ticks: stat.start_ticks,
             pidfd,
             memory,
-            folders: Folders::open(pid).map_err(system("open the descriptors"))?,
+            maps: MapList::open(pid).map_err(system("open the map list"))?,
             tracker,
             tracking,
             staging: Staging::new(options.staging_pages),
@@ -208,7 +208,7 @@ impl Target {
             self.keeper.adopt(&self.options.probe, false)?;
         }
         self.memory = RemoteMemory::open(pid).map_err(system("open the memory"))?;
-        self.folders = Folders::open(pid).map_err(system("open the descriptors"))?;
+        self.maps = MapList::open(pid).map_err(system("open the map list"))?;
         let (tracker, tracking) = tracker(pid, &self.options, &mut self.keeper)
             .map_err(|e| system("track the new program")(std::io::Error::other(e.to_string())))?;
         self.tracker = tracker;

@@ -106,6 +106,8 @@ pub struct Group {
     pub running: Vec<i32>,
     /// PTRACE_O_* of new seizures.
     pub options: usize,
+    /// Threads of the last stop, to be asked before anything is listed.
+    known: Vec<i32>,
 }
 
 impl Group {
@@ -115,6 +117,7 @@ impl Group {
             stopped: BTreeMap::new(),
             running: Vec::new(),
             options,
+            known: Vec::new(),
         }
     }
 
@@ -132,23 +135,39 @@ impl Group {
         children: &Children,
         deadline: Instant,
     ) -> Result<(), Refused> {
-        loop {
-            let asked = self.ask_new_threads()?;
-            let waiting = self.running.len();
-            if asked == 0 && waiting == 0 {
-                return if self.stopped.is_empty() {
-                    Err(Refused::dead(self.pid))
-                } else {
-                    Ok(())
-                };
+        for &tid in &self.running {
+            // ESRCH: it stopped or ended by itself, which the wait tells.
+            let _ = ptrace::interrupt(tid);
+        }
+        let known = self.still_there();
+        self.ask(known)?;
+        self.gather(children, deadline)?;
+        // As many stopped as there are: nobody was missed. Else list, ask, and look again.
+        while procfs::thread_count(self.pid).ok() != Some(self.stopped.len() as u64) {
+            let tids = procfs::tasks(self.pid).map_err(|_| Refused::dead(self.pid))?;
+            if self.ask(tids)? == 0 {
+                break; // Only threads that are ending are left over.
             }
             self.gather(children, deadline)?;
         }
+        if self.stopped.is_empty() {
+            return Err(Refused::dead(self.pid));
+        }
+        self.known = self.stopped.keys().copied().collect();
+        Ok(())
+    }
+
+    /// The threads of the last stop that still are this process's: a number may have been given
+    /// to somebody else since.
+    fn still_there(&mut self) -> Vec<i32> {
+        let pid = self.pid;
+        let mut known = std::mem::take(&mut self.known);
+        known.retain(|tid| std::path::Path::new(&format!("/proc/{pid}/task/{tid}")).exists());
+        known
     }
 
     /// Seizes what is not ours yet and interrupts what runs; number of threads newly asked.
-    fn ask_new_threads(&mut self) -> Result<usize, Refused> {
-        let tids = procfs::tasks(self.pid).map_err(|_| Refused::dead(self.pid))?;
+    fn ask(&mut self, tids: Vec<i32>) -> Result<usize, Refused> {
         let mut asked = 0;
         for tid in tids {
             if self.stopped.contains_key(&tid) || self.running.contains(&tid) {

@@ -9,7 +9,7 @@ mod protocol;
 
 pub use plan::{Arg, FinalState, Journal, MakeThread, Outcome, Plan, Step, Want};
 pub use protocol::{
-    AltStack, Ask, BlockedCall, EventKind, Facts, RawTimer, Refusal, Say, SigActionWords,
+    AltStack, Ask, BlockedCall, Collected, EventKind, Facts, RawTimer, Refusal, Say, SigActionWords,
     ThreadState,
 };
 pub use sls_sys::channel::Channel;

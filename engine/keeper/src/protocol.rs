@@ -200,3 +200,22 @@ pub struct Facts {
     /// brk(0).
     pub brk: u64,
 }
+
+/// Everything the keeper reads of a stopped target while slsd scans and copies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// What injected calls told, when asked.
+    pub facts: Option<Facts>,
+    /// Every thread.
+    pub threads: Vec<ThreadState>,
+    /// Signals pending for the whole process.
+    pub pending: Vec<serde_bytes::ByteBuf>,
+    /// Descriptors.
+    pub files: Vec<sls_sys::descriptors::Raw>,
+    /// Text of /proc/PID/status.
+    pub status: serde_bytes::ByteBuf,
+    /// Working directory.
+    pub cwd: String,
+    /// Root directory.
+    pub root: String,
+}

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_bytes::ByteBuf;
-use sls_keeper::{Ask, BOARD_BYTES, Channel, EventKind, Facts, Journal, Refusal, Say, ThreadState};
+use sls_keeper::{Ask, BOARD_BYTES, Channel, Collected, EventKind, Facts, Journal, Refusal, Say};
+use sls_sys::descriptors::Folders;
 use sls_sys::frame::Gadgets;
+use sls_sys::procfs::Reread;
 use sls_sys::ptrace::{self, Waited, option};
 use sls_sys::shared::Board;
 use sls_sys::{RemoteMemory, fd, procfs, uffd};
@@ -21,6 +23,8 @@ use crate::inject::Borrowed;
 use crate::kicks::{Kicks, monotonic};
 use crate::{collect, group};
 
+/// How long to look for the next request before sleeping, with a target that stands still.
+const SPIN: Duration = Duration::from_micros(2000);
 const ATTACH_DEADLINE: Duration = Duration::from_millis(2000);
 
 struct Target {
@@ -28,6 +32,8 @@ struct Target {
     gadgets: Option<Gadgets>,
     memory: RemoteMemory,
     pidfd: OwnedFd,
+    folders: Folders,
+    status: Reread,
     kicks: Kicks,
     hold: bool,
     sites: ExecSites,
@@ -104,6 +110,18 @@ impl Server {
         let Some((ask, fd)) = self.channel.receive::<Ask>()? else {
             return self.leave();
         };
+        self.obey(ask, fd)?;
+        // What follows a stop is not long in coming, and the target waits for it.
+        while self.target.as_ref().is_some_and(|t| !t.group.stopped.is_empty() && !t.hold) {
+            let Some((ask, fd)) = self.channel.receive_soon::<Ask>(SPIN)? else {
+                return self.leave();
+            };
+            self.obey(ask, fd)?;
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, ask: Ask, fd: Option<OwnedFd>) -> io::Result<()> {
         if matches!(ask, Ask::Leave) {
             return self.leave();
         }
@@ -321,6 +339,8 @@ impl Target {
             group: Group::new(pid, options),
             gadgets: Gadgets::find(&memory, &maps),
             pidfd: fd::pidfd_open(pid)?,
+            folders: Folders::open(pid)?,
+            status: Reread::open(pid, "status")?,
             kicks: Kicks::new(pid, sched_debug),
             sites: ExecSites::find(&memory, pid),
             memory,
@@ -332,7 +352,7 @@ impl Target {
         target
             .group
             .stop(children, Instant::now() + ATTACH_DEADLINE)?;
-        target.collect(None)?;
+        target.settle_all()?;
         target.resume()?;
         Ok(target)
     }
@@ -351,9 +371,9 @@ impl Target {
         self.group
             .stop(children, Instant::now() + ATTACH_DEADLINE)?;
         let result = self.inject_userfaultfd(gadgets, children);
-        let collected = self.collect(None);
+        let settled = self.settle_all();
         self.resume()?;
-        collected?;
+        settled?;
         result
     }
 
@@ -396,9 +416,10 @@ impl Target {
     fn collect(
         &mut self,
         told: Option<(Facts, PerThread)>,
-    ) -> io::Result<(Option<Facts>, Vec<ThreadState>, Vec<ByteBuf>)> {
+    ) -> io::Result<Collected> {
         let mut states = Vec::with_capacity(self.group.stopped.len());
         let mut shared = None;
+        let full = told.is_some();
         let (facts, per_thread) = told.map_or((None, PerThread::new()), |(f, p)| (Some(f), p));
         for stopped in self.group.stopped.values() {
             let shared = match &shared {
@@ -419,12 +440,32 @@ impl Target {
             states.push(state);
         }
         self.kicks.stopped_at(monotonic());
-        let shared = shared
-            .unwrap_or_default()
-            .into_iter()
-            .map(ByteBuf::from)
-            .collect();
-        Ok((facts, states, shared))
+        let pending = shared.unwrap_or_default();
+        let pid = self.group.pid;
+        Ok(Collected {
+            facts,
+            threads: states,
+            pending: pending.into_iter().map(ByteBuf::from).collect(),
+            files: self.folders.read(self.pidfd.as_fd(), full)?,
+            status: ByteBuf::from(self.status.read()?.to_vec()),
+            cwd: procfs::link(pid, "cwd"),
+            root: procfs::link(pid, "root"),
+        })
+    }
+
+    /// Makes sure that a stop which takes no checkpoint harms no call either.
+    fn settle_all(&mut self) -> io::Result<()> {
+        let mut shared = None;
+        for stopped in self.group.stopped.values() {
+            let shared = match &shared {
+                Some(shared) => shared,
+                None => shared.insert(collect::shared_pending(stopped)?),
+            };
+            let pidfd = Some(self.pidfd.as_fd());
+            collect::thread(stopped, shared, &mut self.kicks, &self.memory, pidfd)?;
+        }
+        self.kicks.stopped_at(monotonic());
+        Ok(())
     }
 
     /// Lets everything run; ns since the first interrupt.
@@ -474,7 +515,7 @@ impl Target {
             for stopped in self.group.stopped.values() {
                 let _ = self.sites.disarm(stopped); // ESRCH: killed meanwhile.
             }
-            self.collect(None)?;
+            self.settle_all()?;
         }
         self.group.release();
         Ok(())

@@ -3,8 +3,10 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use std::time::{Duration, Instant};
+
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg,
     sendmsg, socketpair,
 };
 use serde::Serialize;
@@ -66,6 +68,27 @@ impl Channel {
             None,
         )?;
         Ok(())
+    }
+
+    /// Waits for a message, without sleeping for the first `spin`: while a target stands still,
+    /// waking up costs more than the CPU time that sleeping would save.
+    ///
+    /// # Errors
+    /// As [`Channel::receive`].
+    pub fn receive_soon<T: DeserializeOwned>(
+        &self,
+        spin: Duration,
+    ) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+        let until = Instant::now() + spin;
+        let mut bytes = [0; 1];
+        while Instant::now() < until {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+            if recv(self.fd.as_raw_fd(), &mut bytes, flags) != Err(nix::errno::Errno::EAGAIN) {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        self.receive()
     }
 
     /// Waits for a message; None when the other end is gone.

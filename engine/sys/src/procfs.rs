@@ -33,16 +33,50 @@ pub struct MapLine {
     pub path: String,
 }
 
-/// Raw text of the map list, for a caller that reads it on the clock and parses it later.
+/// A /proc file that is read again and again: opening it costs more than reading it.
+#[derive(Debug)]
+pub struct Reread {
+    file: fs::File,
+    text: Vec<u8>,
+}
+
+impl Reread {
+    /// Opens /proc/PID/`name`.
+    ///
+    /// # Errors
+    /// The process is gone or not ours to look at.
+    pub fn open(pid: i32, name: &str) -> io::Result<Self> {
+        let file = fs::File::open(format!("/proc/{pid}/{name}"))?;
+        Ok(Self { file, text: vec![0; 64 << 10] })
+    }
+
+    /// Its text now.
+    ///
+    /// # Errors
+    /// ESRCH: the process is gone.
+    pub fn read(&mut self) -> io::Result<&[u8]> {
+        use std::os::unix::fs::FileExt;
+        let mut len = 0;
+        loop {
+            if self.text.len() - len < 8 << 10 {
+                self.text.resize(self.text.len() * 2, 0);
+            }
+            match self.file.read_at(&mut self.text[len..], len as u64)? {
+                0 => return Ok(&self.text[..len]),
+                n => len += n,
+            }
+        }
+    }
+}
+
+/// Number of threads of a process, by the link count of its task folder: much cheaper than
+/// listing it.
 ///
 /// # Errors
-/// ESRCH or ENOENT: the process is gone.
-pub fn maps_text(pid: i32, into: &mut Vec<u8>) -> io::Result<()> {
-    use io::Read;
-    into.clear();
-    fs::File::open(format!("/proc/{pid}/maps"))?
-        .read_to_end(into)
-        .map(|_| ())
+/// The process is gone.
+pub fn thread_count(pid: i32) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(fs::metadata(format!("/proc/{pid}/task"))?.nlink().saturating_sub(2))
 }
 
 /// Parses the map list.
@@ -57,11 +91,9 @@ pub fn parse_maps(text: &[u8]) -> Vec<MapLine> {
 /// The map list of a process; empty for a zombie or a kernel thread.
 ///
 /// # Errors
-/// As [`maps_text`].
+/// ESRCH or ENOENT: the process is gone.
 pub fn maps(pid: i32) -> io::Result<Vec<MapLine>> {
-    let mut text = Vec::with_capacity(16 << 10);
-    maps_text(pid, &mut text)?;
-    Ok(parse_maps(&text))
+    fs::read(format!("/proc/{pid}/maps")).map(|text| parse_maps(&text))
 }
 
 fn map_line(line: &str) -> Option<MapLine> {
@@ -149,7 +181,14 @@ pub struct Status {
 /// # Errors
 /// It is gone.
 pub fn status(pid: i32) -> io::Result<Status> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let text = fs::read(format!("/proc/{pid}/status"))?;
+    parse_status(&text).ok_or_else(|| bad("status", pid))
+}
+
+/// Parses /proc/PID/status.
+#[must_use]
+pub fn parse_status(text: &[u8]) -> Option<Status> {
+    let text = String::from_utf8_lossy(text);
     let mut s = Status::default();
     let hex = |v: &str| u64::from_str_radix(v, 16).unwrap_or(0);
     for line in text.lines() {
@@ -182,11 +221,7 @@ pub fn status(pid: i32) -> io::Result<Status> {
             _ => {}
         }
     }
-    if s.tgid == 0 {
-        Err(bad("status", pid))
-    } else {
-        Ok(s)
-    }
+    (s.tgid != 0).then_some(s)
 }
 
 /// Fields of /proc/PID/stat that matter here.

@@ -1,0 +1,181 @@
+//! Descriptors of a process as /proc shows them: read raw while it stands still, understood later.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, fstat, fstatat};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::fd::{peek_pipe, pidfd_getfd};
+
+/// What stat(2) tells that matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStat {
+    /// Device.
+    pub dev: u64,
+    /// Inode.
+    pub ino: u64,
+    /// S_IF* and rights.
+    pub mode: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, ns since 1970.
+    pub mtime_ns: i128,
+}
+
+/// One descriptor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raw {
+    /// Number.
+    pub fd: i32,
+    /// Text of the link /proc/PID/fd/N.
+    pub link: ByteBuf,
+    /// Text of /proc/PID/fdinfo/N.
+    pub info: ByteBuf,
+    /// Of what has a path.
+    pub stat: Option<FileStat>,
+    /// What a pipe holds, read without taking it out, or why it could not be; read ends only.
+    pub pipe: Option<Result<ByteBuf, String>>,
+}
+
+/// The two folders of a process, held open: a name is then one step away.
+///
+/// Each file of /proc costs microseconds, so what was read last is used again where it cannot have
+/// changed: a link that reads the same is the same object, and of a socket or a device nothing but
+/// its O_* flags could differ (those are read anew when `full` is asked for).
+#[derive(Debug)]
+pub struct Folders {
+    pid: i32,
+    links: OwnedFd,
+    infos: OwnedFd,
+    last: BTreeMap<i32, Raw>,
+}
+
+fn folder(path: &str) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open(path, flags, Mode::empty())?)
+}
+
+impl Folders {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// The process is gone or not ours to look at.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        Ok(Self {
+            pid,
+            links: folder(&format!("/proc/{pid}/fd"))?,
+            infos: folder(&format!("/proc/{pid}/fdinfo"))?,
+            last: BTreeMap::new(),
+        })
+    }
+
+    /// Every descriptor, by number.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn read(&mut self, pidfd: BorrowedFd<'_>, full: bool) -> io::Result<Vec<Raw>> {
+        let mut raws = BTreeMap::new();
+        for fd in self.numbers()? {
+            if let Some(raw) = self.one(fd, pidfd, full)? {
+                raws.insert(fd, raw);
+            } else if !self.last.is_empty() {
+                // As many as before, but others.
+                self.last.clear();
+                return self.read(pidfd, full);
+            }
+        }
+        self.last.clone_from(&raws);
+        Ok(raws.into_values().collect())
+    }
+
+    /// The open numbers. When there are as many as last time and each of those is still open, they
+    /// are those: the size of the folder (Linux 6.2) is much cheaper than its listing.
+    fn numbers(&self) -> io::Result<Vec<i32>> {
+        let count = fstat(&self.links)?.st_size;
+        let known = !self.last.is_empty() && usize::try_from(count) == Ok(self.last.len());
+        if known {
+            return Ok(self.last.keys().copied().collect());
+        }
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.pid))? {
+            numbers.extend(entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()));
+        }
+        Ok(numbers)
+    }
+
+    fn one(&self, fd: i32, pidfd: BorrowedFd<'_>, full: bool) -> io::Result<Option<Raw>> {
+        let name = fd.to_string();
+        let name = Path::new(&name);
+        let link = match readlinkat(&self.links, name) {
+            Ok(link) => link.as_bytes().to_vec(),
+            Err(nix::errno::Errno::ENOENT) => return Ok(None), // Closed by a thread that dies.
+            Err(error) => return Err(error.into()),
+        };
+        let last = self.last.get(&fd).filter(|last| !full && last.link[..] == link[..]);
+        if let Some(last) = last
+            && (link.starts_with(b"socket:") || last.stat.is_some_and(is_device))
+        {
+            return Ok(Some(last.clone()));
+        }
+        let info = match last {
+            Some(last) if link.starts_with(b"pipe:") => last.info.to_vec(),
+            _ => self.info(name)?,
+        };
+        let stat = if link.first() == Some(&b'/') { self.stat(name) } else { None };
+        let pipe = (link.starts_with(b"pipe:") && is_read_end(&info)).then(|| {
+            let end = pidfd_getfd(pidfd, fd);
+            let bytes = end.and_then(|end| peek_pipe(end.as_fd()));
+            bytes.map(ByteBuf::from).map_err(|e| e.to_string())
+        });
+        Ok(Some(Raw { fd, link: ByteBuf::from(link), info: ByteBuf::from(info), stat, pipe }))
+    }
+
+    fn info(&self, name: &Path) -> io::Result<Vec<u8>> {
+        let file = openat(&self.infos, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        // One read is enough for all but large epoll sets: the kernel gives a page at a time.
+        let mut info = vec![0; 4096];
+        let mut len = 0;
+        loop {
+            let n = nix::unistd::read(&file, &mut info[len..])?;
+            len += n;
+            if n == 0 || len < 1024 {
+                info.truncate(len);
+                return Ok(info);
+            }
+            info.resize(len + 4096, 0);
+        }
+    }
+
+    fn stat(&self, name: &Path) -> Option<FileStat> {
+        let s = fstatat(&self.links, name, AtFlags::empty()).ok()?;
+        Some(FileStat {
+            dev: s.st_dev,
+            ino: s.st_ino,
+            mode: s.st_mode,
+            size: s.st_size.cast_unsigned(),
+            mtime_ns: i128::from(s.st_mtime) * 1_000_000_000 + i128::from(s.st_mtime_nsec),
+        })
+    }
+}
+
+fn is_device(stat: FileStat) -> bool {
+    const KIND: u32 = 0o170_000;
+    matches!(stat.mode & KIND, 0o020_000 | 0o060_000)
+}
+
+fn is_read_end(info: &[u8]) -> bool {
+    const O_ACCMODE: u32 = 3;
+    const O_WRONLY: u32 = 1;
+    let text = String::from_utf8_lossy(info);
+    let flags = text.lines().find_map(|l| l.strip_prefix("flags:"));
+    flags
+        .and_then(|v| u32::from_str_radix(v.trim(), 8).ok())
+        .is_some_and(|f| f & O_ACCMODE != O_WRONLY)
+}
