@@ -156,6 +156,9 @@ mod tests {
             "slsctl rewind -m @3 -s",
             "slsctl print -m @3 counter --frame 2 --tid 7",
             "slsctl print counter",
+            "slsctl print counter --json",
+            "slsctl print @-1 counter --json",
+            "slsctl print -m @-1 counter --pid 4 --json",
             "slsctl print -o a --pid 4 @-1 -x",
             "slsctl print pid:12 x --max 5",
             "slsctl print core:/tmp/c x",
@@ -175,6 +178,19 @@ mod tests {
             "slsctl man",
         ] {
             assert!(parses(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn options_after_an_expression_are_options() {
+        for line in [
+            "slsctl print x --json",
+            "slsctl print @1 -x --json",
+            "slsctl timeline x --json",
+            "slsctl timeline -x @1..@2 --json",
+        ] {
+            let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+            assert!(cli.common.json, "{line}");
         }
     }
 

@@ -361,7 +361,7 @@ mod tests {
 
     impl View for OnePage {
         fn read(&self, address: u64, buf: &mut [u8]) -> Result<(), Unavailable> {
-            let end = address + buf.len() as u64;
+            let end = address.saturating_add(buf.len() as u64);
             if address < 0x1000 || end > 0x2000 {
                 return Err(Unavailable::not_mapped(address.max(0x2000)));
             }

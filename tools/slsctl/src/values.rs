@@ -17,9 +17,12 @@ use crate::threads::frame_line;
     after_help = "Example: slsctl print @-1 'list->head.next->value'"
 )]
 pub struct Print {
-    /// Where to look [default: @-1, the newest checkpoint], and what to evaluate
-    #[arg(value_name = "VIEW|EXPR", required = true, num_args = 1..=2, allow_hyphen_values = true)]
-    words: Vec<String>,
+    /// Where to look: @N, @name, @-1, pid:PID or core:FILE [default: @-1]
+    #[arg(value_name = "VIEW", allow_hyphen_values = true)]
+    first: String,
+    /// What to evaluate
+    #[arg(value_name = "EXPR", allow_hyphen_values = true)]
+    second: Option<String>,
     #[command(flatten)]
     which: ProcessArg,
     #[command(flatten)]
@@ -28,7 +31,12 @@ pub struct Print {
 
 impl Print {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
-        let (place, words) = split_place(&self.words)?;
+        let words: Vec<String> = [Some(&self.first), self.second.as_ref()]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        let (place, words) = split_place(&words)?;
         let [expr] = words[..] else {
             return Err(one_expression(&words).into());
         };
