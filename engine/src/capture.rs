@@ -8,6 +8,7 @@ use slos::{Base, Draft, Epoch, PageIndex, Partition, Slot, SpaceDelta, SpaceId};
 use sls_keeper::{Collected, Refusal};
 use sls_record::Event;
 use sls_sys::procfs::{self, MapLine};
+use sls_sys::urgent::Urgent;
 
 use crate::copy::Copies;
 use crate::error::{CaptureError, KeeperError};
@@ -142,6 +143,7 @@ impl Target {
         let facts = request.explicit || self.facts_are_old();
         let mut cost = StopCost::default();
         let already = self.stopped;
+        let urgent = Urgent::begin();
         cost.quiesce_ns = self.keeper.stop(STOP_DEADLINE_MS, facts)?.quiesce_ns;
         self.stopped = true;
         let still = self.read_still(&mut cost);
@@ -153,6 +155,7 @@ impl Target {
             self.stopped = false;
             cost.stop_ns = self.keeper.resume()?;
         }
+        drop(urgent);
         let (still, collected) = (still?, collected?);
         let states = self.keeper.states(collected)?;
         self.keep(request, still, states, cost)

@@ -35,6 +35,23 @@ impl Partition {
         })
     }
 
+    /// Pages of a space whose versions differ between two checkpoints, ascending: all of
+    /// [`Partition::diff_pages`], and those that went back to what they were. Reads no content.
+    pub fn touched_pages(
+        &self,
+        a: Epoch,
+        b: Epoch,
+        space: SpaceId,
+    ) -> Result<Vec<PageIndex>, ReadError> {
+        self.with(|_, history| {
+            let (old, new) = (space_of(history, a, space)?, space_of(history, b, space)?);
+            let pages = candidates(history, a, b, space);
+            let pages = pages.unwrap_or_else(|| all_pages(history, (old, a), (new, b)));
+            let touched = |p: &u64| history.value(old, a, *p) != history.value(new, b, *p);
+            Ok(pages.into_iter().filter(touched).map(PageIndex).collect())
+        })
+    }
+
     /// Whether any of these pages differs between two checkpoints. A space that only one of them
     /// has differs by all the pages it holds there.
     pub fn changed(

@@ -13,6 +13,7 @@ use sls_sys::frame::Gadgets;
 use sls_sys::procfs::Reread;
 use sls_sys::ptrace::{self, Waited, option};
 use sls_sys::shared::Board;
+use sls_sys::urgent::Urgent;
 use sls_sys::{RemoteMemory, fd, procfs, uffd};
 
 use crate::execute::Executor;
@@ -110,6 +111,7 @@ impl Server {
         let Some((ask, fd)) = self.channel.receive::<Ask>()? else {
             return self.leave();
         };
+        let urgent = Urgent::begin();
         self.obey(ask, fd)?;
         // What follows a stop is not long in coming, and the target waits for it.
         while self.target.as_ref().is_some_and(|t| !t.group.stopped.is_empty() && !t.hold) {
@@ -118,6 +120,7 @@ impl Server {
             };
             self.obey(ask, fd)?;
         }
+        drop(urgent);
         Ok(())
     }
 

@@ -1,71 +1,135 @@
 //! The journal of a rewind: both plans and all bytes they need, in one file that outlives slsd.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use slos::{PageIndex, SpaceId};
 use sls_keeper::{Journal, Step};
+use sls_record::{Backing, Process};
+use sls_sys::RemoteMemory;
+use slos::{Epoch, PageIndex, Partition, ReadError, SpaceId};
 
 use super::plan::{Built, Ends};
 
-const BATCH: u64 = 256;
+const PAGE: u64 = sls_sys::PAGE;
+const PAGE_BYTES: usize = slos::PAGE;
+/// Pages read ahead of the stop at most, 1 GiB.
+const MOST_AHEAD: usize = 1 << 18;
+
+/// Pages of the past that were decoded before the stop.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    pages: HashMap<u64, Box<[u8; PAGE_BYTES]>>,
+}
+
+impl Ahead {
+    /// Decodes what the rewind will most likely need: everything that differs from the newest
+    /// checkpoint now. Off the clock.
+    pub fn read(
+        partition: &Partition,
+        newest: Option<Epoch>,
+        to: Epoch,
+        space: SpaceId,
+    ) -> Result<Self, ReadError> {
+        let Some(newest) = newest else { return Ok(Self::default()) };
+        let mut ahead = Self::default();
+        let pages = partition.touched_pages(newest, to, space)?;
+        for page in pages.into_iter().take(MOST_AHEAD) {
+            let mut bytes = Box::new([0; PAGE_BYTES]);
+            if partition.read_page(to, space, page, &mut bytes)? == slos::Presence::Present {
+                ahead.pages.insert(page.0, bytes);
+            }
+        }
+        Ok(ahead)
+    }
+}
+
+/// Where the bytes of each way come from.
+pub struct Sources<'a> {
+    pub ends: Ends<'a>,
+    pub ahead: Ahead,
+    /// The stopped target: its memory is the present.
+    pub memory: &'a RemoteMemory,
+    pub present: &'a Process,
+}
 
 /// Writes the journal and opens it for the keeper: length of the plans, the plans, page bytes.
 pub fn write(
     path: &Path,
-    ends: &Ends<'_>,
+    sources: &Sources<'_>,
     (pid, start_ticks): (i32, u64),
     forward: &Built,
     back: &Built,
 ) -> io::Result<OwnedFd> {
-    let ahead: u64 = forward.data.iter().map(|run| run.2 * sls_sys::PAGE).sum();
+    let ahead: u64 = forward.data.iter().map(|run| run.2 * PAGE).sum();
     let mut back_plan = back.plan.clone();
     for step in &mut back_plan.steps {
         if let Step::Write { offset, .. } = step {
             *offset += ahead;
         }
     }
-    let journal = Journal {
-        pid,
-        start_ticks,
-        forward: forward.plan.clone(),
-        back: back_plan,
-    };
+    let journal = Journal { pid, start_ticks, forward: forward.plan.clone(), back: back_plan };
     let bytes = postcard::to_stdvec(&journal).map_err(io::Error::other)?;
     remove(path);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(&(bytes.len() as u64).to_le_bytes())?;
-    file.write_all(&bytes)?;
-    write_pages(&mut file, ends, forward)?;
-    write_pages(&mut file, &ends.reversed(), back)?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    out.write_all(&(bytes.len() as u64).to_le_bytes())?;
+    out.write_all(&bytes)?;
+    for &run in &forward.data {
+        sources.write_past(&mut out, run)?;
+    }
+    for &run in &back.data {
+        sources.write_present(&mut out, run)?;
+    }
+    let mut file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.seek(SeekFrom::Start(0))?;
     Ok(file.into())
 }
 
-fn write_pages(file: &mut File, ends: &Ends<'_>, built: &Built) -> io::Result<()> {
-    let mut buffer = vec![0; sls_sys::size(BATCH * sls_sys::PAGE)];
-    for &(space, first, count) in &built.data {
-        let mut done = 0;
-        while done < count {
-            let n = BATCH.min(count - done);
-            let pages: Vec<PageIndex> = (first + done..first + done + n).map(PageIndex).collect();
-            let out = &mut buffer[..sls_sys::size(n * sls_sys::PAGE)];
-            ends.partition
-                .read_pages(ends.to, SpaceId(space), &pages, out)
+impl Sources<'_> {
+    fn write_past(&self, out: &mut impl Write, (space, first, count): (u32, u64, u64)) -> io::Result<()> {
+        let mut page = [0; PAGE_BYTES];
+        for index in first..first + count {
+            if space == self.present.space
+                && let Some(bytes) = self.ahead.pages.get(&index)
+            {
+                out.write_all(&bytes[..])?;
+                continue;
+            }
+            self.ends
+                .partition
+                .read_page(self.ends.to, SpaceId(space), PageIndex(index), &mut page)
                 .map_err(io::Error::other)?;
-            file.write_all(out)?;
-            done += n;
+            out.write_all(&page)?;
         }
+        Ok(())
     }
-    Ok(())
+
+    /// From the target itself, which stands still: much cheaper than decoding what was just kept.
+    fn write_present(&self, out: &mut impl Write, (space, first, count): (u32, u64, u64)) -> io::Result<()> {
+        let mut buffer = vec![0; sls_sys::size(count * PAGE)];
+        let address = self.address(space, first, count).ok_or_else(|| {
+            io::Error::other(format!("page {first} of space {space} is not mapped any more"))
+        })?;
+        self.memory.read_at(address, &mut buffer)?;
+        out.write_all(&buffer)
+    }
+
+    fn address(&self, space: u32, first: u64, count: u64) -> Option<u64> {
+        if space == self.present.space {
+            return Some(first * PAGE);
+        }
+        let whole = |m: &&sls_record::Mapping| {
+            m.backing == Backing::Shared { space }
+                && m.offset <= first * PAGE
+                && (first + count) * PAGE <= m.offset + m.len()
+        };
+        let map = self.present.mappings.iter().find(whole)?;
+        Some(map.start + first * PAGE - map.offset)
+    }
 }
 
 /// The rewind is over, one way or the other.

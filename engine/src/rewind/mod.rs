@@ -11,13 +11,14 @@ mod threads;
 
 use std::collections::BTreeSet;
 
-use slos::{Epoch, Partition};
+use slos::{Epoch, Partition, SpaceId};
 use sls_keeper::Outcome;
 use sls_record::{Process, Record};
 
 use crate::capture::Request;
 use crate::error::RewindError;
 use crate::target::Target;
+use journal::{Ahead, Sources};
 
 const SIGSTOP: i32 = 19;
 
@@ -57,6 +58,7 @@ impl Target {
         };
         let _held = partition.hold(to).map_err(read)?;
         let past = self.process_at(partition, to)?;
+        let ahead = Ahead::read(partition, self.parent, to, SpaceId(past.space)).map_err(read)?;
         let present = self.checkpoint(Request {
             partition,
             branch,
@@ -65,7 +67,8 @@ impl Target {
             event: None,
             stay_stopped: true,
         })?;
-        let result = self.put_back(partition, present.epoch, to, &past);
+        let _urgent = sls_sys::urgent::Urgent::begin();
+        let result = self.put_back(partition, present.epoch, to, &past, ahead);
         let halted = matches!(result, Err(RewindError::Halted { .. }));
         let done = match result {
             Ok(done) => done,
@@ -128,6 +131,7 @@ impl Target {
         present: Epoch,
         to: Epoch,
         past: &Process,
+        ahead: Ahead,
     ) -> Result<Done, RewindError> {
         let now = self.process_at(partition, present)?;
         let impossible = |why: String| RewindError::Impossible { epoch: to.0, why };
@@ -140,7 +144,9 @@ impl Target {
         let forward = plan::build(&ends, &now, past).map_err(|e| e.of_rewind(to.0))?;
         let back = plan::build(&ends.reversed(), past, &now).map_err(|e| e.of_rewind(to.0))?;
         let path = self.options.state.join(format!("journal-{}", self.pid));
-        let journal = journal::write(&path, &ends, (self.pid, self.start_ticks), &forward, &back)?;
+        let sources = Sources { ends, ahead, memory: &self.memory, present: &now };
+        let who = (self.pid, self.start_ticks);
+        let journal = journal::write(&path, &sources, who, &forward, &back)?;
         let outcome = self
             .keeper
             .execute(&journal)

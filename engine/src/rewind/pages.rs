@@ -56,7 +56,8 @@ pub fn steps(
 /// Pages of the process's own that differ, and all that a newly mapped range must hold.
 fn own_pages(ends: &Ends<'_>, to: &Process, fresh: &[Range]) -> Result<Vec<PageIndex>, ReadError> {
     let space = SpaceId(to.space);
-    let mut pages = ends.partition.diff_pages(ends.from, ends.to, space)?;
+    // By version, not by content: writing a page that is the same costs less than comparing it.
+    let mut pages = ends.partition.touched_pages(ends.from, ends.to, space)?;
     if !fresh.is_empty() {
         let map = ends.partition.page_map(ends.to, space)?;
         for &(start, end) in fresh {

@@ -15,6 +15,7 @@ pub mod ptrace;
 pub mod remote;
 pub mod shared;
 pub mod uffd;
+pub mod urgent;
 pub mod xstate;
 
 pub use remote::RemoteMemory;

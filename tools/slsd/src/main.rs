@@ -96,7 +96,7 @@ fn serve(socket: &Path, state: &Path, mask: &str) -> anyhow::Result<()> {
     };
     let probe = Probe::run().mask(mask).map_err(anyhow::Error::msg)?;
     let keeper = std::env::current_exe()?.with_file_name("sls-keeper");
-    let registry = Arc::new(Registry::open(socket, state, probe, keeper)?);
+    let registry = Arc::new(Registry::open(socket, probe, keeper)?);
     if let Err(error) = fs::remove_file(socket)
         && error.kind() != io::ErrorKind::NotFound
     {

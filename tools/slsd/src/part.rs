@@ -117,7 +117,7 @@ impl Part {
             std::sync::Arc::clone(&figures),
             registry.probe,
             registry.keeper.clone(),
-            registry.state.clone(),
+            registry.journals.clone(),
         )?;
         Ok(Self {
             name: name.to_owned(),

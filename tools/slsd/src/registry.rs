@@ -1,6 +1,7 @@
 //! The partitions this daemon holds.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,9 @@ use crate::part::Part;
 
 /// How long nothing must be held and nobody connected before the daemon leaves.
 const IDLE: Duration = Duration::from_secs(3);
+
+/// No partition's name starts with a dot.
+const JOURNALS: &str = ".journals";
 
 /// A refusal a client can act on.
 #[derive(Debug)]
@@ -42,7 +46,8 @@ pub struct Registry {
     pub started: Instant,
     pub probe: Probe,
     pub keeper: PathBuf,
-    pub state: PathBuf,
+    /// Journals of rewinds: in memory, and with the partitions' folders.
+    pub journals: PathBuf,
     /// Folder of this daemon's memory partitions.
     memory: PathBuf,
 }
@@ -51,7 +56,6 @@ impl Registry {
     /// Opens what an earlier daemon on the same socket left in memory.
     pub fn open(
         socket: &Path,
-        state: &Path,
         probe: Probe,
         keeper: PathBuf,
     ) -> anyhow::Result<Self> {
@@ -64,9 +68,13 @@ impl Registry {
             started: Instant::now(),
             probe,
             keeper,
-            state: state.to_owned(),
+            journals: memory.join(JOURNALS),
             memory,
         };
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(&registry.journals)?;
         registry.recover();
         Ok(registry)
     }
@@ -77,6 +85,9 @@ impl Registry {
         };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
+            if name == JOURNALS {
+                continue;
+            }
             match Part::recover(&name, &entry.path(), self) {
                 Ok(part) => {
                     self.lock().insert(name, Arc::new(part));
@@ -175,7 +186,6 @@ impl Registry {
         part.detach()?;
         self.lock().remove(&part.name);
         part.erase().map_err(Refusal::other)?;
-        let _ = std::fs::remove_dir(&self.memory); // Not empty: others are still there.
         Ok(())
     }
 
@@ -197,7 +207,7 @@ impl Registry {
             for part in registry.all() {
                 let _ = part.erase(); // Empty: nothing is lost with it.
             }
-            let _ = std::fs::remove_dir(&registry.memory);
+            let _ = std::fs::remove_dir_all(&registry.memory);
             // A client that connects now finds no socket and starts another daemon.
             let _ = std::fs::remove_file(socket);
             std::process::exit(0);
