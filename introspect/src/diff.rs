@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::debug_info::DieOffset;
-use crate::decode::{Decoder, Limits};
-use crate::expr::names::Names;
+use crate::decode::Limits;
 use crate::frames::Frame;
-use crate::index::Kind;
 use crate::program::{Program, last_segment};
 use crate::read_set::{ReadSet, Recording};
 use crate::value::Value;
@@ -36,18 +33,18 @@ pub fn diff(
     limits: Limits,
 ) -> Vec<Change> {
     let mut changes = Changes::default();
-    for (path, module, die) in globals(program) {
+    for global in program.globals() {
         if changes.full() {
             break;
         }
         let recording = Recording::new(old);
-        let before = global(program, &recording, module, die, limits);
+        let before = program.global(&recording, &global, limits).value;
         let seen = recording.finish();
         if !seen.threads && unchanged(&seen) {
             continue;
         }
-        let after = global(program, new, module, die, limits);
-        changes.compare(&path, &before, &after);
+        let after = program.global(new, &global, limits).value;
+        changes.compare(&global.path, &before, &after);
     }
     let main = old.threads().first().map(|thread| thread.tid);
     for thread in old.threads() {
@@ -65,69 +62,6 @@ pub fn diff(
         }
     }
     changes.found
-}
-
-fn global(
-    program: &Program,
-    view: &dyn View,
-    module: usize,
-    die: DieOffset,
-    limits: Limits,
-) -> Value {
-    let names = Names {
-        program,
-        view,
-        tid: None,
-    };
-    Decoder::new(program, view, None, limits).value(&names.variable(module, die, None))
-}
-
-/// Every variable with a name, of the files that bring their debug information along, in order of path.
-fn globals(program: &Program) -> Vec<(String, usize, DieOffset)> {
-    let mut all: BTreeMap<String, Vec<(usize, DieOffset, String)>> = BTreeMap::new();
-    for (number, module) in program
-        .modules()
-        .iter()
-        .enumerate()
-        .filter(|(_, module)| module.object.has_own_debug())
-    {
-        let Some(debug) = module.object.debug() else {
-            continue;
-        };
-        let index = debug.index();
-        for (name, entries) in index.names() {
-            for named in entries
-                .iter()
-                .filter(|named| matches!(named.kind, Kind::Variable { .. }))
-            {
-                let mut path = index.path_of(named).join("::");
-                path = if path.is_empty() {
-                    name.to_owned()
-                } else {
-                    format!("{path}::{name}")
-                };
-                let unit = Names::unit_name_of(program, number, named.unit).unwrap_or_default();
-                all.entry(path).or_default().push((number, named.die, unit));
-            }
-        }
-    }
-    let mut listed = Vec::new();
-    for (path, entries) in all {
-        let alone = entries.len() == 1;
-        for (module, die, unit) in entries {
-            let file = unit.rsplit('/').next().unwrap_or(&unit);
-            listed.push((
-                if alone {
-                    path.clone()
-                } else {
-                    format!("{file}::{path}")
-                },
-                module,
-                die,
-            ));
-        }
-    }
-    listed
 }
 
 /// Frames of the same call in both stacks, counted from the outermost.

@@ -241,3 +241,26 @@ fn fixed_address_dwarf4() {
     check_types(&fixture);
     check_frames(&fixture);
 }
+
+#[test]
+fn globals_are_listed_by_paths_that_evaluate_to_them() {
+    let fixture = Fixture::c("plain.c", &["-g", "-O0"], &[]);
+    let globals = fixture.program.globals();
+    let paths: Vec<&str> = globals.iter().map(|global| global.path.as_str()).collect();
+    for wanted in ["counter", "hidden", "pk", "head"] {
+        assert!(paths.contains(&wanted), "{wanted} is not among {paths:?}");
+    }
+    for global in &globals {
+        let listed = fixture
+            .program
+            .global(&fixture.view, global, Limits::default());
+        let asked = fixture.ask(&global.path);
+        assert_eq!(
+            (listed.text, listed.type_name, listed.address),
+            (asked.text, asked.type_name, asked.address),
+            "{}",
+            global.path
+        );
+        assert!(!global.is_toolchain());
+    }
+}

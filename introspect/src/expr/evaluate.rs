@@ -88,16 +88,7 @@ impl Program {
         };
         let each = names.locals(frame).into_iter().map(|(variable, object)| {
             let value = Decoder::new(self, view, Some(frame), limits).value(&object);
-            let type_name = self.type_name(&object.ty);
-            let text = answer_text(&value, &type_name);
-            Local {
-                name: variable.name,
-                text,
-                type_name,
-                value,
-                arg: variable.argument,
-                address: object.storage.address(),
-            }
+            Local::new(self, variable.name, &object, value, variable.argument)
         });
         each.collect()
     }
@@ -105,6 +96,27 @@ impl Program {
     /// The frame that `context` selects, of its thread's whole backtrace.
     pub fn select_frame(&self, view: &dyn View, context: &Context) -> Result<Frame> {
         Evaluator::new(self, view, context).selected(1)
+    }
+}
+
+impl Local {
+    pub(crate) fn new(
+        program: &Program,
+        name: String,
+        object: &Object,
+        value: Value,
+        arg: bool,
+    ) -> Self {
+        let type_name = program.type_name(&object.ty);
+        let text = answer_text(&value, &type_name);
+        Self {
+            name,
+            text,
+            type_name,
+            value,
+            arg,
+            address: object.storage.address(),
+        }
     }
 }
 
