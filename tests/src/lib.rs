@@ -1,1 +1,11 @@
-//! .
+//! What end-to-end cases share: a daemon of their own, targets that are ended with the test, and
+//! slsctl as the only way in.
+#![allow(clippy::missing_panics_doc)] // Tests panic; that is how they fail.
+
+mod daemon;
+mod image;
+mod target;
+
+pub use daemon::{Output, Sls, program, rounds};
+pub use image::compare_with_core;
+pub use target::{Target, field, tracee};

@@ -1,0 +1,50 @@
+//! slsd killed with -9 at a random moment: the target runs on, or is put right.
+
+use std::time::Duration;
+
+use testkit::{Sls, Target, rounds};
+
+use crate::campaign::Dice;
+
+/// Kills the daemon while it takes checkpoints at full speed.
+#[test]
+fn while_checkpointing() {
+    let sls = Sls::new();
+    let mut dice = Dice::new(42);
+    let mut target = Target::tracee(sls.folder(), "invariants", &[]);
+    for _ in 0..rounds(100) {
+        sls.run(&["attach", "-p", &target.p(), "-m", "-t", "1"]);
+        std::thread::sleep(Duration::from_micros(2_000 + dice.below(30_000)));
+        sls.kill_daemon();
+        target.assert_unharmed();
+    }
+    assert!(!target.output().contains("FAIL"), "{}", target.output());
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", target.pid()))
+        .unwrap()
+        .count();
+    assert!(fds <= 4, "{fds} descriptors in the target");
+}
+
+/// Kills the daemon while it rewinds.
+#[test]
+fn while_rewinding() {
+    let sls = Sls::new();
+    let mut dice = Dice::new(7);
+    let mut target = Target::tracee(sls.folder(), "invariants", &[]);
+    for _ in 0..rounds(100) {
+        sls.run(&["attach", "-p", &target.p(), "-m"]);
+        let epoch = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        let mut rewind = sls
+            .command(&["rewind", "-m", &format!("@{epoch}")])
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_micros(dice.below(25_000)));
+        sls.kill_daemon();
+        // Refused because the daemon went, or done before.
+        let _ = rewind.wait().unwrap();
+        target.assert_unharmed();
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!target.output().contains("FAIL"), "{}", target.output());
+}

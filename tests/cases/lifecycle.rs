@@ -1,0 +1,98 @@
+//! Processes that exec, fork or end under capture.
+
+use std::io::Write;
+use std::time::Duration;
+
+use testkit::{Sls, Target};
+
+fn lives(sls: &Sls, what: &str) -> (Target, std::path::PathBuf) {
+    let fifo = sls.folder().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut command = std::process::Command::new(testkit::tracee("lives"));
+    command.arg(what).arg(&fifo);
+    let target = Target::start(sls.folder(), command);
+    std::thread::sleep(Duration::from_millis(100));
+    sls.run(&["attach", "-p", &target.p(), "-m", "-t", "5"]);
+    (target, fifo)
+}
+
+fn go(fifo: &std::path::PathBuf) {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(fifo)
+        .unwrap()
+        .write_all(b"go\n")
+        .unwrap();
+}
+
+#[test]
+fn exec_goes_on_in_the_same_history() {
+    let sls = Sls::new();
+    let (mut target, fifo) = lives(&sls, "exec");
+    std::thread::sleep(Duration::from_millis(100));
+    let before = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
+    go(&fifo);
+    std::thread::sleep(Duration::from_millis(200));
+    let after = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
+    let generation = |epoch: u64| {
+        sls.json(&["print", "-m", &format!("@{epoch}"), "generation"])["value"]
+            .as_i64()
+            .unwrap()
+    };
+    assert_eq!((generation(before), generation(after)), (0, 1));
+    sls.refused(
+        &["rewind", "-m", &format!("@{before}")],
+        1,
+        "executed another program",
+    );
+    target.assert_unharmed();
+    go(&fifo);
+    assert_eq!(target.wait(Duration::from_secs(10)).code(), Some(7));
+}
+
+#[test]
+fn a_forked_child_runs_on_untouched() {
+    let sls = Sls::new();
+    let (mut target, fifo) = lives(&sls, "fork");
+    go(&fifo);
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(
+        target.output().contains("child unharmed"),
+        "{}",
+        target.output()
+    );
+    sls.run(&["detach", "-p", &target.p()]);
+    target.assert_unharmed();
+}
+
+#[test]
+fn a_process_that_ends_leaves_its_history() {
+    let sls = Sls::new();
+    let (mut target, fifo) = lives(&sls, "exit");
+    let epoch = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
+    go(&fifo);
+    assert_eq!(target.wait(Duration::from_secs(10)).code(), Some(7));
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(sls.json(&["ps"])["processes"][0]["state"], "dead");
+    sls.refused(&["checkpoint", "-m"], 1, "has ended");
+    let value = sls.json(&["print", "-m", &format!("@{epoch}"), "before_it"])["value"].clone();
+    assert_eq!(value, 41);
+}
+
+/// Killed at a random moment of a checkpoint, fifty times: a clear error and a daemon that serves on.
+#[test]
+fn a_pid_that_dies_between_stop_and_copy() {
+    let sls = Sls::new();
+    sls.run(&["partadd", "memory", "-o", "mem", "--budget", "256M"]);
+    for round in 0..50 {
+        let target = Target::tracee(sls.folder(), "ticker", &[]);
+        sls.run(&["attach", "-p", &target.p(), "-m", "-t", "1"]);
+        std::thread::sleep(Duration::from_micros(20_000 + round * 137));
+        drop(target);
+        std::thread::sleep(Duration::from_millis(5));
+        let out = sls.try_run(&["checkpoint", "-m"]);
+        assert_eq!(out.code, 1, "{out:?}");
+        assert!(out.stderr.contains("has ended"), "{out:?}");
+        sls.run(&["detach", "-o", "mem"]);
+    }
+}

@@ -1,0 +1,14 @@
+//! End-to-end cases: slsctl on real programs and on tracees that check themselves.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // Tests fail by panicking.
+
+mod blocking;
+mod campaign;
+mod first_light;
+mod hold;
+mod image;
+mod invariants;
+mod kill;
+mod lifecycle;
+mod redis;
+mod refusals;
+mod tracking;

@@ -1,0 +1,129 @@
+//! What cannot be attached to is refused by name and unharmed.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use testkit::{Sls, Target};
+
+#[test]
+fn under_another_debugger() {
+    let sls = Sls::new();
+    let mut target = Target::tracee(sls.folder(), "ticker", &[]);
+    let mut gdb = Command::new("gdb")
+        .args(["-q", "-nx", "-p", &target.p()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    for _ in 0..400 {
+        if testkit::field(target.pid(), "TracerPid:") != "0" {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    sls.refused(
+        &["attach", "-p", &target.p(), "-m"],
+        1,
+        "under another debugger",
+    );
+    drop(gdb.stdin.take()); // End of input: gdb detaches and leaves.
+    gdb.wait().unwrap();
+    target.assert_unharmed();
+}
+
+#[test]
+fn a_zombie() {
+    let sls = Sls::new();
+    let mut child = Command::new("true").spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    sls.refused(
+        &["attach", "-p", &child.id().to_string(), "-m"],
+        1,
+        "zombie",
+    );
+    child.wait().unwrap();
+}
+
+#[test]
+fn no_such_process_and_a_thread() {
+    let sls = Sls::new();
+    sls.refused(&["attach", "-p", "4194000", "-m"], 1, "no process 4194000");
+    let target = Target::tracee(sls.folder(), "ticker", &[]);
+    let tids = std::fs::read_dir(format!("/proc/{}/task", target.pid())).unwrap();
+    let tid = tids
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .find(|t| *t != target.p())
+        .unwrap();
+    sls.refused(&["attach", "-p", &tid, "-m"], 1, "is a thread of process");
+}
+
+#[test]
+fn a_32_bit_process() {
+    let sls = Sls::new();
+    let source = sls.folder().join("small.c");
+    let program = sls.folder().join("small");
+    std::fs::write(
+        &source,
+        "#include <unistd.h>\nint main(void){for(;;)pause();}\n",
+    )
+    .unwrap();
+    let built = Command::new("gcc")
+        .arg("-m32")
+        .arg("-o")
+        .arg(&program)
+        .arg(&source)
+        .status();
+    assert!(
+        built.unwrap().success(),
+        "gcc -m32; ./x setup installs gcc-multilib"
+    );
+    let mut target = Target::start(sls.folder(), Command::new(&program));
+    sls.refused(&["attach", "-p", &target.p(), "-m"], 1, "32-bit");
+    target.assert_unharmed();
+}
+
+/// As a plain user: a process of another user is refused, one's own is not.
+#[test]
+fn a_plain_user() {
+    let sls = Sls::new();
+    let nobody = 65534;
+    let mut roots = Target::tracee(sls.folder(), "ticker", &[]);
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(folder.path(), Some(nobody), Some(nobody)).unwrap();
+    // The build's own folders may be closed to others: the programs are copied out.
+    for name in ["slsctl", "slsd", "sls-keeper"] {
+        std::fs::copy(testkit::program(name), folder.path().join(name)).unwrap();
+    }
+    std::fs::copy(testkit::tracee("ticker"), folder.path().join("ticker")).unwrap();
+    let own = folder.path().join("ticker");
+    let mut command = Command::new(own);
+    std::os::unix::process::CommandExt::uid(&mut command, nobody);
+    command.current_dir("/");
+    let mut own = Target::start(folder.path(), command);
+    std::thread::sleep(Duration::from_millis(200));
+    let run = |args: &[&str]| {
+        let mut command = Command::new(folder.path().join("slsctl"));
+        command
+            .arg("--socket")
+            .arg(folder.path().join("s"))
+            .args(args)
+            .current_dir("/");
+        std::os::unix::process::CommandExt::uid(&mut command, nobody);
+        command.output().unwrap()
+    };
+    let refused = run(&["attach", "-p", &roots.p(), "-m"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("belongs to uid 0"), "{said}");
+    roots.assert_unharmed();
+    let attached = run(&["attach", "-p", &own.p(), "-m", "-t", "10"]);
+    assert!(attached.status.success(), "{attached:?}");
+    std::thread::sleep(Duration::from_millis(300));
+    let checkpoint = run(&["--json", "checkpoint", "-m"]);
+    assert!(checkpoint.status.success(), "{checkpoint:?}");
+    let rewound = run(&["--json", "rewind", "-m", "@1"]);
+    assert!(rewound.status.success(), "{rewound:?}");
+    assert!(run(&["partdel", "-o", "mem"]).status.success());
+    own.assert_unharmed();
+}

@@ -1,0 +1,51 @@
+//! What the kernel's write tracking does not say by itself (kernel traps), each caught.
+
+use std::time::Duration;
+
+use testkit::{Sls, Target, field};
+
+/// A reservation of 64 GiB costs neither time nor page tables.
+#[test]
+fn a_sparse_reservation() {
+    let sls = Sls::new();
+    let mut target = Target::tracee(sls.folder(), "sparse", &[]);
+    sls.run(&["attach", "-p", &target.p(), "-m"]);
+    let kib = || {
+        field(target.pid(), "VmPTE:")
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let before = kib();
+    let mut scans = Vec::new();
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(5));
+        let answer = sls.json(&["checkpoint", "-m"]);
+        scans.push(answer["cost"]["scan_ns"].as_u64().unwrap());
+    }
+    assert!(
+        kib() <= before + 64,
+        "page tables grew from {before} to {} KiB",
+        kib()
+    );
+    scans.sort_unstable();
+    println!("scan p50 {} us", scans[10] / 1000);
+    assert!(scans[10] < 100_000, "{scans:?}");
+    sls.run(&["detach", "-p", &target.p()]);
+    target.assert_unharmed();
+}
+
+/// The mutator checks every page it reads; rewound at random it must never find a stale one.
+#[test]
+fn a_mutator_rewound() {
+    let sls = Sls::new();
+    let mut target = Target::tracee(sls.folder(), "mutator", &["50"]);
+    let not_restored = crate::campaign::run(&sls, &mut target, testkit::rounds(2000), 100);
+    assert!(
+        not_restored.iter().all(|l| l.contains("memfd")),
+        "{not_restored:?}"
+    );
+    assert!(!target.output().contains("FAIL"), "{}", target.output());
+}

@@ -1,0 +1,218 @@
+//! A daemon for one test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A program of this project, beside the running test.
+///
+/// # Panics
+/// It was not built: run `./x test`, which builds first.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().expect("a test has a path");
+    let folder = exe
+        .ancestors()
+        .find(|dir| dir.join(name).is_file())
+        .unwrap_or_else(|| panic!("{name} is not built; `./x test` builds it first"));
+    folder.join(name)
+}
+
+/// Rounds of a campaign: `short` in `./x test`, more under SLS_ROUNDS.
+#[must_use]
+pub fn rounds(short: u64) -> u64 {
+    std::env::var("SLS_ROUNDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(short)
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Output {
+    /// Exit status.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// slsctl on a socket of its own; everything is gone when it is dropped.
+#[derive(Debug)]
+pub struct Sls {
+    folder: tempfile::TempDir,
+    mask: String,
+}
+
+impl Default for Sls {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sls {
+    /// A fresh socket; the daemon comes with the first command.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::masked("")
+    }
+
+    /// The same with kernel features taken away.
+    #[must_use]
+    pub fn masked(mask: &str) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("sls-test-")
+            .tempdir()
+            .expect("a folder");
+        Self {
+            folder,
+            mask: mask.to_owned(),
+        }
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("s")
+    }
+
+    /// A folder for the test's own files.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A command ready to run.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program("slsctl"));
+        command.arg("--socket").arg(self.socket()).args(args);
+        command.env("SLS_MASK", &self.mask).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs slsctl, whatever comes of it.
+    #[must_use]
+    pub fn try_run(&self, args: &[&str]) -> Output {
+        let out = self.command(args).output().expect("slsctl starts");
+        Output {
+            code: out.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+        }
+    }
+
+    /// Runs slsctl; it must succeed.
+    ///
+    /// # Panics
+    /// It did not.
+    pub fn run(&self, args: &[&str]) -> String {
+        let out = self.try_run(args);
+        assert_eq!(out.code, 0, "slsctl {args:?}: {}{}", out.stderr, self.log());
+        out.stdout
+    }
+
+    /// Runs slsctl --json; it must succeed and print one document.
+    ///
+    /// # Panics
+    /// It did not.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let mut all = vec!["--json"];
+        all.extend_from_slice(args);
+        let out = self.run(&all);
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("slsctl {args:?}: {e}: {out}"))
+    }
+
+    /// slsctl must fail with this status and say this.
+    ///
+    /// # Panics
+    /// It did not.
+    pub fn refused(&self, args: &[&str], code: i32, says: &str) {
+        let out = self.try_run(args);
+        assert_eq!(out.code, code, "slsctl {args:?}: {out:?}");
+        assert!(
+            out.stderr.contains(says),
+            "slsctl {args:?} says {:?}, not {says:?}",
+            out.stderr
+        );
+    }
+
+    /// The daemon's log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let path = libsls::state_folder(&self.socket()).join("slsd.log");
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// The daemon's process id, started if need be.
+    ///
+    /// # Panics
+    /// `stat` has none.
+    #[must_use]
+    pub fn daemon(&self) -> i32 {
+        let pid = self.json(&["stat"])["pid"]
+            .as_i64()
+            .expect("stat has a pid");
+        i32::try_from(pid).expect("a pid")
+    }
+
+    /// SIGKILL for the daemon, which must be gone after.
+    ///
+    /// # Panics
+    /// It stays.
+    pub fn kill_daemon(&self) {
+        let pid = self.daemon();
+        kill(pid, 9);
+        wait_until(Duration::from_secs(5), "the killed daemon is gone", || {
+            !is_there(pid)
+        });
+    }
+}
+
+fn kill(pid: i32, signal: i32) {
+    let signal = nix::sys::signal::Signal::try_from(signal).expect("a signal");
+    // Gone already is as good.
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+}
+
+fn is_there(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|s| !s.rsplit(") ").next().unwrap_or("Z").starts_with('Z'))
+}
+
+/// Waits for something to come true.
+///
+/// # Panics
+/// It does not in time.
+pub(crate) fn wait_until(patience: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !done() {
+        assert!(Instant::now() < deadline, "not in {patience:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+impl Drop for Sls {
+    /// Removes the partitions, so that the daemon leaves and its memory is given back.
+    fn drop(&mut self) {
+        if !self.socket().exists() {
+            return;
+        }
+        let out = self.try_run(&["--json", "stat"]);
+        let stat: Value = serde_json::from_str(&out.stdout).unwrap_or_default();
+        for part in stat["partitions"].as_array().into_iter().flatten() {
+            if let Some(name) = part["partition"].as_str() {
+                let _ = self.try_run(&["partdel", "-o", name]);
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+        if let Some(pid) = stat["pid"].as_i64().and_then(|p| i32::try_from(p).ok()) {
+            kill(pid, 15);
+        }
+    }
+}

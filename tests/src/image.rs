@@ -1,0 +1,62 @@
+//! A checkpoint's memory beside a core that gdb took at the same stop.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+
+use introspect::View;
+use libsls::Client;
+use libsls::view::CheckpointView;
+use object::read::elf::{FileHeader, ProgramHeader};
+
+/// Compares every byte that the core has with the checkpoint; bytes compared.
+///
+/// # Panics
+/// They differ, or either cannot be read.
+#[must_use]
+pub fn compare_with_core(socket: &Path, part: &str, epoch: u64, core: &Path) -> u64 {
+    let client = Client::connect(socket).expect("a daemon");
+    let client = Rc::new(RefCell::new(client));
+    let view = CheckpointView::open(&client, part, epoch, None).expect("the checkpoint");
+    let bytes = std::fs::read(core).expect("the core");
+    let header = object::elf::FileHeader64::<object::Endianness>::parse(&*bytes).expect("ELF");
+    let endian = header.endian().expect("little endian");
+    let mut compared = 0;
+    for segment in header.program_headers(endian, &*bytes).expect("segments") {
+        if segment.p_type(endian) != object::elf::PT_LOAD || segment.p_filesz(endian) == 0 {
+            continue;
+        }
+        let start = segment.p_vaddr(endian);
+        let wanted = segment.data(endian, &*bytes).expect("the segment");
+        if is_kernels(&view, start) {
+            continue;
+        }
+        compared += compare(&view, start, wanted, epoch);
+    }
+    compared
+}
+
+fn is_kernels(view: &CheckpointView, address: u64) -> bool {
+    let maps = view.mappings();
+    let map = maps.iter().find(|m| m.contains(address));
+    map.is_some_and(|m| m.path.starts_with("[vvar") || m.path == "[vsyscall]")
+}
+
+fn compare(view: &CheckpointView, start: u64, wanted: &[u8], epoch: u64) -> u64 {
+    let mut page = [0; 4096];
+    for (i, want) in wanted.chunks(4096).enumerate() {
+        let address = start + i as u64 * 4096;
+        let got = &mut page[..want.len()];
+        if let Err(why) = view.read(address, got) {
+            panic!("@{epoch} {address:#x}: {why}; the core has it");
+        }
+        if got != want {
+            let at = got.iter().zip(want).position(|(a, b)| a != b).unwrap_or(0);
+            panic!(
+                "@{epoch} differs from the core at {:#x}",
+                address + at as u64
+            );
+        }
+    }
+    wanted.len() as u64
+}

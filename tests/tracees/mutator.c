@@ -1,0 +1,146 @@
+// Threads that write, map, unmap, move, protect, drop and fork as fast as they can. Every page that
+// is filled holds its own number and a sum, so that a torn or stale page shows.
+// usage: mutator [PAUSE_US]
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE 4096
+#define PAGES 64
+#define WORKERS 3
+
+volatile long rounds[WORKERS];
+static unsigned pause_us;
+
+struct page {
+    uint64_t number, version, fill[(PAGE - 24) / 8], sum;
+};
+
+static void fill(struct page *p, uint64_t number, uint64_t version)
+{
+    p->number = number;
+    p->version = version;
+    uint64_t sum = number * 31 + version;
+    for (size_t i = 0; i < sizeof p->fill / 8; i++) {
+        p->fill[i] = version * 6364136223846793005u + i;
+        sum += p->fill[i];
+    }
+    p->sum = sum;
+}
+
+static void check(const struct page *p, uint64_t number, const char *what)
+{
+    uint64_t sum = p->number * 31 + p->version;
+    int zero = p->number == 0 && p->version == 0 && p->sum == 0;
+    for (size_t i = 0; i < sizeof p->fill / 8; i++) {
+        sum += p->fill[i];
+        zero &= p->fill[i] == 0;
+    }
+    if (!zero && (sum != p->sum || p->number != number)) {
+        printf("FAIL %s: page %lu holds %lu version %lu\n", what, number, p->number, p->version);
+        fflush(stdout);
+        abort();
+    }
+}
+
+static void *map(size_t pages, int flags)
+{
+    void *p = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+    if (p == MAP_FAILED)
+        abort();
+    return p;
+}
+
+static void *work(void *arg)
+{
+    long me = (long)arg;
+    unsigned seed = (unsigned)me * 7919;
+    struct page *area = map(PAGES, 0);
+    uint64_t base = (uint64_t)(me + 1) << 32;
+    int file = memfd_create("mutator", MFD_CLOEXEC);
+    if (ftruncate(file, 4 * PAGE))
+        abort();
+    struct page *shared = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    for (uint64_t version = 1;; version++) {
+        unsigned n = (unsigned)rand_r(&seed) % PAGES;
+        switch (rand_r(&seed) % 9) {
+        case 0: // Plain writes.
+        case 1:
+            for (unsigned i = n; i < PAGES; i++)
+                fill(&area[i], base + i, version);
+            break;
+        case 2: // Dropped: zero from now on.
+            madvise(&area[n], (PAGES - n) * PAGE, MADV_DONTNEED);
+            break;
+        case 3: { // Unmapped and mapped again at the same address.
+            munmap(&area[n], PAGE);
+            void *again = mmap(&area[n], PAGE, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+            if (again != &area[n])
+                abort();
+            fill(&area[n], base + n, version);
+            break;
+        }
+        case 4: { // Moved as a whole. Across a tracked mapping and a new neighbour mremap is EFAULT.
+            struct page *to = map(PAGES, 0);
+            if (mremap(area, PAGES * PAGE, PAGES * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to) {
+                area = to;
+            } else if (errno == EFAULT) {
+                memcpy(to, area, PAGES * PAGE);
+                munmap(area, PAGES * PAGE);
+                area = to;
+            } else {
+                abort();
+            }
+            break;
+        }
+        case 5: // Read-only and back.
+            mprotect(&area[n], PAGE, PROT_READ);
+            check(&area[n], base + n, "read-only");
+            mprotect(&area[n], PAGE, PROT_READ | PROT_WRITE);
+            fill(&area[n], base + n, version);
+            break;
+        case 6: // Filled, then out of reach, then back.
+            fill(&area[n], base + n, version);
+            mprotect(&area[n], PAGE, PROT_NONE);
+            usleep(pause_us);
+            mprotect(&area[n], PAGE, PROT_READ | PROT_WRITE);
+            break;
+        case 7: // Written by the kernel.
+            fill(&shared[n % 4], base + n % 4, version);
+            if (pread(file, &area[n % 4], PAGE, (n % 4) * PAGE) != PAGE)
+                abort();
+            break;
+        case 8: // The heap's end moves.
+            if (me == 0) {
+                sbrk(4 * PAGE);
+                sbrk(-4 * PAGE);
+            }
+            break;
+        }
+        for (unsigned i = 0; i < PAGES; i += 1 + n % 5)
+            check(&area[i], base + i, "area");
+        rounds[me]++;
+        if (pause_us)
+            usleep(pause_us);
+    }
+    return arg;
+}
+
+int main(int argc, char **argv)
+{
+    pthread_t thread;
+    pause_us = argc > 1 ? (unsigned)atoi(argv[1]) : 0;
+    for (long i = 0; i < WORKERS; i++)
+        pthread_create(&thread, NULL, work, (void *)i);
+    printf("ready\n");
+    fflush(stdout);
+    for (;;)
+        pause();
+}
