@@ -115,6 +115,15 @@ pub enum Request {
     },
     Stat,
     Check,
+    /// How far along `epochs`, each the child of the one before and the first of `from`, do these
+    /// pages and all mappings of the process (None: the root) stay as they are at `from`?
+    Steady {
+        part: Option<String>,
+        pid: Option<i32>,
+        from: u64,
+        epochs: Vec<u64>,
+        pages: Vec<(u32, u64, u64)>,
+    },
 }
 
 /// What slsd answers.
@@ -146,6 +155,11 @@ pub enum Answer {
     DiffPages(Vec<(u64, u64)>),
     Stat(Stat),
     Check(Vec<CheckRow>),
+    /// So many of the epochs; `remapped` when it is the mappings of the next one that differ.
+    Steady {
+        same: u32,
+        remapped: bool,
+    },
 }
 
 /// Kinds of failure a program may act on.

@@ -275,7 +275,22 @@ pub struct PartitionHistory {
     epochs: Vec<(u64, u64)>,
     /// Records of the epochs looked at last.
     processes: RefCell<BTreeMap<u64, Rc<Process>>>,
+    /// What was asked last about pages that stay as they are.
+    steady: RefCell<Steady>,
 }
+
+/// A stretch of a line along which pages and mappings stay as they are.
+#[derive(Default)]
+struct Steady {
+    pages: Vec<u64>,
+    from: u64,
+    until: u64,
+    /// Epochs asked for next: more while the answer is yes, since asking costs more than looking.
+    ahead: usize,
+}
+
+/// Most epochs one question covers.
+const MOST_AHEAD: usize = 4096;
 
 /// Records a history query keeps at hand.
 const RECORDS: usize = 8;
@@ -307,6 +322,7 @@ impl PartitionHistory {
             pid,
             epochs,
             processes: RefCell::new(BTreeMap::new()),
+            steady: RefCell::default(),
         }
     }
 
@@ -346,12 +362,88 @@ impl PartitionHistory {
             let (Some(place), true) = (places.0, places.0 == places.1 && same_file) else {
                 return Ok(None);
             };
-            match runs.last_mut() {
-                Some(run) if run.0 == place.0 && run.1 + run.2 == place.1 => run.2 += 1,
-                _ => runs.push((place.0, place.1, 1)),
-            }
+            push_page(&mut runs, place);
         }
         Ok(Some(runs))
+    }
+}
+
+impl PartitionHistory {
+    /// Is it known already?
+    fn is_steady(&self, from: u64, to: u64, read: &ReadSet) -> bool {
+        let steady = self.steady.borrow();
+        let within = steady.from <= from && to <= steady.until;
+        within && read.pages().eq(steady.pages.iter().copied())
+    }
+
+    /// Asks about the epochs from number `next` on.
+    fn look_ahead(
+        &self,
+        next: usize,
+        pair: (u64, u64),
+        read: &ReadSet,
+    ) -> Result<bool, Unavailable> {
+        let process = self.process(pair.0)?;
+        let ahead = self.steady.borrow().ahead.clamp(1, MOST_AHEAD);
+        let ahead = &self.epochs[next..self.epochs.len().min(next + ahead)];
+        let request = Request::Steady {
+            part: Some(self.part.clone()),
+            pid: self.pid,
+            from: pair.0,
+            epochs: ahead.iter().map(|e| e.0).collect(),
+            pages: runs_at(&process, read),
+        };
+        let (same, remapped) = match self.client.borrow_mut().ask(&request) {
+            Ok(Answer::Steady { same, remapped }) => (same as usize, remapped),
+            Ok(other) => return Err(Unavailable::because(format!("{other:?}"))),
+            Err(error) => return Err(Unavailable::because(error.to_string())),
+        };
+        let mut steady = self.steady.borrow_mut();
+        steady.ahead = if same == ahead.len() { same * 2 } else { 1 };
+        let Some(last) = same.checked_sub(1).and_then(|last| ahead.get(last)) else {
+            drop(steady);
+            // Other mappings may still be the same ones under the pages that were read.
+            return Ok(remapped && !self.changed_between(pair, read)?);
+        };
+        steady.pages = read.pages().collect();
+        (steady.from, steady.until) = (pair.0, last.0);
+        Ok(true)
+    }
+
+    fn changed_between(&self, (from, to): (u64, u64), read: &ReadSet) -> Result<bool, Unavailable> {
+        let Some(pages) = self.pages_of((from, to), read)? else {
+            return Ok(true);
+        };
+        let request = Request::Changed {
+            part: Some(self.part.clone()),
+            from,
+            to,
+            pages,
+        };
+        match self.client.borrow_mut().ask(&request) {
+            Ok(Answer::Changed(changed)) => Ok(changed),
+            Ok(other) => Err(Unavailable::because(format!("{other:?}"))),
+            Err(error) => Err(Unavailable::because(error.to_string())),
+        }
+    }
+}
+
+/// The pages of a read set as they are kept for one process; what is not mapped is left out.
+fn runs_at(process: &Process, read: &ReadSet) -> Runs {
+    let mut runs = Runs::new();
+    for address in read.pages() {
+        let mapping = mapping_at(process, address);
+        if let Some(place) = mapping.and_then(|m| place(process, m, address)) {
+            push_page(&mut runs, place);
+        }
+    }
+    runs
+}
+
+fn push_page(runs: &mut Runs, place: (u32, u64)) {
+    match runs.last_mut() {
+        Some(run) if run.0 == place.0 && run.1 + run.2 == place.1 => run.2 += 1,
+        _ => runs.push((place.0, place.1, 1)),
     }
 }
 
@@ -371,19 +463,15 @@ impl Epochs for PartitionHistory {
     }
 
     fn unchanged(&self, from: u64, to: u64, read: &ReadSet) -> Result<bool, Unavailable> {
-        let Some(pages) = self.pages_of((from, to), read)? else {
-            return Ok(false);
-        };
-        let request = Request::Changed {
-            part: Some(self.part.clone()),
-            from,
-            to,
-            pages,
-        };
-        match self.client.borrow_mut().ask(&request) {
-            Ok(Answer::Changed(changed)) => Ok(!changed),
-            Ok(other) => Err(Unavailable::because(format!("{other:?}"))),
-            Err(error) => Err(Unavailable::because(error.to_string())),
+        if self.is_steady(from, to, read) {
+            return Ok(true);
+        }
+        let at = |epoch| self.epochs.binary_search_by_key(&epoch, |e| e.0).ok();
+        match (at(from), at(to)) {
+            (Some(a), Some(b)) if b == a + 1 => self.look_ahead(b, (from, to), read),
+            _ => self
+                .changed_between((from, to), read)
+                .map(|changed| !changed),
         }
     }
 }

@@ -192,7 +192,7 @@ pub fn bytes(count: u64) -> String {
     match unit {
         None => count.to_string(),
         Some((shift, unit)) => {
-            let tenths = u128::from(count) * 10 >> shift;
+            let tenths = (u128::from(count) * 10) >> shift;
             format!("{}.{}{unit}", tenths / 10, tenths % 10)
         }
     }

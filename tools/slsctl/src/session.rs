@@ -135,8 +135,7 @@ fn daemon() -> anyhow::Result<PathBuf> {
 
 /// An answer of another kind than the request has.
 pub fn out_of_turn(answer: &Answer) -> anyhow::Error {
-    let mut text = format!("{answer:?}");
-    text.truncate(text.floor_char_boundary(200));
+    let text: String = format!("{answer:?}").chars().take(200).collect();
     ClientError::OutOfTurn(text).into()
 }
 

@@ -97,6 +97,18 @@ fn obey(registry: &Registry, request: Request) -> Result<Answer, Refusal> {
             to,
             pages,
         } => history::changed(&*registry.find(part.as_deref())?, (from, to), &pages),
+        Request::Steady {
+            part,
+            pid,
+            from,
+            epochs,
+            pages,
+        } => history::steady(
+            &*registry.find(part.as_deref())?,
+            pid,
+            (from, &epochs),
+            &pages,
+        ),
         Request::DiffPages {
             part,
             from,

@@ -1,6 +1,7 @@
 //! Questions that only the history answers.
 
 use libsls::protocol::{Answer, History, HistoryRow, MAX_PAGES};
+use libsls::record::Mapping;
 use slos::{Epoch, PageIndex, Presence, SpaceId};
 
 use crate::part::Part;
@@ -89,12 +90,60 @@ pub fn pages(part: &Part, epoch: u64, space: u32, runs: &[(u64, u32)]) -> Result
     Ok(Answer::Pages { present, bytes })
 }
 
+/// How far along a line of checkpoints pages and mappings stay what they are at `from`.
+///
+/// Walking here spares the client a round trip and a record an epoch.
+pub fn steady(
+    part: &Part,
+    pid: Option<i32>,
+    (from, epochs): (u64, &[u64]),
+    pages: &[(u32, u64, u64)],
+) -> Result<Answer, Refusal> {
+    let mut before = from;
+    let first = mappings(part, pid, from)?;
+    let mut same = 0;
+    for &epoch in epochs {
+        if mappings(part, pid, epoch)? != first {
+            let remapped = true;
+            return Ok(Answer::Steady { same, remapped });
+        }
+        if any_changed(part, (before, epoch), pages)? {
+            break;
+        }
+        before = epoch;
+        same += 1;
+    }
+    let remapped = false;
+    Ok(Answer::Steady { same, remapped })
+}
+
+/// Mappings of a process, None where it is not there.
+fn mappings(
+    part: &Part,
+    pid: Option<i32>,
+    epoch: u64,
+) -> Result<Option<(u32, Vec<Mapping>)>, Refusal> {
+    let bytes = part.history.record(Epoch(epoch)).map_err(read)?;
+    let record = libsls::record::decode(&bytes)
+        .map_err(|e| Refusal::other(format!("the record of @{epoch}: {e}")))?;
+    let process = (record.processes.into_iter()).find(|p| pid.is_none_or(|pid| p.pid == pid));
+    Ok(process.map(|p| (p.space, p.mappings)))
+}
+
 /// Has any of the pages another content at `to` than at `from`?
 pub fn changed(
     part: &Part,
-    (from, to): (u64, u64),
+    range: (u64, u64),
     pages: &[(u32, u64, u64)],
 ) -> Result<Answer, Refusal> {
+    any_changed(part, range, pages).map(Answer::Changed)
+}
+
+fn any_changed(
+    part: &Part,
+    (from, to): (u64, u64),
+    pages: &[(u32, u64, u64)],
+) -> Result<bool, Refusal> {
     for &(space, first, count) in pages {
         let set: Vec<PageIndex> = (first..first.saturating_add(count.min(1 << 20)))
             .map(PageIndex)
@@ -104,11 +153,11 @@ pub fn changed(
             .changed(Epoch(from), Epoch(to), SpaceId(space), &set)
         {
             Ok(false) => {}
-            Ok(true) | Err(slos::ReadError::NoSpace { .. }) => return Ok(Answer::Changed(true)),
+            Ok(true) | Err(slos::ReadError::NoSpace { .. }) => return Ok(true),
             Err(error) => return Err(read(error)),
         }
     }
-    Ok(Answer::Changed(false))
+    Ok(false)
 }
 
 /// Pages whose content differs, as runs.

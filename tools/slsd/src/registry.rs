@@ -54,11 +54,7 @@ pub struct Registry {
 
 impl Registry {
     /// Opens what an earlier daemon on the same socket left in memory.
-    pub fn open(
-        socket: &Path,
-        probe: Probe,
-        keeper: PathBuf,
-    ) -> anyhow::Result<Self> {
+    pub fn open(socket: &Path, probe: Probe, keeper: PathBuf) -> anyhow::Result<Self> {
         let name = socket.to_string_lossy().replace('/', "-");
         let memory = slos::private_memory_folder(name.trim_start_matches(['-', '.']))
             .context("a private folder in /dev/shm")?;
