@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use introspect::{CoreView, Finder, Program, ThreadView, View};
-use libsls::protocol::{Answer, Request, Stat};
+use libsls::protocol::{Answer, Request, Stat, TEMPORARY_PREFIX};
 use libsls::record::Process;
 use libsls::view::{CheckpointView, SharedClient};
 use serde_json::{Value as Json, json};
@@ -14,9 +14,6 @@ use crate::processes::{How, attach, ps};
 use crate::progress::Shown;
 use crate::session::{Outcome, Session};
 use crate::time::take;
-
-/// Names of partitions that last as long as one look: this, the process, the one who looks.
-const TEMPORARY: &str = "live-";
 
 /// Something that is looked at.
 pub struct Look {
@@ -65,7 +62,7 @@ impl Look {
             Some(row) => (row.partition.clone(), None),
             None => {
                 remove_abandoned(session)?;
-                let part = format!("{TEMPORARY}{pid}-{}", std::process::id());
+                let part = format!("{TEMPORARY_PREFIX}{pid}-{}", std::process::id());
                 let how = How { period_ms: None };
                 attach(session, pid, &PartArg::of_name(&part), &how, false)?;
                 let temporary = Temporary {
@@ -175,9 +172,9 @@ fn is_temporary(part: &str) -> bool {
     looker(part).is_some()
 }
 
-/// Who made a temporary partition.
+/// Who made a temporary partition: its name is the prefix, the process, the one who looks.
 fn looker(part: &str) -> Option<u32> {
-    let (_, looker) = part.strip_prefix(TEMPORARY)?.split_once('-')?;
+    let (_, looker) = part.strip_prefix(TEMPORARY_PREFIX)?.split_once('-')?;
     looker.parse().ok()
 }
 

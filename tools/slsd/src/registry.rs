@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use libsls::protocol::{Failure, Keep};
+use libsls::protocol::{Failure, Keep, TEMPORARY_PREFIX};
 use sls_engine::Probe;
 
 use crate::part::Part;
@@ -107,11 +107,12 @@ impl Registry {
     pub fn find(&self, given: Option<&str>) -> Result<Arc<Part>, Refusal> {
         let parts = self.lock();
         let Some(given) = given else {
-            return match parts.len() {
-                1 => Ok(Arc::clone(
-                    &parts[parts.keys().next().map_or("", String::as_str)],
-                )),
-                0 => Err(Refusal::new(
+            let mut lasting = parts
+                .values()
+                .filter(|part| !part.name.starts_with(TEMPORARY_PREFIX));
+            return match (lasting.next(), lasting.next()) {
+                (Some(only), None) => Ok(Arc::clone(only)),
+                (None, _) => Err(Refusal::new(
                     Failure::NotFound,
                     "there is no partition; attach a process first: slsctl attach -p PID",
                 )),
