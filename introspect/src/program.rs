@@ -398,11 +398,24 @@ impl Program {
                     // `const` first, as gdb writes it, whichever way round the compiler did.
                     match inner.strip_prefix("const ") {
                         Some(rest) if *word == "volatile" => format!("const volatile {rest}"),
+                        // Of an array, gcc qualifies both the array and its elements.
+                        _ if self.has_elements_qualified(of, word) => inner,
                         _ => format!("{word} {inner}"),
                     }
                 }
             },
             _ => spaced(&tagged(&ty), &around),
+        }
+    }
+
+    /// Whether `ty` is an array of elements that are `word` themselves.
+    fn has_elements_qualified(&self, ty: &Ty, word: &str) -> bool {
+        match &self.resolve(ty).shape {
+            Shape::Array { of, .. } => matches!(
+                &self.resolve(of).shape,
+                Shape::Qualified { word: inner, .. } if *inner == word
+            ),
+            _ => false,
         }
     }
 

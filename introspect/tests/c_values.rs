@@ -134,6 +134,7 @@ fn check_types(fixture: &Fixture) {
         ("pk.callback", "int (*)(int)"),
         ("fixed_const", "const volatile int"),
         ("octets", "unsigned char [4]"),
+        ("shaky", "volatile int [3]"),
         ("paint", "enum color"),
         ("&matrix", "int (*)[2][3]"),
         ("frame(main).argv", "char **"),
