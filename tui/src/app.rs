@@ -4,9 +4,11 @@ use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::cli::Cli;
+use crossterm::event::KeyEvent;
+
+use crate::cli::{Cli, Screen};
 use crate::dump;
-use crate::model::Model;
+use crate::model::{Model, Notice};
 use crate::session::Session;
 use crate::terminal;
 use crate::update::{Effect, Event, update};
@@ -25,24 +27,31 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::from(2));
     }
-    let (session, client) = Session::open(cli)?;
     let (sender, events) = channel();
+    // Before anything is attached: a signal must not leave it so.
+    terminal::heed_signals(&sender)?;
+    let (session, client) = Session::open(cli)?;
+    let mut model = Model::new(session.target.clone());
+    model.notice = session
+        .remark
+        .clone()
+        .map(|text| Notice { text, bad: false });
     let mut app = App {
-        model: Model::new(session.target.clone()),
+        model,
         worker: Worker::start(session.origin.clone(), sender.clone()),
         orders: watcher::start(session.origin.clone(), client, sender.clone()),
         events,
     };
     let keys = cli.keys.as_ref().map_or(&[][..], |keys| &keys.0);
     let done = match cli.dump {
-        Some(screen) => app
-            .settle()
-            .and_then(|()| app.type_in(keys))
-            .and_then(|()| dump::print(&app.model, screen)),
-        None => app.interact(keys, &sender),
+        Some(screen) => app.dump(keys, screen),
+        None => app.interact(keys, sender),
     };
     session.close()?;
     done?;
+    if let Some(failure) = app.model.failure {
+        anyhow::bail!(failure);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -54,14 +63,24 @@ pub struct App {
 }
 
 impl App {
+    /// Prints one screen.
+    fn dump(&mut self, keys: &[KeyEvent], screen: Screen) -> anyhow::Result<()> {
+        self.settle()?;
+        self.type_in(keys)?;
+        anyhow::ensure!(
+            self.model.look.is_some() || !self.model.quit,
+            "ended before the first screen"
+        );
+        match self.model.notice.as_ref().filter(|notice| notice.bad) {
+            Some(notice) => anyhow::bail!("{}", notice.text),
+            None => dump::print(&self.model, screen),
+        }
+    }
+
     /// Works on the terminal until the user quits.
-    fn interact(
-        &mut self,
-        keys: &[crossterm::event::KeyEvent],
-        sender: &Sender<Event>,
-    ) -> anyhow::Result<()> {
+    fn interact(&mut self, keys: &[KeyEvent], sender: Sender<Event>) -> anyhow::Result<()> {
         let mut screen = terminal::Screen::take()?;
-        terminal::listen(sender)?;
+        terminal::listen(sender);
         screen.show(&self.model)?;
         if !keys.is_empty() {
             self.settle()?;
@@ -92,7 +111,7 @@ impl App {
         }
     }
 
-    /// Takes events in until nothing is under way.
+    /// Takes events in until nothing is under way, or something failed.
     ///
     /// # Errors
     /// It takes too long.
@@ -105,8 +124,8 @@ impl App {
                 Ok(event) => self.take(event),
                 Err(_) => anyhow::bail!("slsd did not answer within {PATIENCE:?}"),
             }
-            if let Some(notice) = self.model.notice.as_ref().filter(|notice| notice.bad) {
-                anyhow::bail!("{}", notice.text);
+            if self.model.notice.as_ref().is_some_and(|notice| notice.bad) {
+                break;
             }
         }
         Ok(())
@@ -116,12 +135,12 @@ impl App {
         let model = &self.model;
         // A partition without a process and without checkpoints has nothing more to come.
         let empty =
-            model.history.is_some() && model.checkpoints().is_empty() && model.target.is_dead();
+            model.history.is_some() && model.checkpoints().is_empty() && model.target.is_gone();
         let first = model.look.is_none() && !empty;
         first || model.rewinding.is_some() || model.pending.is_some()
     }
 
-    fn type_in(&mut self, keys: &[crossterm::event::KeyEvent]) -> anyhow::Result<()> {
+    fn type_in(&mut self, keys: &[KeyEvent]) -> anyhow::Result<()> {
         for key in keys {
             self.take(Event::Key(*key));
             self.settle()?;

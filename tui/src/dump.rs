@@ -46,7 +46,8 @@ fn render(model: &Model, screen: Screen, (width, height): (u16, u16)) -> String 
         (_, Some(pane)) => draw_only(model, &mut canvas, pane),
         (Screen::Help, None) => {
             let lines = help(model, &canvas);
-            return lines.iter().map(|(line, _)| format!("{line}\n")).collect();
+            let lines: Vec<&str> = lines.iter().map(|(line, _)| line.as_str()).collect();
+            return lines.join("\n") + "\n";
         }
         (_, None) => draw(model, &mut canvas),
     }

@@ -24,7 +24,7 @@ mod terminal;
 mod text;
 pub mod theme;
 pub mod update;
-mod variables;
+pub mod variables;
 mod watcher;
 mod worker;
 

@@ -85,7 +85,12 @@ pub struct Target {
 
 impl Target {
     pub fn is_dead(&self) -> bool {
-        self.state == "dead" || self.state == "detached"
+        self.state == "dead"
+    }
+
+    /// Nothing is added to its history any more.
+    pub fn is_gone(&self) -> bool {
+        self.is_dead() || self.state == "detached"
     }
 }
 
@@ -101,7 +106,7 @@ pub struct Model {
     pub target: Target,
     pub history: Option<History>,
     pub following: bool,
-    /// The epoch looked at; 0 before there is one.
+    /// The epoch looked at; 0 before there is one. Following the newest, the one that is shown: it moves with the answers.
     pub at: u64,
     pub base: Base,
     pub look: Option<Look>,
@@ -126,6 +131,8 @@ pub struct Model {
     /// `g` was typed.
     pub prefix: bool,
     pub quit: bool,
+    /// Why the program ends, where nobody asked it to.
+    pub failure: Option<String>,
     /// The variables tree as rows: made when what it shows changes, not at each drawing.
     pub rows: Vec<Row>,
 }
@@ -191,6 +198,7 @@ impl Model {
             memory: MemoryAt::Stack,
             prefix: false,
             quit: false,
+            failure: None,
             rows: Vec::new(),
         };
         model.refresh_rows();
@@ -200,7 +208,7 @@ impl Model {
     pub fn standing(&self) -> Standing {
         match &self.rewound {
             _ if self.target.is_dead() => Standing::Dead,
-            _ if self.following => Standing::Live,
+            _ if self.following && !self.target.is_gone() => Standing::Live,
             Some(rewound) if rewound.to == self.at => Standing::Rewound,
             _ => Standing::Past,
         }
@@ -232,9 +240,13 @@ impl Model {
     }
 
     pub fn base_epoch(&self) -> Option<u64> {
+        self.base_of(self.at)
+    }
+
+    fn base_of(&self, epoch: u64) -> Option<u64> {
         match self.base {
             Base::At(epoch) => Some(epoch),
-            Base::Previous => self.checkpoint(self.at)?.parent,
+            Base::Previous => self.checkpoint(epoch)?.parent,
         }
     }
 
@@ -275,10 +287,16 @@ impl Model {
         on_line.or_else(|| children().next_back().map(|row| row.epoch))
     }
 
+    /// What has to be known for all that is open; epoch 0 where there is no checkpoint yet.
     pub fn question(&self) -> Question {
+        let epoch = if self.following {
+            self.newest().unwrap_or(0)
+        } else {
+            self.at
+        };
         Question {
-            epoch: self.at,
-            base: self.base_epoch().filter(|base| *base != self.at),
+            epoch,
+            base: self.base_of(epoch).filter(|base| *base != epoch),
             tid: self.tid,
             frame: self.frame.clone(),
             watches: self.watches.clone(),

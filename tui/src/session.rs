@@ -17,6 +17,8 @@ const DEFAULT_PERIOD_MS: u64 = 100;
 pub struct Session {
     pub origin: Origin,
     pub target: Target,
+    /// Something to be said at the start.
+    pub remark: Option<String>,
     ours: Option<i32>,
 }
 
@@ -36,15 +38,27 @@ impl Session {
             pid: None,
         };
         let mut client = origin.connect()?;
+        let mut remark = None;
         let (target, ours) = match &cli.command {
             Command::Attach { pid, period_ms } => attach(&mut client, *pid, *period_ms)?,
             Command::Open { part } => (open(&mut client, &partition_name(part))?, None),
         };
+        if let Command::Attach {
+            period_ms: Some(_), ..
+        } = &cli.command
+            && ours.is_none()
+        {
+            let part = &target.part;
+            remark = Some(format!(
+                "attached already, in {part}: its period stays as it was"
+            ));
+        }
         origin.part.clone_from(&target.part);
         origin.pid = (target.pid != 0).then_some(target.pid);
         let session = Self {
             origin,
             target,
+            remark,
             ours,
         };
         Ok((session, client))

@@ -35,9 +35,13 @@ impl Screen {
     /// It cannot be set up.
     pub fn take() -> io::Result<Self> {
         let before = std::panic::take_hook();
+        let drawing = std::thread::current().id();
         std::panic::set_hook(Box::new(move |panic| {
-            give_back();
-            before(panic);
+            // The other threads' panics arrive as events.
+            if std::thread::current().id() == drawing {
+                give_back();
+                before(panic);
+            }
         }));
         enable_raw_mode()?;
         let taken = execute!(stdout(), EnterAlternateScreen, cursor::Hide)
@@ -83,11 +87,11 @@ fn give_back() {
     let _ = disable_raw_mode();
 }
 
-/// Sends keys, changes of size and signals on.
+/// Sends signals to end on.
 ///
 /// # Errors
 /// The signals cannot be waited for.
-pub fn listen(events: &Sender<Event>) -> io::Result<()> {
+pub fn heed_signals(events: &Sender<Event>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT])?;
     let ended = events.clone();
     std::thread::spawn(move || {
@@ -97,7 +101,11 @@ pub fn listen(events: &Sender<Event>) -> io::Result<()> {
             }
         }
     });
-    let events = events.clone();
+    Ok(())
+}
+
+/// Sends keys and changes of size on.
+pub fn listen(events: Sender<Event>) {
     std::thread::spawn(move || {
         loop {
             let event = match event::read() {
@@ -112,5 +120,4 @@ pub fn listen(events: &Sender<Event>) -> io::Result<()> {
             }
         }
     });
-    Ok(())
 }

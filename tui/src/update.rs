@@ -32,6 +32,8 @@ pub enum Event {
     Rewound(Result<Rewound, String>),
     /// The daemon cannot be asked.
     Lost(String),
+    /// A thread of this program failed.
+    Failed(String),
     /// The terminal went away, or somebody asks this program to end.
     Quit,
 }
@@ -71,6 +73,10 @@ pub fn update(model: &mut Model, event: Event) -> Vec<Effect> {
         Event::Looked { number, look } => looked(model, number, look, &mut effects),
         Event::Rewound(result) => rewound(model, result, &mut effects),
         Event::Lost(why) => complain(model, why),
+        Event::Failed(why) => {
+            model.failure = Some(why);
+            model.quit = true;
+        }
         Event::Quit => model.quit = true,
     }
     effects
@@ -78,11 +84,8 @@ pub fn update(model: &mut Model, event: Event) -> Vec<Effect> {
 
 fn progress(model: &mut Model, history: History, effects: &mut Vec<Effect>) {
     model.history = Some(history);
-    if model.following || model.at == 0 {
-        model.at = model.newest().unwrap_or(0);
-    }
     // What follows the newest waits for the answer under way: cancelled each time, none would come.
-    if model.at != 0 && model.pending.is_none() && !is_answered(model) {
+    if model.pending.is_none() && !is_answered(model) {
         ask(model, effects);
     }
 }
@@ -97,11 +100,11 @@ fn is_answered(model: &Model) -> bool {
 
 /// Asks for what the model shows now, whatever else is under way.
 fn ask(model: &mut Model, effects: &mut Vec<Effect>) {
-    if model.at == 0 {
+    let question = model.question();
+    if question.epoch == 0 {
         return;
     }
     model.asked += 1;
-    let question = model.question();
     model.pending = Some((model.asked, question.clone()));
     effects.push(Effect::Ask {
         number: model.asked,
@@ -121,9 +124,23 @@ fn looked(
     match look {
         Ok(look) => {
             let selected = model.selected_variable().map(|row| row.kind.clone());
+            let watched = model.look.as_ref().map_or(0, |look| look.watches.len());
+            let new = look.watches.get(watched..).and_then(<[_]>::last);
+            let new = new.map(|root| Kind::Leaf {
+                path: root.path.clone(),
+            });
+            if model.following {
+                model.at = look.question.epoch;
+            }
+            if model.target.comm.is_empty() {
+                model.target.comm = look
+                    .threads
+                    .first()
+                    .map_or(String::new(), |t| t.name.clone());
+            }
             model.look = Some(*look);
             model.refresh_rows();
-            reselect(model, selected.as_ref());
+            reselect(model, new.as_ref().or(selected.as_ref()));
             let last = model.thread_rows().len().saturating_sub(1);
             model.cursors.threads = model.cursors.threads.min(last);
         }
@@ -134,7 +151,7 @@ fn looked(
     }
 }
 
-/// Keeps the cursor on the variable it was on.
+/// Puts the cursor on a variable: the one it was on, or one just asked for.
 fn reselect(model: &mut Model, selected: Option<&Kind>) {
     let same = |kind: &Kind| match (kind, selected) {
         (Kind::Group { group: a, .. }, Some(Kind::Group { group: b, .. })) => a == b,
@@ -194,9 +211,8 @@ fn pressed(model: &mut Model, key: KeyEvent, effects: &mut Vec<Effect>) {
     };
     match (action, model.overlays.last_mut()) {
         (Action::Quit, _) => model.quit = true,
-        (Action::Escape, Some(_)) => drop(model.overlays.pop()),
         (Action::Enter, Some(Overlay::Confirm { .. })) => confirm(model, effects),
-        (Action::Enter | Action::Help, Some(_)) => drop(model.overlays.pop()),
+        (Action::Escape | Action::Enter | Action::Help, Some(_)) => drop(model.overlays.pop()),
         (movement, Some(Overlay::Help { scroll })) => *scroll = scrolled(*scroll, movement),
         (_, Some(_)) => {}
         (action, None) => act(model, action, effects),
@@ -255,7 +271,6 @@ fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) {
         }
         Action::Newest => {
             model.following = true;
-            model.at = model.newest().unwrap_or(0);
             ask(model, effects);
         }
         Action::NextPane => turn(model, 1),
@@ -322,20 +337,18 @@ fn watch(model: &mut Model, expr: String, effects: &mut Vec<Effect>) {
     }
     model.closed_groups.remove(&Group::Watches);
     model.focus = Pane::Variables;
-    model.cursors.variables = 0;
     ask(model, effects);
 }
 
 fn unwatch(model: &mut Model, effects: &mut Vec<Effect>) {
     let Some(look) = &model.look else { return };
-    let first = 1;
     let path = model.selected_variable().and_then(|row| row.kind.path());
     let chosen = look
         .watches
         .iter()
         .position(|root| Some(root.path.as_str()) == path);
     match chosen {
-        Some(at) if model.cursors.variables >= first && at < model.watches.len() => {
+        Some(at) if in_group(model, Group::Watches) && at < model.watches.len() => {
             model.watches.remove(at);
             ask(model, effects);
         }
@@ -343,9 +356,22 @@ fn unwatch(model: &mut Model, effects: &mut Vec<Effect>) {
     }
 }
 
+/// Whether the selected variable is in this group: one of another may have the same path.
+fn in_group(model: &Model, wanted: Group) -> bool {
+    let above = model.rows.iter().take(model.cursors.variables + 1).rev();
+    let group = above.filter_map(|row| match row.kind {
+        Kind::Group { group, .. } => Some(group),
+        _ => None,
+    });
+    group.into_iter().next() == Some(wanted)
+}
+
 fn offer_rewind(model: &mut Model) {
-    if model.target.is_dead() {
-        note(model, "the process is gone: there is nothing to rewind");
+    if model.target.is_gone() {
+        note(
+            model,
+            "nobody is attached any more: there is nothing to rewind",
+        );
     } else if model.rewinding.is_some() {
         note(model, "a rewind is under way");
     } else if model.following || model.at == 0 {

@@ -113,8 +113,17 @@ impl Tree<'_> {
         if !open {
             return;
         }
-        for root in roots {
-            self.root(root, &root.path, root.path.clone(), 1);
+        let watches = self
+            .model
+            .look
+            .iter()
+            .flat_map(|look| &look.question.watches);
+        let names: Vec<&String> = match group {
+            Group::Watches => watches.collect(),
+            _ => roots.iter().map(|root| &root.path).collect(),
+        };
+        for (root, name) in roots.iter().zip(names) {
+            self.root(root, &root.path, name.clone(), 1);
         }
         match count.saturating_sub(roots.len()) {
             0 if count == 0 => self.remark(1, "none here".to_owned()),

@@ -22,7 +22,7 @@ pub struct Order {
 /// Starts the thread; it ends when nobody listens or orders any more.
 pub fn start(origin: Origin, client: Client, events: Sender<Event>) -> Sender<Order> {
     let (orders, incoming) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
+    crate::worker::guarded(events.clone(), move || {
         let watcher = Watcher {
             origin,
             client: Some(client),

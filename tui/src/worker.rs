@@ -68,7 +68,9 @@ impl Worker {
         let (questions, incoming) = std::sync::mpsc::channel();
         let newest = Arc::new(AtomicU64::new(0));
         let watched = Arc::clone(&newest);
-        let thread = std::thread::spawn(move || serve(origin, &incoming, &events, &watched));
+        let thread = guarded(events.clone(), move || {
+            serve(origin, &incoming, &events, &watched);
+        });
         Self {
             questions,
             newest,
@@ -82,6 +84,22 @@ impl Worker {
         // A worker that is gone has said so by a lost connection.
         let _ = self.questions.send((number, question));
     }
+}
+
+/// A thread whose panic ends the program in good order.
+pub fn guarded(events: Sender<Event>, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        if let Err(panic) = result {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            // Nobody listens when the program is ending already.
+            let _ = events.send(Event::Failed(format!("a fault in this program: {text}")));
+        }
+    })
 }
 
 fn serve(
@@ -166,7 +184,7 @@ impl Looker {
         turn.check()?;
         let (program, globals) = self.program(&*view);
         turn.check()?;
-        let now = Guarded { view: &*view, turn };
+        let now = Guarded { view: &view, turn };
         let then = base.as_deref().map(|view| Guarded { view, turn });
         let mut look = Look::empty(question.clone());
         let frames = stack(&program, &now, question, &mut look);

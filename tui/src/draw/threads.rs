@@ -10,14 +10,21 @@ use crate::text::file_name;
 pub fn draw(model: &Model, canvas: &mut Canvas<'_>, area: Rect) {
     let Some(look) = &model.look else { return };
     let rows = model.thread_rows();
+    let focused = model.focus == Pane::Threads;
     let cursor = model.cursors.threads;
-    let first = first_shown(cursor, rows.len(), area.height);
+    // Elsewhere the selected frame is what counts.
+    let chosen = look.frame.map(ThreadRow::Frame);
+    let centre = rows
+        .iter()
+        .position(|row| !focused && Some(*row) == chosen)
+        .unwrap_or(cursor);
+    let first = first_shown(centre, rows.len(), area.height);
     for ((number, row), area) in rows.iter().enumerate().skip(first).zip(lines(area)) {
         match row {
             ThreadRow::Thread(at) => draw_thread(look, canvas, area, *at),
             ThreadRow::Frame(at) => draw_frame(look, canvas, area, *at),
         }
-        if number == cursor && model.focus == Pane::Threads {
+        if number == cursor && focused {
             canvas.mark(area);
         }
     }

@@ -125,7 +125,8 @@ impl Shown<'_> {
 /// In eighths of a row; logarithmic, since a burst is a thousand times a trickle.
 fn height(pages: u64, most: u64, rows: u16) -> usize {
     let bits = |pages: u64| {
-        u64::from((pages + 1).ilog2()) * 8 + (pages + 1) * 8 / (1 << (pages + 1).ilog2()) - 8
+        let pages = pages.min(1 << 50) + 1;
+        u64::from(pages.ilog2()) * 8 + ((pages * 8) >> pages.ilog2()) - 8
     };
     let full = u64::from(rows) * 8;
     let share = bits(pages) * full / bits(most).max(1);
@@ -220,7 +221,7 @@ mod tests {
         for rows in [1, 2, 6] {
             for most in [0u64, 1, 7, 1000, 1 << 40] {
                 let mut last = 0;
-                for pages in [0, 1, 2, 3, 5, 8, 100, 999, 1000, 1 << 39, 1 << 40] {
+                for pages in [0, 1, 2, 3, 5, 7, 8, 100, 999, 1000, 1 << 39, 1 << 40] {
                     if pages <= most {
                         let now = height(pages, most, rows);
                         assert!(now >= last.max(1) && now <= usize::from(rows) * 8);

@@ -1,0 +1,272 @@
+//! The workbench in a real terminal: tmux, with a server of its own.
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use testkit::{Sls, Target, program};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A terminal of 80x24 that runs one command.
+struct Terminal {
+    server: String,
+}
+
+impl Terminal {
+    fn start(sls: &Sls, command: &str) -> Self {
+        let name = sls
+            .folder()
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        let terminal = Self { server: name };
+        // The shell stays, so that what is left on the screen can be read.
+        let line = format!("{command}; echo ended $?; exec sleep 1000");
+        let out = terminal.tmux(&[
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            "80",
+            "-y",
+            "24",
+            &line,
+        ]);
+        assert!(out.status.success(), "{out:?}");
+        terminal
+    }
+
+    fn tmux(&self, args: &[&str]) -> Output {
+        let mut command = Command::new("tmux");
+        command.arg("-L").arg(&self.server).args(args);
+        command.output().expect("tmux is installed")
+    }
+
+    fn keys(&self, keys: &[&str]) {
+        for key in keys {
+            let out = self.tmux(&["send-keys", key]);
+            assert!(out.status.success(), "{key}: {out:?}");
+        }
+    }
+
+    fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.tmux(&["capture-pane", "-p"]).stdout).into_owned()
+    }
+
+    /// Waits until the screen is as wanted.
+    fn shows(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let screen = self.screen();
+            if wanted(&screen) {
+                return screen;
+            }
+            assert!(Instant::now() < deadline, "not shown: {what}\n{screen}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+    }
+}
+
+fn tui(sls: &Sls, arguments: &str) -> String {
+    let tui = program("sls-tui");
+    format!(
+        "{} --socket {} {arguments}",
+        tui.display(),
+        sls.socket().display()
+    )
+}
+
+/// The checkpoint that the status line names.
+fn looked_at(screen: &str) -> Option<u64> {
+    let status = screen.lines().next()?;
+    let words = ["LIVE", "PAST", "REWOUND", "DEAD"];
+    let after = words.iter().find_map(|word| status.split_once(word))?.1;
+    after
+        .trim_start()
+        .strip_prefix('@')?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// A global's value as the variables pane has it.
+fn counter(screen: &str) -> Option<i64> {
+    let line = screen.lines().find(|line| line.contains(" counter: "))?;
+    line.split_once(" = ")?
+        .1
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// How many of its own process's ticks a checkpoint has, from the other program.
+fn printed(sls: &Sls, epoch: u64) -> i64 {
+    sls.json(&["print", "-m", &format!("@{epoch}"), "counter"])["value"]
+        .as_i64()
+        .unwrap()
+}
+
+#[test]
+fn a_session_in_a_terminal() {
+    let sls = Sls::new();
+    let mut target = Target::tracee(sls.folder(), "ticker", &[]);
+    let terminal = Terminal::start(&sls, &tui(&sls, &format!("attach {} -t 50", target.p())));
+    let at_least = |screen: &str| looked_at(screen).is_some_and(|at| at > 10);
+    let live = terminal.shows("a history that grows", |s| {
+        s.contains(" LIVE @") && at_least(s)
+    });
+    assert!(
+        live.contains(&format!(" ticker {}  mem  ", target.p())),
+        "{live}"
+    );
+
+    // Back: nothing moves any more, and the values are those of that checkpoint.
+    terminal.keys(&[",", ",", ","]);
+    let past = terminal.shows("a look back", |s| {
+        s.contains(" PAST @") && !s.contains("loading")
+    });
+    let at = looked_at(&past).unwrap();
+    assert_eq!(counter(&past), Some(printed(&sls, at)), "{past}");
+    assert!(
+        past.contains("ticker.c:") && past.contains(" was "),
+        "{past}"
+    );
+    terminal.keys(&["."]);
+    let next = terminal.shows("the next one", |s| {
+        looked_at(s) == Some(at + 1) && !s.contains("loading")
+    });
+    assert!(counter(&next) > counter(&past), "{next}");
+
+    terminal.keys(&["?"]);
+    terminal.shows("the help", |s| {
+        s.contains("Help") && s.contains("the checkpoint before")
+    });
+    terminal.keys(&["Escape"]);
+    terminal.shows("no help", |s| !s.contains("Help"));
+
+    // The terminal grows, everything is laid out anew.
+    terminal.tmux(&["resize-window", "-x", "160", "-y", "48"]);
+    terminal.shows("all panes", |s| {
+        s.contains("5 Memory") && s.contains("4 Variables")
+    });
+
+    terminal.keys(&["R"]);
+    let asked = terminal.shows("the question", |s| s.contains("Enter or y"));
+    assert!(asked.contains(&format!("to @{}?", at + 1)), "{asked}");
+    terminal.keys(&["y"]);
+    terminal.shows("the rewind's report", |s| {
+        s.contains(" REWOUND @") && s.contains("pages written")
+    });
+    terminal.keys(&["Escape", "End"]);
+    terminal.shows("the new branch", |s| {
+        s.contains(" LIVE @") && s.contains("branch rewind-")
+    });
+
+    terminal.keys(&["q"]);
+    let left = terminal.shows("its end", |s| s.contains("ended 0"));
+    assert!(
+        !left.contains("Timeline"),
+        "the terminal is not given back:\n{left}"
+    );
+    target.assert_unharmed();
+    // It attached the process, so it let go; the history stays.
+    let held = sls.json(&["ps"]);
+    assert_eq!(held["processes"].as_array().unwrap().len(), 0, "{held}");
+    assert_eq!(printed(&sls, at), counter(&past).unwrap());
+}
+
+#[test]
+fn a_process_attached_before_stays_attached() {
+    let sls = Sls::new();
+    let mut target = Target::tracee(sls.folder(), "ticker", &[]);
+    sls.run(&["attach", "-p", &target.p(), "-m", "-t", "50"]);
+    let terminal = Terminal::start(&sls, &tui(&sls, &format!("attach {}", target.p())));
+    terminal.shows("a history", |s| {
+        s.contains(" LIVE @") && counter(s).is_some()
+    });
+    // Asked to end, it leaves the terminal as it found it.
+    let pid = sls_tui_of(&target);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM).unwrap();
+    let left = terminal.shows("its end", |s| s.contains("ended 0"));
+    assert!(!left.contains("Timeline"), "{left}");
+    let held = sls.json(&["ps"]);
+    assert_eq!(
+        held["processes"][0]["pid"].as_i64(),
+        Some(target.pid().into()),
+        "{held}"
+    );
+    target.assert_unharmed();
+}
+
+/// The workbench that looks at a process.
+fn sls_tui_of(target: &Target) -> i32 {
+    let wanted = format!("attach\0{}\0", target.p());
+    let runs = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.split('\0')
+            .next()
+            .is_some_and(|name| name.ends_with("/sls-tui"))
+            && line.contains(&wanted)
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let found = pids
+        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+        .find(runs);
+    found.expect("the workbench runs")
+}
+
+#[test]
+fn a_screen_as_text() {
+    let sls = Sls::new();
+    let target = Target::tracee(sls.folder(), "ticker", &[]);
+    sls.run(&["attach", "-p", &target.p(), "-m"]);
+    for _ in 0..3 {
+        sls.run(&["checkpoint", "-m"]);
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    let dump = |arguments: &[&str]| {
+        let mut command = Command::new(program("sls-tui"));
+        command.arg("--socket").arg(sls.socket()).args(arguments);
+        command.env_remove("COLUMNS").env_remove("LINES");
+        let out = command.output().unwrap();
+        (
+            out.status.code(),
+            String::from_utf8(out.stdout).unwrap(),
+            String::from_utf8(out.stderr).unwrap(),
+        )
+    };
+    let (code, text, errors) = dump(&["open", "mem", "--dump", "variables", "--keys", ","]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{text}");
+    assert_eq!(looked_at(&text), Some(2), "{text}");
+    assert_eq!(counter(&text), Some(printed(&sls, 2)), "{text}");
+    assert_eq!(text.lines().count(), 24);
+    assert!(!text.contains('\u{1b}'));
+    for (screen, has) in [
+        ("timeline", "3 checkpoints"),
+        ("threads", "main"),
+        ("source", "ticker.c:"),
+        ("memory", "00 00"),
+        ("help", "quit"),
+        ("all", "4 Variables"),
+    ] {
+        let (code, text, errors) = dump(&["attach", &target.p(), "--dump", screen]);
+        assert_eq!((code, errors.as_str()), (Some(0), ""));
+        assert!(text.contains(has), "{screen}: {text}");
+    }
+    // Without a terminal there is nothing to work on.
+    let (code, text, errors) = dump(&["open", "mem"]);
+    assert_eq!((code, text.as_str()), (Some(2), ""));
+    assert!(errors.contains("--dump"), "{errors}");
+    assert_eq!(dump(&["open", "nothing", "--dump", "all"]).0, Some(1));
+}
