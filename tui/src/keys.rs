@@ -198,7 +198,7 @@ pub const TABLE: &[Binding] = &[
         "Enter",
         &[KeyCode::Enter],
         Action::Enter,
-        "open or close a variable, follow a pointer; select a thread or frame",
+        "open a variable, follow a pointer; select a thread or frame",
     ),
     bind(
         LOOK,

@@ -16,6 +16,7 @@ pub mod draw;
 mod dump;
 pub mod keys;
 pub mod model;
+mod panes;
 mod prompt;
 mod roots;
 mod session;

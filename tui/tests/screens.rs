@@ -160,3 +160,25 @@ fn every_size_can_be_drawn_and_nothing_raw_reaches_the_terminal() {
         }
     }
 }
+
+#[test]
+fn the_help_is_whole_on_a_small_screen() {
+    for ours in [true, false] {
+        let mut bench = after("?");
+        bench.model.target.ours = ours;
+        let mut seen = String::new();
+        for _ in 0..4 {
+            seen += &bench.screen(SMALL);
+            bench.keys("<PgDn>");
+        }
+        let cut = seen
+            .lines()
+            .find(|line| line.contains('\u{2026}') && line.contains('║'));
+        assert_eq!(cut, None);
+        for binding in sls_tui::keys::TABLE {
+            assert!(seen.contains(binding.help), "{}", binding.help);
+        }
+        let end = if ours { "lets go of it" } else { "stays so" };
+        assert!(seen.contains(end), "{seen}");
+    }
+}

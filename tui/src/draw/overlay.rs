@@ -50,16 +50,23 @@ pub fn help(model: &Model, canvas: &Canvas<'_>) -> Vec<Line> {
         ));
     }
     let end = if model.target.ours {
-        "This program attached the process: on quitting it lets go of it, and the history stays."
+        [
+            "This program attached the process: on quitting it lets go of it;",
+            "the history stays.",
+        ]
     } else {
-        "The process was attached before: on quitting it stays attached, and the history goes on."
+        [
+            "The process was attached already: on quitting it stays so,",
+            "and the history goes on.",
+        ]
     };
     text.push((String::new(), theme.plain()));
     for line in [
         "* marks what differs from the base (d in the timeline), n a named checkpoint,",
         "├ the start of a branch. LIVE follows the newest, PAST looks back: looking",
         "changes nothing, only R does.",
-        end,
+        end[0],
+        end[1],
     ] {
         text.push((line.to_owned(), theme.plain()));
     }

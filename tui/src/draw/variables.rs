@@ -49,7 +49,7 @@ fn draw_row(row: &Row, canvas: &mut Canvas<'_>, area: Rect) {
     let of_type = if row.type_name.is_empty() || area.width < TYPE_COLUMNS {
         String::new()
     } else {
-        format!(": {}", row.type_name)
+        format!(": {}", cut(&row.type_name, usize::from(area.width / 4)))
     };
     let equals = if row.name.is_empty() { "" } else { " = " };
     let was = match (&row.changed, &row.kind) {
@@ -69,4 +69,12 @@ fn draw_row(row: &Row, canvas: &mut Canvas<'_>, area: Rect) {
             (&was, theme.dim()),
         ],
     );
+}
+
+/// The beginning of a name: those of generic types are longer than any screen.
+fn cut(name: &str, most: usize) -> String {
+    match name.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
 }
