@@ -1,1 +1,40 @@
-fn main() {}
+//! The figures that the docs quote, each beside what it is compared with, in one run.
+//!
+//! Ratios hold; absolute figures are the machine's of the moment. Tables are Markdown.
+
+mod felt;
+mod figures;
+mod limit;
+mod memory;
+mod peers;
+mod redis;
+mod server;
+mod stop;
+
+use clap::{Parser, Subcommand};
+
+/// Measure: how long a target is stopped, what is left of its speed, how much a history takes
+#[derive(Debug, Parser)]
+#[command(name = "bench", after_help = "Example: ./x bench stop --seconds 5")]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Stop times as the target feels them, beside fork, gcore, criu (CRIU=PATH) and the limit
+    Stop(stop::Stop),
+    /// Requests that redis keeps, beside BGSAVE
+    Redis(redis::Redis),
+    /// Bytes a checkpoint takes beside bytes dirtied; ten thousand checkpoints in a budget
+    Memory(memory::Memory),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().what {
+        What::Stop(bench) => bench.run(),
+        What::Redis(bench) => bench.run(),
+        What::Memory(bench) => bench.run(),
+    }
+}
