@@ -105,7 +105,9 @@ impl Target {
     /// The target is gone, did not stop in time, or the log has no room.
     pub fn checkpoint(&mut self, request: Request<'_>) -> Result<Capture, CaptureError> {
         match self.attempt(&request) {
-            Err(error) if is_exec(&error) => {
+            Err(error) if is_exec(&error) || matches!(error, CaptureError::Dead(_)) => {
+                // A map list that reads empty is an ended process or a replaced program;
+                // starting over tells which.
                 self.start_over()?;
                 self.attempt(&request)
             }
@@ -126,11 +128,7 @@ impl Target {
         self.copies.clear();
         self.staging.reset();
         match &mut self.tracker {
-            Tracker::Kernel(space) => {
-                if let Ok(maps) = procfs::maps(self.pid) {
-                    space.invalidate(&maps);
-                }
-            }
+            Tracker::Kernel(space) => space.distrust(),
             Tracker::Content(content) => content.invalidate(),
         }
     }
@@ -146,6 +144,7 @@ impl Target {
         let urgent = Urgent::begin();
         cost.quiesce_ns = self.keeper.stop(STOP_DEADLINE_MS, facts)?.quiesce_ns;
         self.stopped = true;
+        self.copies.stop();
         let still = self.read_still(&mut cost);
         let clock = Instant::now();
         let collected = self.keeper.collected();
@@ -240,10 +239,13 @@ impl Target {
         collected: &Result<u64, KeeperError>,
     ) -> Result<Still, CaptureError> {
         let has_ring = still.maps.iter().any(|m| m.path == "anon_inode:[io_uring]");
-        let Some(&bytes) = collected.as_ref().ok().filter(|_| has_ring) else { return Ok(still) };
+        let Some(&bytes) = collected.as_ref().ok().filter(|_| has_ring) else {
+            return Ok(still);
+        };
         still.buffers = files::unvouched_buffers(&self.keeper.states(bytes)?.files);
         normalise(&mut still.buffers);
-        self.copies.take(&self.memory, &mut self.staging, &still.buffers)?;
+        self.copies
+            .take(&self.memory, &mut self.staging, &still.buffers)?;
         Ok(still)
     }
 
@@ -323,6 +325,9 @@ impl Target {
             .map_err(|source| CaptureError::Commit { pid, source })?;
         self.parent = Some(committed.epoch);
         self.fresh = false;
+        if let Tracker::Kernel(space) = &mut self.tracker {
+            space.trust();
+        }
         self.recycle(pages.len());
         Ok(Capture {
             epoch: committed.epoch,

@@ -16,6 +16,8 @@ const PAGE: u64 = sls_sys::PAGE;
 #[derive(Debug, Default)]
 pub struct Copies {
     rounds: Vec<Vec<(u64, Slot)>>,
+    /// Rounds that were made while the target ran.
+    ahead: usize,
 }
 
 impl Copies {
@@ -27,6 +29,7 @@ impl Copies {
     /// Starts over.
     pub fn clear(&mut self) {
         self.rounds.clear();
+        self.ahead = 0;
     }
 
     /// Copies every page of `ranges`; a page that is gone is left out.
@@ -92,15 +95,18 @@ impl Copies {
         Ok(())
     }
 
-    /// Every page once, by index, newest copy; without those in `absent` unless the last round
-    /// (made under the stop) has them.
+    /// Marks that every round from here on is made under the stop.
+    pub fn stop(&mut self) {
+        self.ahead = self.rounds.len();
+    }
+
+    /// Every page once, by index, newest copy. A page in `absent` that was copied ahead has gone
+    /// since; one that was copied under the stop was there.
     pub fn merged(&self, absent: &[Range]) -> Vec<(u64, Slot)> {
-        if let [only] = &self.rounds[..] {
+        if let ([only], 0) = (&self.rounds[..], self.ahead) {
             return only.clone();
         }
-        let Some((last, early)) = self.rounds.split_last() else {
-            return Vec::new();
-        };
+        let (early, late) = self.rounds.split_at(self.ahead.min(self.rounds.len()));
         let mut all: BTreeMap<u64, Slot> = early.iter().flatten().copied().collect();
         for &(start, end) in absent {
             let gone: Vec<u64> = all
@@ -111,11 +117,32 @@ impl Copies {
                 all.remove(&page);
             }
         }
-        all.extend(last.iter().copied());
+        all.extend(late.iter().flatten().copied());
         all.into_iter().collect()
     }
 }
 
 fn run_len(run: &std::ops::Range<Slot>) -> u32 {
     run.start.pages_to(run.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_went_after_it_was_copied_ahead_is_gone() {
+        let mut staging = Staging::new(16);
+        let slot = |staging: &mut Staging| staging.alloc().unwrap();
+        let (a, b, c) = (slot(&mut staging), slot(&mut staging), slot(&mut staging));
+        let mut copies = Copies {
+            rounds: vec![vec![(5, a), (7, b)]],
+            ahead: 0,
+        };
+        copies.stop();
+        // Nothing was written since, so the stop adds no round at all.
+        assert_eq!(copies.merged(&[(5 * PAGE, 6 * PAGE)]), [(7, b)]);
+        copies.rounds.push(vec![(5, c)]);
+        assert_eq!(copies.merged(&[(5 * PAGE, 6 * PAGE)]), [(5, c), (7, b)]);
+    }
 }

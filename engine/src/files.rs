@@ -20,7 +20,10 @@ fn number(info: &[u8], key: &str) -> u64 {
 /// Ranges that the kernel writes behind every scan's back: buffers registered with io_uring.
 pub fn unvouched_buffers(raws: &[Raw]) -> Vec<(u64, u64)> {
     let mut ranges = Vec::new();
-    for raw in raws.iter().filter(|r| r.link[..] == b"anon_inode:[io_uring]"[..]) {
+    for raw in raws
+        .iter()
+        .filter(|r| r.link[..] == b"anon_inode:[io_uring]"[..])
+    {
         let Ok(text) = std::str::from_utf8(&raw.info) else {
             continue;
         };
@@ -157,9 +160,9 @@ fn kind(raw: &Raw, target: &str, inode: u64, pid: i32, sockets: &mut Sockets) ->
             .unwrap_or(0)
     };
     match target {
-        t if t.starts_with("pipe:") => {
-            FileKind::Pipe { content: queued(raw) }
-        }
+        t if t.starts_with("pipe:") => FileKind::Pipe {
+            content: queued(raw),
+        },
         t if t.starts_with("socket:") => {
             let (description, listening) = sockets.describe(pid, inode);
             FileKind::Socket {

@@ -37,7 +37,6 @@ pub struct Quiesced {
     pub quiesce_ns: u64,
 }
 
-
 impl Keeper {
     /// Starts a keeper and puts it in charge of `pid`.
     pub fn start(program: &Path, pid: i32, probe: &Probe, hold: bool) -> Result<Self, KeeperError> {

@@ -10,8 +10,8 @@ use sls_record::{
     AltStack, Backing, Blocked, Event, IntervalTimer, Mapping, Perms, PosixTimer, Process, Record,
     Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
 };
-use sls_sys::procfs::MapLine;
 use sls_sys::descriptors::Raw;
+use sls_sys::procfs::MapLine;
 use sls_sys::{fd, procfs};
 
 use crate::capture::Still;
@@ -85,7 +85,14 @@ pub(crate) fn build(
 ) -> Record {
     let pid = context.pid;
     let status = procfs::parse_status(&collected.status).unwrap_or_default();
-    let Collected { facts, threads: states, pending, cwd, root, .. } = collected;
+    let Collected {
+        facts,
+        threads: states,
+        pending,
+        cwd,
+        root,
+        ..
+    } = collected;
     if let Some(facts) = facts {
         remember(told, facts, &states, status.sig_caught, &context);
     }

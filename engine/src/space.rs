@@ -1,6 +1,6 @@
 //! One address space under write tracking: which pages may have changed since the last scan.
 //!
-//! - **Invariant**: a mapping is scanned with PM_SCAN_CHECK_WPASYNC. Where the kernel says that
+//! - **Invariant**: the final scan is made with PM_SCAN_CHECK_WPASYNC. Where the kernel says that
 //!   nobody tracks it (new, moved, mapped again at the same address), it is registered and taken
 //!   whole; the map list is never trusted to tell.
 
@@ -46,7 +46,11 @@ pub struct MapList {
 impl MapList {
     pub fn open(pid: i32) -> io::Result<Self> {
         let file = Reread::open(pid, "maps")?;
-        Ok(Self { file, text: Vec::new(), maps: Arc::from([]) })
+        Ok(Self {
+            file,
+            text: Vec::new(),
+            maps: Arc::from([]),
+        })
     }
 
     /// The list now; empty when the process has no memory any more.
@@ -69,6 +73,10 @@ pub struct Space {
     /// Mappings that cannot be registered (the target has a userfaultfd of its own there): taken
     /// by content at every checkpoint.
     refused: Vec<Range>,
+    /// Nothing is vouched for: take everything.
+    whole: bool,
+    /// The map list that the last sweep registered.
+    swept: Arc<[MapLine]>,
 }
 
 /// Is this mapping one whose private pages are ours to track?
@@ -144,33 +152,33 @@ impl Space {
             pagemap,
             regions: Regions::default(),
             refused: Vec::new(),
+            whole: false,
+            swept: Arc::from([]),
         })
     }
 
-    /// Registers every tracked mapping; what is registered already stays as it is.
+    /// Registers every mapping that is not; what is registered already stays as it is.
     pub fn register_all(&mut self, maps: &[MapLine]) -> io::Result<()> {
-        for map in maps.iter().filter(|m| is_tracked(m)) {
-            self.register((map.start, map.end))?;
-        }
-        Ok(())
-    }
-
-    /// Mappings that could not be registered.
-    pub fn refused(&self) -> &[Range] {
-        &self.refused
+        self.adopt_new((0, u64::MAX), maps)
     }
 
     /// Dirty ranges since the last scan, protected again. For rounds while the target runs: what
-    /// is mapped meanwhile is left to the final scan.
-    pub fn sweep(&mut self, maps: &[MapLine], dirty: &mut Vec<Range>) -> io::Result<()> {
+    /// is mapped or moved meanwhile is skipped here and taken whole by the final scan.
+    pub fn sweep(&mut self, maps: &Arc<[MapLine]>, dirty: &mut Vec<Range>) -> io::Result<()> {
+        if !Arc::ptr_eq(&self.swept, maps) {
+            self.register_all(maps)?;
+            self.swept = Arc::clone(maps);
+        }
         dirty.clear();
-        self.each_run(maps, |space, run| {
-            space.tracked_scan(run, Look::WrittenAndProtect, maps, |region| {
-                if is_private_copy(region) && region.categories & category::PFNZERO == 0 {
-                    push(dirty, region.start, region.end);
-                }
-            })
-        })?;
+        for run in runs(maps, &self.refused) {
+            pagemap::scan(
+                &self.pagemap,
+                run,
+                Look::WrittenAndProtect,
+                &mut self.regions,
+                |region| push(dirty, region.start, region.end),
+            )?;
+        }
         normalise(dirty);
         Ok(())
     }
@@ -181,13 +189,16 @@ impl Space {
         found.clear();
         self.each_run(maps, |space, run| {
             let mut written = Vec::new();
-            space.tracked_scan(run, Look::WrittenOrAbsent, maps, |region| {
+            space.checked_scan(run, maps, |region| {
                 sort_region(region, maps, found, &mut written);
             })?;
-            space.protect(run, &written, maps)
+            if space.whole {
+                space.take_whole(run, found)?;
+            }
+            space.protect(run, &written)
         })?;
         for range in self.refused.clone() {
-            self.take_whole(range, maps, found)?;
+            self.take_whole(range, found)?;
         }
         normalise(&mut found.dirty);
         normalise(&mut found.absent);
@@ -218,7 +229,7 @@ impl Space {
     }
 
     /// Everything populated in a mapping that nobody tracks.
-    fn take_whole(&mut self, range: Range, maps: &[MapLine], found: &mut Found) -> io::Result<()> {
+    fn take_whole(&mut self, range: Range, found: &mut Found) -> io::Result<()> {
         let mut at = range.0;
         let Found { dirty, absent } = found;
         pagemap::scan(
@@ -231,9 +242,7 @@ impl Space {
                     absent.push((at, region.start));
                 }
                 at = region.end;
-                if is_private_copy(region) && region.categories & category::PFNZERO == 0
-                    || file_backed(maps, region.start) && !is_private_copy(region)
-                {
+                if is_private_copy(region) && region.categories & category::PFNZERO == 0 {
                     dirty.push((region.start, region.end));
                 } else {
                     absent.push((region.start, region.end));
@@ -246,17 +255,29 @@ impl Space {
         Ok(())
     }
 
-    /// Gives up all tracking: the next scan takes everything whole. For when pages that a scan
-    /// reported could not be kept.
-    pub fn invalidate(&self, maps: &[MapLine]) {
-        for map in maps.iter().filter(|m| is_tracked(m)) {
-            // ENOENT or EINVAL: no longer mapped or never registered, which is as wanted.
-            let _ = self.wp.unregister((map.start, map.end));
+    /// Pages that a scan reported were not kept: the next final scan takes everything whole,
+    /// protected or not.
+    pub fn distrust(&mut self) {
+        self.whole = true;
+    }
+
+    /// What was taken whole has been kept.
+    pub fn trust(&mut self) {
+        self.whole = false;
+    }
+
+    fn adopt_new(&mut self, run: Range, maps: &[MapLine]) -> io::Result<()> {
+        let inside = |m: &&MapLine| is_tracked(m) && m.end > run.0 && m.start < run.1;
+        for map in maps.iter().filter(inside) {
+            if !pagemap::is_tracked(&self.pagemap, map.start, &mut self.regions)? {
+                self.register((map.start, map.end))?;
+            }
         }
+        Ok(())
     }
 
     fn register(&mut self, range: Range) -> io::Result<()> {
-        match self.wp.register(range) {
+        match self.wp.adopt(range) {
             // Gone since the list was read; the next list tells.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINVAL)) => {
@@ -267,47 +288,56 @@ impl Space {
         }
     }
 
-    fn protect(&mut self, run: Range, written: &[Range], maps: &[MapLine]) -> io::Result<()> {
-        if written.len() > SINGLE_PROTECTS {
-            return self.tracked_scan(run, Look::WrittenAndProtect, maps, |_| {});
-        }
-        for &range in written {
-            self.tracked_scan(range, Look::WrittenAndProtect, maps, |_| {})?;
+    /// Protects what was written. Nothing is mapped while every thread stands still, so nothing is
+    /// skipped that the checked scan before did not see.
+    fn protect(&mut self, run: Range, written: &[Range]) -> io::Result<()> {
+        let whole = [run];
+        let ranges = if written.len() > SINGLE_PROTECTS {
+            &whole[..]
+        } else {
+            written
+        };
+        for &range in ranges {
+            let look = Look::WrittenAndProtect;
+            pagemap::scan(&self.pagemap, range, look, &mut self.regions, |_| {})?;
         }
         Ok(())
     }
 
-    /// Scans a run; where a mapping in it is not tracked, registers mapping by mapping first.
-    fn tracked_scan(
+    /// Scans a run; where a mapping in it is not tracked, registers every mapping of the run and
+    /// scans again. A failed scan has protected nothing, so nothing is lost by starting over.
+    fn checked_scan(
         &mut self,
         run: Range,
-        look: Look,
         maps: &[MapLine],
         mut each: impl FnMut(Region),
     ) -> io::Result<()> {
-        // Results before the error are kept: regions come by address, so the scan is taken up
-        // again at the first one that was not reported.
-        let mut at = run.0;
-        let result = pagemap::scan(&self.pagemap, run, look, &mut self.regions, |r| {
-            at = r.end;
-            each(r);
+        let mut found = Vec::new();
+        let look = Look::WrittenOrAbsent;
+        let mut result = pagemap::scan(&self.pagemap, run, look, &mut self.regions, |r| {
+            found.push(r)
         });
-        match result {
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
-            other => return other,
-        }
-        let rest = (at, run.1);
-        let refused = self.refused.len();
-        for map in maps
-            .iter()
-            .filter(|m| is_tracked(m) && m.end > rest.0 && m.start < rest.1)
+        if result
+            .as_ref()
+            .is_err_and(|e| e.raw_os_error() == Some(libc::EPERM))
         {
-            self.register((map.start, map.end))?;
+            found.clear();
+            self.register_run(run, maps)?;
+            result = pagemap::scan(&self.pagemap, run, look, &mut self.regions, |r| {
+                found.push(r)
+            });
         }
+        found.into_iter().for_each(&mut each);
+        result
+    }
+
+    fn register_run(&mut self, run: Range, maps: &[MapLine]) -> io::Result<()> {
+        let refused = self.refused.len();
+        self.adopt_new(run, maps)?;
         if self.refused.len() > refused {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
-        pagemap::scan(&self.pagemap, rest, look, &mut self.regions, each)
+        Ok(())
     }
 }
 

@@ -10,21 +10,23 @@ use crate::campaign::Dice;
 /// Suspends at random moments, takes a checkpoint and a core, compares.
 fn equals_gcore(sls: &Sls, target: &mut Target, times: u64) {
     sls.run(&["partadd", "memory", "-o", "mem", "--budget", "1G"]);
-    sls.run(&["attach", "-p", &target.p(), "-m", "-t", "3"]);
+    sls.run(&["attach", "-p", &target.p(), "-m", "-t", "20"]);
     let mut dice = Dice::new(times);
     let mut bytes = 0;
     for _ in 0..times {
         std::thread::sleep(Duration::from_micros(dice.below(20_000)));
         sls.run(&["suspend", "-o", "mem"]);
         let epoch = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
-        let core = sls.folder().join("core");
-        let prefix = core.display().to_string();
-        let out = Command::new("gcore")
-            .args(["-o", &prefix, &target.p()])
-            .output()
-            .unwrap();
+        let prefix = sls.folder().join("core").display().to_string();
         let core = sls.folder().join(format!("core.{}", target.pid()));
-        assert!(core.exists(), "gcore: {out:?}");
+        for _ in 0..20 {
+            // Refused while a periodic checkpoint has the process.
+            let mut gcore = Command::new("gcore");
+            gcore.args(["-o", &prefix, &target.p()]).output().unwrap();
+            if core.exists() {
+                break;
+            }
+        }
         bytes += compare_with_core(&sls.socket(), "mem", epoch, &core);
         std::fs::remove_file(core).unwrap();
         sls.run(&["resume", "-o", "mem"]);

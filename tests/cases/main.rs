@@ -12,3 +12,4 @@ mod lifecycle;
 mod redis;
 mod refusals;
 mod tracking;
+mod tui;

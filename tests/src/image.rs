@@ -52,9 +52,21 @@ fn compare(view: &CheckpointView, start: u64, wanted: &[u8], epoch: u64) -> u64 
         }
         if got != want {
             let at = got.iter().zip(want).position(|(a, b)| a != b).unwrap_or(0);
+            let map = view.mappings().into_iter().find(|m| m.contains(address));
+            let mut live = vec![0; want.len()];
+            let memory = std::fs::File::open(format!("/proc/{}/mem", view.process().pid));
+            let read = memory
+                .and_then(|m| std::os::unix::fs::FileExt::read_exact_at(&m, &mut live, address));
+            let live_is = match (&live[..] == want, &live[..] == got) {
+                (true, _) => "as in the core",
+                (_, true) => "as in the checkpoint",
+                _ => "neither",
+            };
             panic!(
-                "@{epoch} differs from the core at {:#x}",
-                address + at as u64
+                "@{epoch} differs from the core at {:#x}: {:x?} there, {:x?} in the core; the memory now is {live_is} ({read:?}); {map:x?}",
+                address + at as u64,
+                &got[at..(at + 32).min(got.len())],
+                &want[at..(at + 32).min(want.len())],
             );
         }
     }

@@ -7,10 +7,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use slos::{Epoch, PageIndex, Partition, ReadError, SpaceId};
 use sls_keeper::{Journal, Step};
 use sls_record::{Backing, Process};
 use sls_sys::RemoteMemory;
-use slos::{Epoch, PageIndex, Partition, ReadError, SpaceId};
 
 use super::plan::{Built, Ends};
 
@@ -34,7 +34,9 @@ impl Ahead {
         to: Epoch,
         space: SpaceId,
     ) -> Result<Self, ReadError> {
-        let Some(newest) = newest else { return Ok(Self::default()) };
+        let Some(newest) = newest else {
+            return Ok(Self::default());
+        };
         let mut ahead = Self::default();
         let pages = partition.touched_pages(newest, to, space)?;
         for page in pages.into_iter().take(MOST_AHEAD) {
@@ -71,10 +73,20 @@ pub fn write(
             *offset += ahead;
         }
     }
-    let journal = Journal { pid, start_ticks, forward: forward.plan.clone(), back: back_plan };
+    let journal = Journal {
+        pid,
+        start_ticks,
+        forward: forward.plan.clone(),
+        back: back_plan,
+    };
     let bytes = postcard::to_stdvec(&journal).map_err(io::Error::other)?;
     remove(path);
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
     out.write_all(&(bytes.len() as u64).to_le_bytes())?;
     out.write_all(&bytes)?;
@@ -90,7 +102,11 @@ pub fn write(
 }
 
 impl Sources<'_> {
-    fn write_past(&self, out: &mut impl Write, (space, first, count): (u32, u64, u64)) -> io::Result<()> {
+    fn write_past(
+        &self,
+        out: &mut impl Write,
+        (space, first, count): (u32, u64, u64),
+    ) -> io::Result<()> {
         let mut page = [0; PAGE_BYTES];
         for index in first..first + count {
             if space == self.present.space
@@ -109,10 +125,16 @@ impl Sources<'_> {
     }
 
     /// From the target itself, which stands still: much cheaper than decoding what was just kept.
-    fn write_present(&self, out: &mut impl Write, (space, first, count): (u32, u64, u64)) -> io::Result<()> {
+    fn write_present(
+        &self,
+        out: &mut impl Write,
+        (space, first, count): (u32, u64, u64),
+    ) -> io::Result<()> {
         let mut buffer = vec![0; sls_sys::size(count * PAGE)];
         let address = self.address(space, first, count).ok_or_else(|| {
-            io::Error::other(format!("page {first} of space {space} is not mapped any more"))
+            io::Error::other(format!(
+                "page {first} of space {space} is not mapped any more"
+            ))
         })?;
         self.memory.read_at(address, &mut buffer)?;
         out.write_all(&buffer)

@@ -144,7 +144,12 @@ impl Target {
         let forward = plan::build(&ends, &now, past).map_err(|e| e.of_rewind(to.0))?;
         let back = plan::build(&ends.reversed(), past, &now).map_err(|e| e.of_rewind(to.0))?;
         let path = self.options.state.join(format!("journal-{}", self.pid));
-        let sources = Sources { ends, ahead, memory: &self.memory, present: &now };
+        let sources = Sources {
+            ends,
+            ahead,
+            memory: &self.memory,
+            present: &now,
+        };
         let who = (self.pid, self.start_ticks);
         let journal = journal::write(&path, &sources, who, &forward, &back)?;
         let outcome = self

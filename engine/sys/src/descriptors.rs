@@ -105,7 +105,12 @@ impl Folders {
         }
         let mut numbers = Vec::new();
         for entry in fs::read_dir(format!("/proc/{}/fd", self.pid))? {
-            numbers.extend(entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()));
+            numbers.extend(
+                entry?
+                    .file_name()
+                    .to_str()
+                    .and_then(|n| n.parse::<i32>().ok()),
+            );
         }
         Ok(numbers)
     }
@@ -118,7 +123,10 @@ impl Folders {
             Err(nix::errno::Errno::ENOENT) => return Ok(None), // Closed by a thread that dies.
             Err(error) => return Err(error.into()),
         };
-        let last = self.last.get(&fd).filter(|last| !full && last.link[..] == link[..]);
+        let last = self
+            .last
+            .get(&fd)
+            .filter(|last| !full && last.link[..] == link[..]);
         if let Some(last) = last
             && (link.starts_with(b"socket:") || last.stat.is_some_and(is_device))
         {
@@ -128,17 +136,32 @@ impl Folders {
             Some(last) if link.starts_with(b"pipe:") => last.info.to_vec(),
             _ => self.info(name)?,
         };
-        let stat = if link.first() == Some(&b'/') { self.stat(name) } else { None };
+        let stat = if link.first() == Some(&b'/') {
+            self.stat(name)
+        } else {
+            None
+        };
         let pipe = (link.starts_with(b"pipe:") && is_read_end(&info)).then(|| {
             let end = pidfd_getfd(pidfd, fd);
             let bytes = end.and_then(|end| peek_pipe(end.as_fd()));
             bytes.map(ByteBuf::from).map_err(|e| e.to_string())
         });
-        Ok(Some(Raw { fd, link: ByteBuf::from(link), info: ByteBuf::from(info), stat, pipe }))
+        Ok(Some(Raw {
+            fd,
+            link: ByteBuf::from(link),
+            info: ByteBuf::from(info),
+            stat,
+            pipe,
+        }))
     }
 
     fn info(&self, name: &Path) -> io::Result<Vec<u8>> {
-        let file = openat(&self.infos, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let file = openat(
+            &self.infos,
+            name,
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?;
         // One read is enough for all but large epoll sets: the kernel gives a page at a time.
         let mut info = vec![0; 4096];
         let mut len = 0;

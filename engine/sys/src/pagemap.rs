@@ -56,12 +56,15 @@ nix::ioctl_readwrite!(pagemap_scan, b'f', 16, ScanArg);
 /// What a scan looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// Written pages that hold something, write-protected again in the same walk. Holes do not
-    /// match: matching them would write a marker into every empty slot. Fails with EPERM on a
-    /// mapping that is not registered instead of skipping it.
+    /// Written pages of the process's own, write-protected again in the same walk. Holes do not
+    /// match: matching them would write a marker into every empty slot. Nor do the zero page and
+    /// the clean pages of a file: protected, they would look like pages that did not change, where
+    /// something else was before. A mapping that is not
+    /// registered is skipped. It is not checked for here: a call that fails half way has protected
+    /// pages that it does not report any more.
     WrittenAndProtect,
-    /// Written pages, absent ones (which count as written) and swapped ones in one walk, nothing
-    /// protected; registered mappings only.
+    /// Written pages and all that are not present (absent or swapped) in one walk, nothing
+    /// protected. Fails with EPERM on a mapping that is not registered instead of skipping it.
     WrittenOrAbsent,
     /// Everything that holds something, protected or not.
     Populated,
@@ -94,14 +97,15 @@ pub fn scan(
     mut each: impl FnMut(Region),
 ) -> io::Result<()> {
     use category::{FILE, PFNZERO, PRESENT, SWAPPED, WPALLOWED, WRITTEN};
-    let (flags, mask, anyof) = match look {
+    let (flags, inverted, mask, anyof) = match look {
         Look::WrittenAndProtect => (
-            PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
-            WRITTEN,
+            PM_SCAN_WP_MATCHING,
+            FILE | PFNZERO,
+            WRITTEN | FILE | PFNZERO,
             PRESENT | SWAPPED,
-        ),
-        Look::WrittenOrAbsent => (PM_SCAN_CHECK_WPASYNC, 0, WRITTEN | SWAPPED),
-        Look::Populated => (0, 0, PRESENT | SWAPPED),
+        ), // An empty slot is neither written nor present: only the inverted bit finds it.
+        Look::WrittenOrAbsent => (PM_SCAN_CHECK_WPASYNC, PRESENT, 0, WRITTEN | PRESENT),
+        Look::Populated => (0, 0, 0, PRESENT | SWAPPED),
     };
     let mut at = start;
     while at < end {
@@ -112,6 +116,7 @@ pub fn scan(
             end,
             vec: regions.buffer.as_mut_ptr() as u64,
             vec_len: regions.buffer.len() as u64,
+            category_inverted: inverted,
             category_mask: mask,
             category_anyof_mask: anyof,
             return_mask: WPALLOWED | WRITTEN | FILE | PRESENT | SWAPPED | PFNZERO,
@@ -130,6 +135,19 @@ pub fn scan(
         at = arg.walk_end;
     }
     Ok(())
+}
+
+/// Is the mapping that begins at `start` registered for asynchronous write protection?
+///
+/// # Errors
+/// ESRCH: the address space is gone.
+pub fn is_tracked(pagemap: &File, start: u64, regions: &mut Regions) -> io::Result<bool> {
+    let first = (start, start + PAGE);
+    match scan(pagemap, first, Look::WrittenOrAbsent, regions, |_| {}) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The classic words, one a page: works on every kernel and for plain users (frame numbers are

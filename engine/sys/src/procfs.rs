@@ -47,7 +47,10 @@ impl Reread {
     /// The process is gone or not ours to look at.
     pub fn open(pid: i32, name: &str) -> io::Result<Self> {
         let file = fs::File::open(format!("/proc/{pid}/{name}"))?;
-        Ok(Self { file, text: vec![0; 64 << 10] })
+        Ok(Self {
+            file,
+            text: vec![0; 64 << 10],
+        })
     }
 
     /// Its text now.
@@ -76,7 +79,9 @@ impl Reread {
 /// The process is gone.
 pub fn thread_count(pid: i32) -> io::Result<u64> {
     use std::os::unix::fs::MetadataExt;
-    Ok(fs::metadata(format!("/proc/{pid}/task"))?.nlink().saturating_sub(2))
+    Ok(fs::metadata(format!("/proc/{pid}/task"))?
+        .nlink()
+        .saturating_sub(2))
 }
 
 /// Parses the map list.

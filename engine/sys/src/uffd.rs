@@ -68,13 +68,16 @@ impl WriteProtect {
             .map_err(system_error)
     }
 
-    /// Takes the registration off again.
+    /// Registers a range that nobody tracked, and takes off whatever protection marks its pages
+    /// still carry: mremap can leave a mapping unregistered with marks that then outlive writes
+    /// (seen on 6.18), and a marked page counts as clean.
     ///
     /// # Errors
     /// As [`WriteProtect::register`].
-    pub fn unregister(&self, (start, end): (u64, u64)) -> io::Result<()> {
+    pub fn adopt(&self, (start, end): (u64, u64)) -> io::Result<()> {
+        self.register((start, end))?;
         self.uffd
-            .unregister(start as *mut libc::c_void, crate::size(end - start))
+            .remove_write_protection(start as *mut libc::c_void, crate::size(end - start), false)
             .map_err(system_error)
     }
 }

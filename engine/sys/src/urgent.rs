@@ -9,7 +9,9 @@
 pub struct Urgent(());
 
 fn schedule(policy: libc::c_int, priority: libc::c_int) {
-    let param = libc::sched_param { sched_priority: priority };
+    let param = libc::sched_param {
+        sched_priority: priority,
+    };
     // SAFETY: `param` outlives the call; thread 0 is the calling one. EPERM is as good as not asked.
     unsafe { libc::sched_setscheduler(0, policy, &raw const param) };
 }

@@ -156,12 +156,14 @@ impl Stop {
     fn limit(&self, sls: &Sls, observer: &Observer, dirty: u64) -> anyhow::Result<Limit> {
         let mut limit = Limit::default();
         let mut copy = WarmCopy::new(dirty);
+        // The old partition has a period, and keeps it over attach and detach.
+        sls.run(&["partdel", "-o", "mem"]);
         sls.run(&["attach", "-p", &observer.pid().to_string(), "-m"]);
         for _ in 0..self.rounds {
             sls.run(&["checkpoint", "-m"]);
             std::thread::sleep(Duration::from_millis(PERIOD_MS));
             let round = limit.measure(observer, &mut copy);
-            round.with_context(|| format!("{}{}", sls.run(&["ps"]), sls.log()))?;
+            round.with_context(|| sls.log())?;
         }
         Ok(limit)
     }
