@@ -15,6 +15,10 @@ use crate::peers;
 const DIRTY: [u64; 5] = [4 << 10, 64 << 10, 1 << 20, 10 << 20, 100 << 20];
 const PERIOD_MS: u64 = 100;
 const REWOUND: u64 = 1 << 20;
+const LEGEND: &str = "A checkpoint every PERIOD ms; ms, medians. `engine`: as the engine measures it; `felt`: the longest gap
+around it that a thread of the target saw which does nothing but look at the clock; `felt without`:
+the same where there is no checkpoint; `limit`: stop and go, map list, one scan, a warm copy of the
+dirty bytes, added up. Most of the dirty bytes are copied before the stop, so it may be below that.";
 
 /// Stop times.
 #[derive(Debug, Args)]
@@ -55,12 +59,7 @@ struct Rewinds {
 
 impl Stop {
     pub fn run(&self) -> anyhow::Result<()> {
-        println!(
-            "A checkpoint every {PERIOD_MS} ms; ms, medians. `engine`: as the engine measures it; `felt`: the longest"
-        );
-        println!(
-            "gap around it that a thread of the target saw which does nothing but look at the clock."
-        );
+        println!("{}", LEGEND.replace("PERIOD", &PERIOD_MS.to_string()));
         head(&[
             "resident",
             "dirty",
@@ -139,6 +138,7 @@ impl Stop {
         sls.run(&["partadd", "memory", "-o", "mem", "--keep", "last:200"]);
         let before = observer.count()?;
         sls.run(&["attach", "-p", &pid, "-m", "-t", &PERIOD_MS.to_string()]);
+        first_kept(sls)?;
         std::thread::sleep(Duration::from_secs(self.seconds));
         sls.run(&["detach", "-p", &pid]);
         let gaps = observer.gaps_since(before)?;
@@ -184,6 +184,18 @@ impl Stop {
         }
         rewinds
     }
+}
+
+/// The first checkpoint is everything; encoding it takes its time, and the next waits for that.
+fn first_kept(sls: &Sls) -> anyhow::Result<()> {
+    for _ in 0..600 {
+        let stat = sls.json(&["stat"]);
+        if stat["partitions"][0]["taken"].as_u64().unwrap_or(0) > 0 {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    anyhow::bail!("no checkpoint in a minute: {}", sls.log())
 }
 
 impl Measured {
