@@ -111,6 +111,7 @@ impl TypeReader<'_> {
             _ => Shape::Opaque { word: "" },
         };
         let name = own_name
+            .map(|name| usual_name(&name).unwrap_or(name))
             .map(|name| format!("{}{name}", self.debug.index().prefix_of(die)))
             .unwrap_or_default();
         Some(Type {
@@ -451,4 +452,18 @@ fn discriminants(variant: &Entry<'_>) -> Vec<(u128, u128)> {
         ranges.push((low.into(), high.into()));
     }
     ranges
+}
+
+/// GCC writes out the names of C's integer types; people, and gdb, use the short ones.
+fn usual_name(name: &str) -> Option<String> {
+    let short = match name {
+        "long int" => "long",
+        "long unsigned int" => "unsigned long",
+        "short int" => "short",
+        "short unsigned int" => "unsigned short",
+        "long long int" => "long long",
+        "long long unsigned int" => "unsigned long long",
+        _ => return None,
+    };
+    Some(short.to_owned())
 }

@@ -14,7 +14,7 @@ int main(void)
     printf("ready\n");
     fflush(stdout);
     for (size_t i = 0;; i++) {
-        area[(i % 16) * (size / 16)] = (char)i;
+        area[size / 2 + (i % 16) * 65536] = (char)i;
         usleep(1000);
     }
 }

@@ -241,7 +241,14 @@ impl Group {
     /// Files a stop under stopped; a clone event's child comes on its own.
     fn note_stop(&mut self, stopped: Stopped) -> io::Result<()> {
         let tid = stopped.tid();
+        let ours = self.running.contains(&tid)
+            || procfs::status(tid).is_ok_and(|status| status.tgid == self.pid);
         self.running.retain(|&t| t != tid);
+        if !ours {
+            // A process that the target has just made: it runs on, untouched.
+            let signal = signal_of(&stopped);
+            return stopped.detach(signal);
+        }
         match stopped.why() {
             // A thread or process that was just made: the maker must still reach its own stop,
             // and a new process is not part of this group.

@@ -9,8 +9,8 @@ mod protocol;
 
 pub use plan::{Arg, FinalState, Journal, MakeThread, Outcome, Plan, Step, Want};
 pub use protocol::{
-    AltStack, Ask, BlockedCall, Collected, EventKind, Facts, RawTimer, Refusal, Say, SigActionWords,
-    ThreadState,
+    AltStack, Ask, BlockedCall, Collected, EventKind, Facts, RawTimer, Refusal, Say,
+    SigActionWords, ThreadState,
 };
 pub use sls_sys::channel::Channel;
 

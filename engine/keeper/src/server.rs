@@ -114,7 +114,11 @@ impl Server {
         let urgent = Urgent::begin();
         self.obey(ask, fd)?;
         // What follows a stop is not long in coming, and the target waits for it.
-        while self.target.as_ref().is_some_and(|t| !t.group.stopped.is_empty() && !t.hold) {
+        while self
+            .target
+            .as_ref()
+            .is_some_and(|t| !t.group.stopped.is_empty() && !t.hold)
+        {
             let Some((ask, fd)) = self.channel.receive_soon::<Ask>(SPIN)? else {
                 return self.leave();
             };
@@ -416,10 +420,7 @@ impl Target {
         ))
     }
 
-    fn collect(
-        &mut self,
-        told: Option<(Facts, PerThread)>,
-    ) -> io::Result<Collected> {
+    fn collect(&mut self, told: Option<(Facts, PerThread)>) -> io::Result<Collected> {
         let mut states = Vec::with_capacity(self.group.stopped.len());
         let mut shared = None;
         let full = told.is_some();

@@ -86,7 +86,15 @@ impl RemoteMemory {
         while at < ranges.len() {
             let batch = &ranges[at..ranges.len().min(at + MAX_VECTORS)];
             // SAFETY: passed on from the caller.
-            let whole = unsafe { self.copy_batch(batch) }?;
+            let whole = match unsafe { self.copy_batch(batch) } {
+                // A process that is about to exit: its memory is still there through the
+                // descriptor, unless it has ended altogether.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                    self.read_at(batch[0].remote, &mut [0]).map_err(|_| error)?;
+                    0
+                }
+                other => other?,
+            };
             at += whole;
             if whole < batch.len() {
                 let range = ranges[at];

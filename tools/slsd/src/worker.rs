@@ -401,7 +401,6 @@ fn attach_refusal(error: &AttachError) -> Refusal {
     let kind = match error {
         AttachError::NoProcess(_) | AttachError::Zombie(_) => Failure::NotFound,
         AttachError::Permission { .. } => Failure::Permission,
-        AttachError::Thread { .. } => Failure::Usage,
         _ => Failure::Other,
     };
     Refusal::new(kind, error.to_string())
