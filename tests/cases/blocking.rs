@@ -83,6 +83,6 @@ fn timeouts_are_on_time() {
         );
         println!("{call}: {calls} calls of 60 ms, worst {worst} ms");
         assert!(calls > 20, "{call}: only {calls} calls in 3 s");
-        assert!(worst < 160, "{call}: a timeout of 60 ms took {worst} ms");
+        assert!(worst < 250, "{call}: a timeout of 60 ms took {worst} ms");
     }
 }

@@ -18,7 +18,7 @@ use sls_sys::ptrace::{Stopped, Waited};
 use crate::collect;
 use crate::group::{Children, Group, Refused};
 use crate::inject::Borrowed;
-use crate::kicks::Kicks;
+use crate::kicks::{self, Kicks};
 
 /// Frame and arguments of one parked thread.
 const SLOT: u64 = 16 << 10;
@@ -221,8 +221,12 @@ fn map_scratch_call(borrowed: &mut Borrowed<'_>, start: u64, end: u64) -> io::Re
 }
 
 fn home_of(state: &FinalState) -> Home {
+    let mut regs = collect::regs(&state.regs);
+    if state.blocked.is_some() {
+        kicks::mark(&mut regs);
+    }
     Home {
-        regs: collect::regs(&state.regs),
+        regs,
         xstate: state.xstate.clone(),
         sigmask: state.sigmask,
     }

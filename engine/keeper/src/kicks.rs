@@ -19,12 +19,14 @@ use crate::collect;
 use crate::group::{Children, signal_of};
 
 const RESTART_SYSCALL: u64 = 219;
-/// Auxiliary carry: no compiler reads it, the kernel keeps it over a call, and whatever a program
-/// does between two calls sets it anew. Turned over when a call is made again, it tells that call
-/// from the next one at the same place.
-const MARK: u64 = 1 << 4;
-/// Flags that a program's own instructions set: CF, PF, AF, ZF, SF, DF, OF.
-const FLAGS: u64 = 0xCD5;
+/// Flags that no arithmetic gives: a result that is zero, negative and of odd parity. The kernel
+/// keeps flags over a call and no program reads them after one, so a call that is made again is
+/// marked by them and told from the next one at the same place.
+const MARK: u64 = ZF | SF;
+const MARK_BITS: u64 = ZF | SF | PF;
+const PF: u64 = 1 << 2;
+const ZF: u64 = 1 << 6;
+const SF: u64 = 1 << 7;
 /// Without a mark: runs of the scheduler between two stops that a call which is merely made again explains: to
 /// make it, to come to the stop, and one preemption.
 const RUNS_OF_ONE_CALL: u64 = 3;
@@ -42,8 +44,8 @@ struct Waiting {
     /// CLOCK_MONOTONIC ns.
     deadline: Option<u64>,
     runs: u64,
-    /// Flags with the mark, when it was made again.
-    marked: Option<u64>,
+    /// Its flags carry the mark.
+    marked: bool,
     /// Made again by us: nobody but us ends it on time.
     ours: bool,
 }
@@ -143,7 +145,7 @@ impl Kicks {
         };
         let ours = interrupted || same.is_some_and(|w| w.ours);
         let mut changed = false;
-        let mut marked = same.and_then(|w| w.marked);
+        let mut marked = same.is_some_and(|w| w.marked);
         if let Some(row) = row.filter(|_| ours && !deliverable) {
             let late = deadline.is_some_and(|d| d <= now);
             if late || interrupted {
@@ -153,9 +155,9 @@ impl Kicks {
             if late {
                 return (None, changed);
             }
-            if interrupted && marked.is_none() {
-                regs.eflags ^= MARK;
-                marked = Some(regs.eflags & FLAGS);
+            if interrupted {
+                mark(regs);
+                marked = true;
             }
         } else if interrupted {
             return (None, false);
@@ -209,9 +211,10 @@ impl Kicks {
         if regs.orig_rax == RESTART_SYSCALL {
             return place; // Only a call that was interrupted before gets there.
         }
-        let same_run = match w.marked {
-            Some(flags) => regs.eflags & FLAGS == flags,
-            None => self.runs_since(w, tid) <= RUNS_OF_ONE_CALL,
+        let same_run = if w.marked {
+            regs.eflags & MARK_BITS == MARK
+        } else {
+            self.runs_since(w, tid) <= RUNS_OF_ONE_CALL
         };
         place && w.nr == regs.orig_rax && same_run
     }
@@ -244,7 +247,7 @@ impl Kicks {
         Some(began.saturating_add(total))
     }
 
-    /// After a rewind: the thread goes on in `nr` with `remaining` ns.
+    /// After a rewind: the thread goes on in `nr` with `remaining` ns. `regs` are marked.
     pub fn expect(&mut self, tid: i32, regs: &user_regs_struct, nr: u64, remaining: Option<u64>) {
         let Some(remaining) = remaining else { return };
         let waiting = Waiting {
@@ -254,7 +257,7 @@ impl Kicks {
             rip: regs.rip + 2,
             deadline: Some(monotonic().saturating_add(remaining)),
             runs: procfs::times_run(self.pid, tid).unwrap_or(0),
-            marked: None,
+            marked: true,
             ours: true,
         };
         self.waiting.insert(tid, waiting);
@@ -325,6 +328,11 @@ impl Kicks {
             stopped.detach(signal)
         }
     }
+}
+
+/// Marks the flags a call is made again with.
+pub fn mark(regs: &mut user_regs_struct) {
+    regs.eflags = regs.eflags & !MARK_BITS | MARK;
 }
 
 /// Was it stopped again before it came to make its call again?

@@ -94,14 +94,12 @@ fn adjust(steps: &mut Steps, was: &File, is: &File) {
             FileKind::Socket { .. },
             FileKind::Socket {
                 description,
-                listening,
+                listening: false,
             },
         ) => {
-            if !listening {
-                steps.not_restored.push(format!(
-                    "socket {fd} ({description}): what was sent and received since stays so"
-                ));
-            }
+            steps.not_restored.push(format!(
+                "socket {fd} ({description}): what was sent and received since stays so"
+            ));
         }
         (FileKind::EventFd { count: was }, FileKind::EventFd { count: is }) if was != is => {
             count(steps, fd, *was, *is);

@@ -13,6 +13,9 @@ const MADV_REMOVE: u64 = 9;
 /// Linux 5.18: also where the program has locked its memory.
 const MADV_DONTNEED_LOCKED: u64 = 24;
 
+/// First page and count, and whether the destination has them.
+type Run = ((u64, u64), bool);
+
 /// Runs of pages whose bytes the journal carries: space, first page, count.
 type Data = Vec<(u32, u64, u64)>;
 
@@ -81,12 +84,8 @@ fn inside(ranges: &[Range], range: Range) -> bool {
 }
 
 /// Neighbouring pages of equal presence at the destination, as first page and count.
-fn runs(
-    ends: &Ends<'_>,
-    space: u32,
-    pages: &[PageIndex],
-) -> Result<Vec<((u64, u64), bool)>, ReadError> {
-    let mut out: Vec<((u64, u64), bool)> = Vec::new();
+fn runs(ends: &Ends<'_>, space: u32, pages: &[PageIndex]) -> Result<Vec<Run>, ReadError> {
+    let mut out: Vec<Run> = Vec::new();
     let presence = ends.partition.presence(ends.to, SpaceId(space), pages)?;
     for (page, presence) in pages.iter().zip(presence) {
         let present = presence == Presence::Present;
