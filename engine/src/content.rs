@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 
 use sls_sys::RemoteMemory;
-use sls_sys::pagemap::{self, Look, Regions, category};
+use sls_sys::pagemap::{self, Look, Of, Regions, category};
 use sls_sys::procfs::MapLine;
 
 use crate::space::{Found, Range, is_tracked};
@@ -92,6 +92,7 @@ impl Content {
                 &self.pagemap,
                 range,
                 Look::Populated,
+                Of::Files,
                 &mut self.regions,
                 |r| {
                     note(r.start, r.end, r.categories);

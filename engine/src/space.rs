@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use sls_sys::pagemap::{self, Look, Region, Regions, category};
+use sls_sys::pagemap::{self, Look, Of, Region, Regions, category};
 use sls_sys::procfs::{self, MapLine, Reread};
 use sls_sys::uffd::WriteProtect;
 
@@ -92,10 +92,25 @@ pub fn is_kernel(map: &MapLine) -> bool {
     )
 }
 
-/// Maximal runs of tracked mappings: each is one call instead of many. Unmapped gaps inside a run
-/// are skipped by the kernel.
-fn runs(maps: &[MapLine], refused: &[Range]) -> Vec<Range> {
-    let mut runs: Vec<Range> = Vec::new();
+/// Neighbouring mappings of one kind.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    range: Range,
+    of: Of,
+}
+
+fn kind(map: &MapLine) -> Of {
+    if map.inode == 0 {
+        Of::Anonymous
+    } else {
+        Of::Files
+    }
+}
+
+/// Maximal runs of tracked mappings of one kind: each is one call instead of many. Unmapped gaps
+/// inside a run are skipped by the kernel.
+fn runs(maps: &[MapLine], refused: &[Range]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
     let mut open = false;
     for map in maps {
         if !is_tracked(map) || overlaps(refused, (map.start, map.end)) {
@@ -103,8 +118,11 @@ fn runs(maps: &[MapLine], refused: &[Range]) -> Vec<Range> {
             continue;
         }
         match runs.last_mut() {
-            Some(run) if open => run.1 = map.end,
-            _ => runs.push((map.start, map.end)),
+            Some(run) if open && run.of == kind(map) => run.range.1 = map.end,
+            _ => runs.push(Run {
+                range: (map.start, map.end),
+                of: kind(map),
+            }),
         }
         open = true;
     }
@@ -171,13 +189,9 @@ impl Space {
         }
         dirty.clear();
         for run in runs(maps, &self.refused) {
-            pagemap::scan(
-                &self.pagemap,
-                run,
-                Look::WrittenAndProtect,
-                &mut self.regions,
-                |region| push(dirty, region.start, region.end),
-            )?;
+            self.scan(run, Look::WrittenAndProtect, |region| {
+                push(dirty, region.start, region.end);
+            })?;
         }
         normalise(dirty);
         Ok(())
@@ -198,7 +212,13 @@ impl Space {
             space.protect(run, &written)
         })?;
         for range in self.refused.clone() {
-            self.take_whole(range, found)?;
+            self.take_whole(
+                Run {
+                    range,
+                    of: Of::Files,
+                },
+                found,
+            )?;
         }
         normalise(&mut found.dirty);
         normalise(&mut found.absent);
@@ -210,7 +230,7 @@ impl Space {
     fn each_run(
         &mut self,
         maps: &[MapLine],
-        mut scan: impl FnMut(&mut Self, Range) -> io::Result<()>,
+        mut scan: impl FnMut(&mut Self, Run) -> io::Result<()>,
     ) -> io::Result<()> {
         self.refused
             .retain(|r| maps.iter().any(|m| (m.start, m.end) == *r));
@@ -229,26 +249,21 @@ impl Space {
     }
 
     /// Everything populated in a mapping that nobody tracks.
-    fn take_whole(&mut self, range: Range, found: &mut Found) -> io::Result<()> {
+    fn take_whole(&mut self, run: Run, found: &mut Found) -> io::Result<()> {
+        let range = run.range;
         let mut at = range.0;
         let Found { dirty, absent } = found;
-        pagemap::scan(
-            &self.pagemap,
-            range,
-            Look::Populated,
-            &mut self.regions,
-            |region| {
-                if at < region.start {
-                    absent.push((at, region.start));
-                }
-                at = region.end;
-                if is_private_copy(region) && region.categories & category::PFNZERO == 0 {
-                    dirty.push((region.start, region.end));
-                } else {
-                    absent.push((region.start, region.end));
-                }
-            },
-        )?;
+        self.scan(run, Look::Populated, |region| {
+            if at < region.start {
+                absent.push((at, region.start));
+            }
+            at = region.end;
+            if is_private_copy(region) && region.categories & category::PFNZERO == 0 {
+                dirty.push((region.start, region.end));
+            } else {
+                absent.push((region.start, region.end));
+            }
+        })?;
         if at < range.1 {
             absent.push((at, range.1));
         }
@@ -290,16 +305,15 @@ impl Space {
 
     /// Protects what was written. Nothing is mapped while every thread stands still, so nothing is
     /// skipped that the checked scan before did not see.
-    fn protect(&mut self, run: Range, written: &[Range]) -> io::Result<()> {
-        let whole = [run];
+    fn protect(&mut self, run: Run, written: &[Range]) -> io::Result<()> {
+        let whole = [run.range];
         let ranges = if written.len() > SINGLE_PROTECTS {
             &whole[..]
         } else {
             written
         };
         for &range in ranges {
-            let look = Look::WrittenAndProtect;
-            pagemap::scan(&self.pagemap, range, look, &mut self.regions, |_| {})?;
+            self.scan(Run { range, ..run }, Look::WrittenAndProtect, |_| {})?;
         }
         Ok(())
     }
@@ -308,27 +322,34 @@ impl Space {
     /// scans again. A failed scan has protected nothing, so nothing is lost by starting over.
     fn checked_scan(
         &mut self,
-        run: Range,
+        run: Run,
         maps: &[MapLine],
         mut each: impl FnMut(Region),
     ) -> io::Result<()> {
         let mut found = Vec::new();
         let look = Look::WrittenOrAbsent;
-        let mut result = pagemap::scan(&self.pagemap, run, look, &mut self.regions, |r| {
-            found.push(r)
-        });
+        let mut result = self.scan(run, look, |r| found.push(r));
         if result
             .as_ref()
             .is_err_and(|e| e.raw_os_error() == Some(libc::EPERM))
         {
             found.clear();
-            self.register_run(run, maps)?;
-            result = pagemap::scan(&self.pagemap, run, look, &mut self.regions, |r| {
-                found.push(r)
-            });
+            self.register_run(run.range, maps)?;
+            result = self.scan(run, look, |r| found.push(r));
         }
         found.into_iter().for_each(&mut each);
         result
+    }
+
+    fn scan(&mut self, run: Run, look: Look, each: impl FnMut(Region)) -> io::Result<()> {
+        pagemap::scan(
+            &self.pagemap,
+            run.range,
+            look,
+            run.of,
+            &mut self.regions,
+            each,
+        )
     }
 
     fn register_run(&mut self, run: Range, maps: &[MapLine]) -> io::Result<()> {

@@ -59,6 +59,20 @@ pub enum ClientError {
     OutOfTurn(String),
 }
 
+impl ClientError {
+    /// Is nobody there? A daemon that is just being killed still has its socket and says nothing.
+    fn is_absence(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ),
+            Self::Frame(error) => error.is_end(),
+            _ => false,
+        }
+    }
+}
+
 /// One connection; requests are answered in order.
 #[derive(Debug)]
 pub struct Client {
@@ -99,11 +113,7 @@ impl Client {
     /// As [`Client::connect`], or the daemon cannot be started.
     pub fn connect_or_start(socket: &Path, daemon: &Path) -> Result<Self, ClientError> {
         match Self::connect(socket) {
-            Err(ClientError::Connect { source, .. })
-                if matches!(
-                    source.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                ) => {}
+            Err(error) if error.is_absence() => {}
             other => return other,
         }
         Command::new(daemon)
@@ -120,7 +130,7 @@ impl Client {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             match Self::connect(socket) {
-                Err(ClientError::Connect { .. }) if Instant::now() < deadline => {
+                Err(error) if error.is_absence() && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(ClientError::Connect { .. }) => {

@@ -27,7 +27,7 @@ struct state {
 };
 
 long counter;
-static long hidden = 7;
+static volatile long hidden = 7;
 struct state state = {.label = "start", .flags = 5};
 struct node *list;
 int squares[8];

@@ -70,6 +70,16 @@ pub enum Look {
     Populated,
 }
 
+/// What the scanned mappings are. Telling a file's page from the process's own makes the kernel look
+/// up every resident page, many times the cost of the walk: only asked for where there is a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// No file behind them: every page is the process's own.
+    Anonymous,
+    /// Private mappings of files.
+    Files,
+}
+
 /// The reusable result buffer of scans.
 #[derive(Debug)]
 pub struct Regions {
@@ -93,6 +103,7 @@ pub fn scan(
     pagemap: &File,
     (start, end): (u64, u64),
     look: Look,
+    of: Of,
     regions: &mut Regions,
     mut each: impl FnMut(Region),
 ) -> io::Result<()> {
@@ -107,6 +118,7 @@ pub fn scan(
         Look::WrittenOrAbsent => (PM_SCAN_CHECK_WPASYNC, PRESENT, 0, WRITTEN | PRESENT),
         Look::Populated => (0, 0, 0, PRESENT | SWAPPED),
     };
+    let kinds = if of == Of::Anonymous { !FILE } else { !0 };
     let mut at = start;
     while at < end {
         let mut arg = ScanArg {
@@ -116,10 +128,10 @@ pub fn scan(
             end,
             vec: regions.buffer.as_mut_ptr() as u64,
             vec_len: regions.buffer.len() as u64,
-            category_inverted: inverted,
-            category_mask: mask,
+            category_inverted: inverted & kinds,
+            category_mask: mask & kinds,
             category_anyof_mask: anyof,
-            return_mask: WPALLOWED | WRITTEN | FILE | PRESENT | SWAPPED | PFNZERO,
+            return_mask: (WPALLOWED | WRITTEN | FILE | PRESENT | SWAPPED | PFNZERO) & kinds,
             ..ScanArg::default()
         };
         // SAFETY: `arg` outlives the call and its vec/vec_len describe `regions.buffer`, which is
@@ -143,7 +155,14 @@ pub fn scan(
 /// ESRCH: the address space is gone.
 pub fn is_tracked(pagemap: &File, start: u64, regions: &mut Regions) -> io::Result<bool> {
     let first = (start, start + PAGE);
-    match scan(pagemap, first, Look::WrittenOrAbsent, regions, |_| {}) {
+    match scan(
+        pagemap,
+        first,
+        Look::WrittenOrAbsent,
+        Of::Anonymous,
+        regions,
+        |_| {},
+    ) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(false),
         Err(error) => Err(error),

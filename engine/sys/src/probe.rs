@@ -98,6 +98,7 @@ fn try_scan() -> io::Result<()> {
         &map,
         (at, at + crate::PAGE),
         pagemap::Look::Populated,
+        pagemap::Of::Anonymous,
         &mut pagemap::Regions::default(),
         |_| seen = true,
     )?;
