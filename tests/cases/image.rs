@@ -47,17 +47,17 @@ fn of_the_mutator(mask: &str, times: u64) {
 
 #[test]
 fn of_a_mutator() {
-    of_the_mutator("", rounds(200));
+    of_the_mutator("", rounds(100));
 }
 
 #[test]
 fn of_a_mutator_without_wp_async() {
-    of_the_mutator("wp_async", rounds(100));
+    of_the_mutator("wp_async", rounds(50));
 }
 
 #[test]
 fn of_a_mutator_without_pagemap_scan() {
-    of_the_mutator("wp_async,pagemap_scan", rounds(100));
+    of_the_mutator("wp_async,pagemap_scan", rounds(50));
 }
 
 #[test]

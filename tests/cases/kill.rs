@@ -6,12 +6,19 @@ use testkit::{Sls, Target, rounds};
 
 use crate::campaign::Dice;
 
+fn descriptors(target: &Target) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", target.pid()))
+        .unwrap()
+        .count()
+}
+
 /// Kills the daemon while it takes checkpoints at full speed.
 #[test]
 fn while_checkpointing() {
     let sls = Sls::new();
     let mut dice = Dice::new(42);
     let mut target = Target::tracee(sls.folder(), "invariants", &[]);
+    let before = descriptors(&target);
     for _ in 0..rounds(100) {
         sls.run(&["attach", "-p", &target.p(), "-m", "-t", "1"]);
         std::thread::sleep(Duration::from_micros(2_000 + dice.below(30_000)));
@@ -19,10 +26,12 @@ fn while_checkpointing() {
         target.assert_unharmed();
     }
     assert!(!target.output().contains("FAIL"), "{}", target.output());
-    let fds = std::fs::read_dir(format!("/proc/{}/fd", target.pid()))
-        .unwrap()
-        .count();
-    assert!(fds <= 4, "{fds} descriptors in the target");
+    // A kill between the injected userfaultfd and close may leave one.
+    assert!(
+        descriptors(&target) <= before + 1,
+        "{} were {before}",
+        descriptors(&target)
+    );
 }
 
 /// Kills the daemon while it rewinds.

@@ -7,6 +7,7 @@ use sls_keeper::{AltStack, Facts, RawTimer, SigActionWords};
 use sls_sys::RemoteMemory;
 use sls_sys::frame::Gadgets;
 use sls_sys::procfs;
+use sls_sys::ptrace::Why;
 
 use crate::group::{Children, Group, Refused};
 use crate::inject::Borrowed;
@@ -30,6 +31,11 @@ pub fn ask(
         let Some(stopped) = group.stopped.remove(&tid) else {
             continue;
         };
+        if matches!(stopped.why(), Why::Event(_)) {
+            // In the middle of a fork or of its own end: it can make no other call.
+            group.stopped.insert(tid, stopped);
+            continue;
+        }
         let mut borrowed = match Borrowed::new(stopped, gadgets, memory, children) {
             Ok(borrowed) => borrowed,
             Err((stopped, _)) => {
