@@ -16,6 +16,9 @@ use crate::error::KeeperError;
 /// How long to look for an answer before sleeping, while a target stands still.
 const SPIN: Duration = Duration::from_micros(2000);
 
+/// The same for the stop itself: shorter, since the target's threads need a CPU to come to rest.
+const SPIN_FOR_STOP: Duration = Duration::from_micros(150);
+
 /// What is about to happen to a held target.
 pub type Event = EventKind;
 
@@ -88,7 +91,8 @@ impl Keeper {
 
     /// Stops every thread; their states follow by [`Keeper::collected`].
     pub fn stop(&mut self, deadline_ms: u32, facts: bool) -> Result<Quiesced, KeeperError> {
-        match self.ask(&Ask::Stop { deadline_ms, facts })? {
+        self.send(&Ask::Stop { deadline_ms, facts })?;
+        match self.answer_within(SPIN_FOR_STOP)? {
             (Say::Stopped { quiesce_ns, .. }, _) => Ok(Quiesced { quiesce_ns }),
             other => Err(out_of_turn(&other.0)),
         }
@@ -156,8 +160,12 @@ impl Keeper {
     }
 
     fn ask(&mut self, ask: &Ask) -> Result<(Say, Option<OwnedFd>), KeeperError> {
-        self.channel.send(ask, None).map_err(|e| self.gone(e))?;
+        self.send(ask)?;
         self.answer_soon()
+    }
+
+    fn send(&self, ask: &Ask) -> Result<(), KeeperError> {
+        self.channel.send(ask, None).map_err(|e| self.gone(e))
     }
 
     fn answer(&mut self) -> Result<(Say, Option<OwnedFd>), KeeperError> {
