@@ -203,15 +203,18 @@ impl Drop for Sls {
         }
         let out = self.try_run(&["--json", "stat"]);
         let stat: Value = serde_json::from_str(&out.stdout).unwrap_or_default();
+        let mut emptied = true;
         for part in stat["partitions"].as_array().into_iter().flatten() {
             if let Some(name) = part["partition"].as_str() {
-                let _ = self.try_run(&["partdel", "-o", name]);
+                emptied &= self.try_run(&["partdel", "-o", name]).code == 0;
             }
         }
         if std::thread::panicking() {
             eprintln!("the daemon's log:\n{}", self.log());
         }
-        if let Some(pid) = stat["pid"].as_i64().and_then(|p| i32::try_from(p).ok()) {
+        // An emptied daemon leaves by itself and takes its folders with it.
+        let pid = stat["pid"].as_i64().and_then(|p| i32::try_from(p).ok());
+        if let Some(pid) = pid.filter(|_| !emptied) {
             kill(pid, 15);
         }
     }
