@@ -50,6 +50,7 @@ fn compare(view: &CheckpointView, start: u64, wanted: &[u8], epoch: u64) -> u64 
         if let Err(why) = view.read(address, got) {
             panic!("@{epoch} {address:#x}: {why}; the core has it");
         }
+        forget_rseq(view, address, got, want);
         if got != want {
             let at = got.iter().zip(want).position(|(a, b)| a != b).unwrap_or(0);
             let map = view.mappings().into_iter().find(|m| m.contains(address));
@@ -71,4 +72,17 @@ fn compare(view: &CheckpointView, start: u64, wanted: &[u8], epoch: u64) -> u64 
         }
     }
     wanted.len() as u64
+}
+
+/// The kernel writes a thread's rseq area (the CPU it is on) whenever the thread comes back from a
+/// stop, gdb's included: it is not the program's own state.
+fn forget_rseq(view: &CheckpointView, address: u64, got: &mut [u8], want: &[u8]) {
+    for rseq in view.process().threads.iter().filter_map(|t| t.rseq) {
+        for at in rseq.addr..rseq.addr + u64::from(rseq.size) {
+            let offset = usize::try_from(at.wrapping_sub(address)).unwrap_or(usize::MAX);
+            if let (Some(got), Some(want)) = (got.get_mut(offset), want.get(offset)) {
+                *got = *want;
+            }
+        }
+    }
 }

@@ -190,7 +190,7 @@ impl Kicks {
     ) -> (Option<BlockedCall>, bool) {
         let left = waiting.deadline.map(|d| d.saturating_sub(monotonic()));
         let row = blocking::interruptible(waiting.nr);
-        if let (Some(0), Some(row)) = (left, row) {
+        if let (Some(0), Some(row), true) = (left, row, waiting.ours) {
             regs.rip = waiting.rip;
             regs.rax = row.timed_out.cast_unsigned();
             return (None, true);
@@ -337,9 +337,10 @@ pub fn mark(regs: &mut user_regs_struct) {
 
 /// Was it stopped again before it came to make its call again?
 fn is_about_to_repeat(w: &Waiting, regs: &user_regs_struct) -> bool {
-    w.ours
+    let repeats = w.ours && regs.rax == w.nr || regs.rax == RESTART_SYSCALL;
+    repeats
         && regs.orig_rax.cast_signed() < 0
-        && (regs.rip, regs.rax) == (w.rip - 2, w.nr)
+        && regs.rip == w.rip - 2
         && regs.rsp == w.rsp
         && args_of(regs) == w.args
 }

@@ -92,6 +92,12 @@ fn final_state(thread: &Thread) -> FinalState {
             regs.rax = nr;
         }
     }
+    if let Some(blocked) = thread
+        .blocked
+        .filter(|_| !interrupted && regs.rax == RESTART_SYSCALL)
+    {
+        regs.rax = blocked.nr; // It was stopped just before the kernel's own restart.
+    }
     regs.orig_rax = !0;
     FinalState {
         tid: thread.tid,
