@@ -457,6 +457,12 @@ impl Target {
         })
     }
 
+    fn settle(&mut self, stopped: &ptrace::Stopped) -> io::Result<()> {
+        let shared = collect::shared_pending(stopped)?;
+        let pidfd = Some(self.pidfd.as_fd());
+        collect::thread(stopped, &shared, &mut self.kicks, &self.memory, pidfd).map(|_| ())
+    }
+
     /// Makes sure that a stop which takes no checkpoint harms no call either.
     fn settle_all(&mut self) -> io::Result<()> {
         let mut shared = None;
@@ -536,7 +542,11 @@ impl Target {
                 let tid = stopped.tid();
                 let ours = self.hold && procfs::status(tid).is_ok_and(|s| s.tgid == pid);
                 if !ours {
-                    // A child of the target, or a thread of a stop that was given up.
+                    // A child of the target, or a thread that came late to a stop that was given
+                    // up: its interrupted call is not to suffer for it.
+                    if procfs::status(tid).is_ok_and(|s| s.tgid == pid) {
+                        self.settle(&stopped)?;
+                    }
                     let signal = group::signal_of(&stopped);
                     stopped.detach(signal)?;
                     return Ok(None);
