@@ -141,9 +141,8 @@ impl Target {
         let facts = request.explicit || self.facts_are_old();
         let mut cost = StopCost::default();
         let already = self.stopped;
-        // Not before: until they stand still the target's threads need the CPU, not we.
-        cost.quiesce_ns = self.keeper.stop(STOP_DEADLINE_MS, facts)?.quiesce_ns;
         let urgent = Urgent::begin();
+        cost.quiesce_ns = self.keeper.stop(STOP_DEADLINE_MS, facts)?.quiesce_ns;
         self.stopped = true;
         self.copies.stop();
         let still = self.read_still(&mut cost);

@@ -16,9 +16,6 @@ use crate::error::KeeperError;
 /// How long to look for an answer before sleeping, while a target stands still.
 const SPIN: Duration = Duration::from_micros(2000);
 
-/// The same for the stop itself: shorter, since the target's threads need a CPU to come to rest.
-const SPIN_FOR_STOP: Duration = Duration::from_micros(150);
-
 /// What is about to happen to a held target.
 pub type Event = EventKind;
 
@@ -89,10 +86,11 @@ impl Keeper {
         }
     }
 
-    /// Stops every thread; their states follow by [`Keeper::collected`].
+    /// Stops every thread; their states follow by [`Keeper::collected`]. Asleep meanwhile: the
+    /// target's threads need the CPUs to come to rest, and who sleeps is woken on an idle one.
     pub fn stop(&mut self, deadline_ms: u32, facts: bool) -> Result<Quiesced, KeeperError> {
         self.send(&Ask::Stop { deadline_ms, facts })?;
-        match self.answer_within(SPIN_FOR_STOP)? {
+        match self.answer()? {
             (Say::Stopped { quiesce_ns, .. }, _) => Ok(Quiesced { quiesce_ns }),
             other => Err(out_of_turn(&other.0)),
         }

@@ -12,13 +12,13 @@ use sls_record::{
 };
 use sls_sys::descriptors::Raw;
 use sls_sys::procfs::MapLine;
-use sls_sys::{fd, procfs};
+use sls_sys::procfs;
 
 use crate::capture::Still;
 use crate::files::{Sockets, understand};
 use crate::shared::{Objects, is_captured, is_device};
 use crate::space::is_kernel;
-use crate::target::{Told, Tracking};
+use crate::target::{Told, ToldThread, Tracking};
 
 /// What the record needs besides what was read.
 pub struct Context<'a> {
@@ -94,12 +94,11 @@ pub(crate) fn build(
         ..
     } = collected;
     if let Some(facts) = facts {
-        remember(told, facts, &states, status.sig_caught, &context);
+        remember(told, facts, status.sig_caught, &context);
     }
+    remember_threads(told, &states);
     let stat = procfs::stat(pid).unwrap_or_default();
-    let threads = threads(pid, &states, told);
-    told.threads
-        .retain(|tid, _| states.iter().any(|s| s.tid == *tid));
+    let threads = threads(pid, &status.name, &states, told);
     let process = Process {
         pid,
         ppid: status.ppid,
@@ -151,7 +150,6 @@ pub(crate) fn finish(
 fn remember(
     told: &mut Told,
     facts: Facts,
-    states: &[ThreadState],
     caught: u64,
     context: &Context<'_>,
 ) {
@@ -180,14 +178,23 @@ fn remember(
         })
         .collect();
     told.timers = posix_timers(context.pid, &facts);
+}
+
+fn remember_threads(told: &mut Told, states: &[ThreadState]) {
+    told.threads
+        .retain(|tid, _| states.iter().any(|s| s.tid == *tid));
     for state in states {
-        if let (Some(stack), Some(clear)) = (state.altstack, state.clear_tid) {
-            let stack = AltStack {
+        if let (Some(stack), Some(clear_tid)) = (state.altstack, state.clear_tid) {
+            let altstack = AltStack {
                 sp: stack.sp,
                 flags: stack.flags,
                 size: stack.size,
             };
-            told.threads.insert(state.tid, (stack, clear));
+            let thread = ToldThread {
+                altstack,
+                clear_tid,
+            };
+            told.threads.insert(state.tid, thread);
         }
     }
 }
@@ -246,18 +253,18 @@ fn notify(timer: &mut PosixTimer, text: &str) {
     }
 }
 
-fn threads(pid: i32, states: &[ThreadState], told: &Told) -> Vec<Thread> {
-    let mut threads: Vec<Thread> = states.iter().map(|s| thread(pid, s, told)).collect();
+fn threads(pid: i32, comm: &str, states: &[ThreadState], told: &Told) -> Vec<Thread> {
+    let mut threads: Vec<Thread> = states.iter().map(|s| thread(pid, comm, s, told)).collect();
     threads.sort_by_key(|t| (t.tid != pid, t.tid));
     threads
 }
 
-fn thread(pid: i32, state: &ThreadState, told: &Told) -> Thread {
+fn thread(pid: i32, comm: &str, state: &ThreadState, told: &Told) -> Thread {
     let tid = state.tid;
+    // Read after the stop: a thread that has ended since most likely had the name it inherited.
     let name = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm"))
-        .map(|s| s.trim_end_matches('\n').to_owned())
-        .unwrap_or_default();
-    let (altstack, clear_tid) = told.threads.get(&tid).copied().unwrap_or_default();
+        .map_or_else(|_| comm.to_owned(), |s| s.trim_end_matches('\n').to_owned());
+    let own = told.threads.get(&tid);
     Thread {
         tid,
         name,
@@ -265,14 +272,14 @@ fn thread(pid: i32, state: &ThreadState, told: &Told) -> Thread {
         xstate: state.xstate.clone(),
         sigmask: state.sigmask,
         pending: state.pending.iter().map(|p| SigInfo(p.to_vec())).collect(),
-        altstack,
+        altstack: own.map(|t| t.altstack),
         rseq: state.rseq.map(|(addr, size, signature)| Rseq {
             addr,
             size,
             signature,
         }),
-        robust_list: fd::robust_list(tid).unwrap_or((0, 0)),
-        clear_tid,
+        robust_list: state.robust,
+        clear_tid: own.map(|t| t.clear_tid),
         blocked: state.blocked.map(|b| Blocked {
             nr: b.nr,
             remaining_ns: b.remaining_ns,

@@ -1,12 +1,13 @@
 //! An attached process.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use slos::{Epoch, Staging};
 use sls_keeper::Refusal;
-use sls_record::{IntervalTimer, PosixTimer, SigAction};
+use sls_record::{AltStack, IntervalTimer, PosixTimer, SigAction};
 use sls_sys::probe::Probe;
 use sls_sys::uffd::WriteProtect;
 use sls_sys::{RemoteMemory, fd, procfs};
@@ -60,7 +61,14 @@ pub(crate) struct Told {
     pub itimers: Vec<IntervalTimer>,
     pub timers: Vec<PosixTimer>,
     pub brk: u64,
-    pub threads: std::collections::HashMap<i32, (sls_record::AltStack, u64)>,
+    pub threads: HashMap<i32, ToldThread>,
+}
+
+/// What a thread told of its own last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ToldThread {
+    pub altstack: AltStack,
+    pub clear_tid: u64,
 }
 
 /// One process under capture.

@@ -21,7 +21,7 @@ fn blocked_in(call: &str) {
     let sls = Sls::new();
     let mut target = Target::tracee(sls.folder(), "blocked", &[call]);
     let _sem = Semaphores(target.output());
-    let not_restored = campaign::run(&sls, &mut target, rounds(500), 50);
+    let not_restored = campaign::run(&sls, &mut target, rounds(10_000), 200);
     let sockets_only = not_restored.iter().all(|l| l.starts_with("socket "));
     assert!(
         if call == "recv" {

@@ -9,7 +9,7 @@ use crate::campaign;
 fn keeps_its_invariants(tracee: &str) {
     let sls = Sls::new();
     let mut target = Target::tracee(sls.folder(), tracee, &[]);
-    let not_restored = campaign::run(&sls, &mut target, rounds(500), 50);
+    let not_restored = campaign::run(&sls, &mut target, rounds(10_000), 200);
     assert!(not_restored.is_empty(), "{not_restored:?}");
     assert!(!target.output().contains("FAIL"), "{}", target.output());
 }
@@ -28,7 +28,7 @@ fn rust_with_threads() {
 fn sixty_four_threads_that_come_and_go() {
     let sls = Sls::new();
     let mut target = Target::tracee(sls.folder(), "churn", &[]);
-    let not_restored = campaign::run(&sls, &mut target, rounds(1000), 50);
+    let not_restored = campaign::run(&sls, &mut target, rounds(10_000), 200);
     assert!(not_restored.is_empty(), "{not_restored:?}");
     assert!(!target.output().contains("FAIL"), "{}", target.output());
 }
@@ -66,7 +66,7 @@ fn python_with_four_threads_and_a_growing_dict() {
     command.args(["-c", PYTHON]);
     let mut target = Target::start(sls.folder(), command);
     std::thread::sleep(std::time::Duration::from_secs(1));
-    let not_restored = campaign::run(&sls, &mut target, rounds(500), 50);
+    let not_restored = campaign::run(&sls, &mut target, rounds(10_000), 200);
     assert!(not_restored.is_empty(), "{not_restored:?}");
     assert!(!target.output().contains("FAIL"), "{}", target.output());
 }

@@ -6,8 +6,8 @@ use std::os::fd::BorrowedFd;
 use libc::user_regs_struct;
 use serde_bytes::ByteBuf;
 use sls_keeper::ThreadState;
-use sls_sys::RemoteMemory;
 use sls_sys::ptrace::{Stopped, Why};
+use sls_sys::{RemoteMemory, fd};
 
 use crate::kicks::Kicks;
 
@@ -68,10 +68,45 @@ fn bit(signal: u8) -> u64 {
         .unwrap_or(0)
 }
 
+/// The signals that may interrupt a stopped thread's call, each as a mask.
+#[derive(Debug, Clone, Copy)]
+pub struct Signals {
+    /// About to be delivered.
+    now: u64,
+    pending: u64,
+    blocked: u64,
+    caught: u64,
+}
+
+impl Signals {
+    pub fn of(stopped: &Stopped, pending: &[&[[u8; 128]]], blocked: u64, caught: u64) -> Self {
+        let now = match stopped.why() {
+            Why::Signal(signal) => bit(u8::try_from(signal).unwrap_or(0)),
+            _ => 0,
+        };
+        let pending = pending.iter().fold(0, |all, infos| all | mask_of(infos));
+        Self {
+            now,
+            pending,
+            blocked,
+            caught,
+        }
+    }
+
+    /// Does a handler run when the thread goes on? It then sees its call interrupted, as it would
+    /// without us. What is not caught does not end a call; it is met here only because traced
+    /// threads are shown ignored signals too. `under` is the mask the call waits under, where it is
+    /// not the thread's.
+    pub fn run_a_handler(&self, under: Option<u64>) -> bool {
+        (self.pending & !under.unwrap_or(self.blocked) | self.now) & self.caught != 0
+    }
+}
+
 /// State of one thread; its interrupted call is settled on the way.
 pub fn thread(
     stopped: &Stopped,
     shared: &[[u8; 128]],
+    caught: u64,
     kicks: &mut Kicks,
     memory: &RemoteMemory,
     pidfd: Option<BorrowedFd<'_>>,
@@ -79,8 +114,8 @@ pub fn thread(
     let mut regs = stopped.regs()?;
     let sigmask = stopped.sigmask()?;
     let own = stopped.pending(false)?;
-    let deliverable = (mask_of(shared) | mask_of(&own)) & !sigmask != 0;
-    let (blocked, changed) = kicks.settle(stopped, &mut regs, deliverable, memory, pidfd);
+    let signals = Signals::of(stopped, &[shared, &own], sigmask, caught);
+    let (blocked, changed) = kicks.settle(stopped, &mut regs, signals, memory, pidfd);
     if changed {
         stopped.set_regs(&regs)?;
     }
@@ -97,6 +132,7 @@ pub fn thread(
         xstate,
         sigmask,
         pending,
+        robust: fd::robust_list(stopped.tid()).unwrap_or_default(),
         rseq: stopped.rseq().unwrap_or(None),
         group_stop: matches!(stopped.why(), Why::Group(_)),
         blocked,

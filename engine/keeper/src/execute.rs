@@ -96,7 +96,8 @@ impl Executor<'_> {
             return Ok(()); // A plan that stopped half way mapped it.
         }
         let leader = self.take(plan.leader)?;
-        let mut borrowed = Borrowed::new(leader, self.gadgets, self.memory, self.children)
+        let nr = self.kicks.number_of(plan.leader);
+        let mut borrowed = Borrowed::new(leader, nr, self.gadgets, self.memory, self.children)
             .map_err(|(stopped, error)| {
                 self.group.stopped.insert(plan.leader, stopped);
                 error
@@ -229,12 +230,13 @@ fn home_of(state: &FinalState) -> Home {
         regs,
         xstate: state.xstate.clone(),
         sigmask: state.sigmask,
+        nr: None,
     }
 }
 
 /// A state that waits for ever: pause() with every signal blocked, and its own frame behind it.
 fn parking(stopped: &Stopped, gadgets: Gadgets) -> io::Result<Home> {
-    let mut home = Borrowed::home_of(stopped)?;
+    let mut home = Borrowed::home_of(stopped, None)?;
     home.sigmask = !0;
     home.regs.orig_rax = !0;
     home.regs.rip = gadgets.syscall;

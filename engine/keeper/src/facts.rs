@@ -11,23 +11,33 @@ use sls_sys::ptrace::Why;
 
 use crate::group::{Children, Group, Refused};
 use crate::inject::Borrowed;
+use crate::kicks::Kicks;
 
 const PR_GET_TID_ADDRESS: u64 = 40;
 
 /// Alternate stack and set_tid_address of each thread.
 pub type PerThread = BTreeMap<i32, (AltStack, u64)>;
 
-/// Asks everything, in the first thread that can be borrowed, and each thread for its own.
+/// What injected calls need besides the threads.
+#[derive(Clone, Copy)]
+pub struct Means<'a> {
+    pub gadgets: Gadgets,
+    pub memory: &'a RemoteMemory,
+    pub children: &'a Children,
+    pub kicks: &'a Kicks,
+}
+
+/// Asks the threads of `tids` for their own, and the first that can be borrowed for what is the
+/// process's, when that is wanted.
 pub fn ask(
     group: &mut Group,
-    gadgets: Gadgets,
-    memory: &RemoteMemory,
-    children: &Children,
-) -> Result<(Facts, PerThread), Refused> {
+    tids: &[i32],
+    process: bool,
+    means: Means<'_>,
+) -> Result<(Option<Facts>, PerThread), Refused> {
     let mut facts = None;
     let mut per_thread = PerThread::new();
-    let tids: Vec<i32> = group.stopped.keys().copied().collect();
-    for tid in tids {
+    for &tid in tids {
         let Some(stopped) = group.stopped.remove(&tid) else {
             continue;
         };
@@ -36,7 +46,14 @@ pub fn ask(
             group.stopped.insert(tid, stopped);
             continue;
         }
-        let mut borrowed = match Borrowed::new(stopped, gadgets, memory, children) {
+        let nr = means.kicks.number_of(tid);
+        let Means {
+            gadgets,
+            memory,
+            children,
+            ..
+        } = means;
+        let mut borrowed = match Borrowed::new(stopped, nr, gadgets, memory, children) {
             Ok(borrowed) => borrowed,
             Err((stopped, _)) => {
                 // No room on its stack: this thread's facts stay unknown, it is untouched.
@@ -45,7 +62,7 @@ pub fn ask(
             }
         };
         let own = of_thread(&mut borrowed);
-        if facts.is_none() {
+        if process && facts.is_none() {
             facts = of_process(&mut borrowed, group.pid).ok();
         }
         group.stopped.insert(tid, borrowed.finish()?);
@@ -53,7 +70,7 @@ pub fn ask(
             per_thread.insert(tid, own);
         }
     }
-    Ok((facts.unwrap_or_default(), per_thread))
+    Ok((facts, per_thread))
 }
 
 fn of_thread(thread: &mut Borrowed<'_>) -> io::Result<(AltStack, u64)> {

@@ -35,14 +35,16 @@ pub struct Borrowed<'a> {
 }
 
 impl<'a> Borrowed<'a> {
-    /// Borrows `stopped`, its frame below its own stack pointer. On error the thread comes back.
+    /// Borrows `stopped`, its frame below its own stack pointer; `nr` is the call it is in, where
+    /// the registers may not tell. On error the thread comes back.
     pub fn new(
         stopped: Stopped,
+        nr: Option<u64>,
         gadgets: Gadgets,
         memory: &'a RemoteMemory,
         children: &'a Children,
     ) -> Result<Self, (Stopped, io::Error)> {
-        match Self::home_of(&stopped) {
+        match Self::home_of(&stopped, nr) {
             Ok(home) => {
                 let top = home.regs.rsp;
                 Self::at(stopped, home, top, true, gadgets, memory, children)
@@ -84,13 +86,14 @@ impl<'a> Borrowed<'a> {
     }
 
     /// Registers, vector state and mask of a stopped thread.
-    pub fn home_of(stopped: &Stopped) -> io::Result<Home> {
+    pub fn home_of(stopped: &Stopped, nr: Option<u64>) -> io::Result<Home> {
         let mut xstate = Vec::new();
         stopped.xstate(&mut xstate)?;
         Ok(Home {
             regs: stopped.regs()?,
             xstate,
             sigmask: stopped.sigmask()?,
+            nr,
         })
     }
 

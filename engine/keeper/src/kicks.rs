@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 
 use libc::user_regs_struct;
 use sls_keeper::BlockedCall;
-use sls_sys::blocking::{self, Interruptible, Timeout};
+use sls_sys::blocking::{self, Interruptible, RESTART_SYSCALL, Timeout};
 use sls_sys::ptrace::{self, Stopped, Waited, Why};
 use sls_sys::{RemoteMemory, fd, procfs};
 
-use crate::collect;
+use crate::collect::Signals;
 use crate::group::{Children, signal_of};
 
-const RESTART_SYSCALL: u64 = 219;
 /// Flags that no arithmetic gives: a result that is zero, negative and of odd parity. The kernel
 /// keeps flags over a call and no program reads them after one, so a call that is made again is
 /// marked by them and told from the next one at the same place.
@@ -56,6 +55,8 @@ pub struct Kicks {
     sched_debug: bool,
     waiting: HashMap<i32, Waiting>,
     fell_asleep: HashMap<i32, u64>,
+    /// Threads in a call whose number nobody saw, and the kernel function they sleep in.
+    sleeps_in: HashMap<i32, String>,
     last_stop: u64,
 }
 
@@ -77,6 +78,7 @@ impl Kicks {
             sched_debug,
             waiting: HashMap::new(),
             fell_asleep: HashMap::new(),
+            sleeps_in: HashMap::new(),
             last_stop: 0,
         }
     }
@@ -84,6 +86,11 @@ impl Kicks {
     /// Looks up when each thread fell asleep. Before the stop: stopping wakes it.
     pub fn sample(&mut self) {
         self.fell_asleep.clear();
+        let pid = self.pid;
+        self.sleeps_in.retain(|&tid, place| {
+            let now = procfs::sleeps_in(pid, tid);
+            now.map(|now| *place = now).is_some()
+        });
         if !self.sched_debug {
             return;
         }
@@ -104,7 +111,7 @@ impl Kicks {
         }
     }
 
-    /// Call at the end of each stop's collection.
+    /// Call when a stop ends.
     pub fn stopped_at(&mut self, now: u64) {
         self.last_stop = now;
     }
@@ -115,7 +122,7 @@ impl Kicks {
         &mut self,
         stopped: &Stopped,
         regs: &mut user_regs_struct,
-        deliverable: bool,
+        signals: Signals,
         memory: &RemoteMemory,
         pidfd: Option<std::os::fd::BorrowedFd<'_>>,
     ) -> (Option<BlockedCall>, bool) {
@@ -127,14 +134,20 @@ impl Kicks {
         let interrupted = blocking::is_interrupted(regs.rax);
         if regs.orig_rax.cast_signed() < 0
             || !(interrupted || blocking::is_restart_code(regs.rax))
-            || stopped.why() != Why::Interrupt && !matches!(stopped.why(), Why::Group(_))
+            || matches!(stopped.why(), Why::Event(_) | Why::Syscall)
         {
             return (None, false);
         }
         let now = monotonic();
         let same = old.filter(|w| self.is_same(w, regs, tid));
-        let nr = same.map_or(regs.orig_rax, |w| w.nr);
+        let nr = match same {
+            Some(w) => w.nr,
+            None => self.number(tid, regs),
+        };
         let row = blocking::interruptible(nr);
+        let under = blocking::mask_argument(nr).map(|n| args_of(regs)[n]);
+        let under = under.and_then(|at| memory.read_u64(at).ok());
+        let handled = signals.run_a_handler(under);
         let deadline = match same {
             Some(w) => w.deadline,
             None => row.and_then(|row| self.deadline(tid, row, regs, now, memory, pidfd)),
@@ -146,32 +159,31 @@ impl Kicks {
         let ours = interrupted || same.is_some_and(|w| w.ours);
         let mut changed = false;
         let mut marked = same.is_some_and(|w| w.marked);
-        if let Some(row) = row.filter(|_| ours && !deliverable) {
+        if let Some(row) = row.filter(|_| ours && !handled) {
             let late = deadline.is_some_and(|d| d <= now);
-            if late || interrupted {
-                end_or_repeat(regs, nr, late.then_some(row.timed_out));
-                changed = true;
-            }
             if late {
-                return (None, changed);
+                regs.orig_rax = !0;
+                regs.rax = row.timed_out.cast_unsigned();
+                return (None, true);
             }
             if interrupted {
+                regs.orig_rax = nr;
+                regs.rax = blocking::RESTART_UNLESS_HANDLED;
                 mark(regs);
-                marked = true;
+                (changed, marked) = (true, true);
             }
         } else if interrupted {
             return (None, false);
         }
         let runs = procfs::times_run(self.pid, tid).unwrap_or(0);
         let args = args_of(regs);
-        let rip = if changed { regs.rip + 2 } else { regs.rip };
         self.waiting.insert(
             tid,
             Waiting {
                 nr,
                 args,
                 rsp: regs.rsp,
-                rip,
+                rip: regs.rip,
                 deadline,
                 runs,
                 marked,
@@ -179,6 +191,20 @@ impl Kicks {
             },
         );
         (Some(blocked), changed)
+    }
+
+    /// Number of a call met for the first time. The kernel's own restart hides it; what such a
+    /// thread sleeps in tells it, from the next stop on.
+    fn number(&mut self, tid: i32, regs: &user_regs_struct) -> u64 {
+        if regs.orig_rax != RESTART_SYSCALL {
+            return regs.orig_rax;
+        }
+        let known = self.sleeps_in.remove(&tid);
+        if let Some(nr) = known.and_then(|place| blocking::restarted_in(&place, &args_of(regs))) {
+            return nr;
+        }
+        self.sleeps_in.insert(tid, String::new());
+        RESTART_SYSCALL
     }
 
     /// The thread was stopped again before it came to make its call again.
@@ -254,7 +280,7 @@ impl Kicks {
             nr,
             args: args_of(regs),
             rsp: regs.rsp,
-            rip: regs.rip + 2,
+            rip: regs.rip + if regs.orig_rax.cast_signed() < 0 { 2 } else { 0 },
             deadline: Some(monotonic().saturating_add(remaining)),
             runs: procfs::times_run(self.pid, tid).unwrap_or(0),
             marked: true,
@@ -266,6 +292,19 @@ impl Kicks {
     /// Forgets all calls; they no longer describe the threads.
     pub fn clear(&mut self) {
         self.waiting.clear();
+        self.sleeps_in.clear();
+    }
+
+    /// A stopped thread was run by us meanwhile.
+    pub fn ran(&mut self, tid: i32) {
+        if let Some(waiting) = self.waiting.get_mut(&tid) {
+            waiting.runs = procfs::times_run(self.pid, tid).unwrap_or(0);
+        }
+    }
+
+    /// The call a thread is in, where its registers may not tell.
+    pub fn number_of(&self, tid: i32) -> Option<u64> {
+        self.waiting.get(&tid).map(|w| w.nr)
     }
 
     /// Earliest time at which a call must be ended.
@@ -309,12 +348,12 @@ impl Kicks {
         };
         let mut regs = stopped.regs()?;
         let mask = stopped.sigmask()?;
-        let pending =
-            collect::mask_of(&stopped.pending(false)?) | collect::mask_of(&stopped.pending(true)?);
+        let (own, shared) = (stopped.pending(false)?, stopped.pending(true)?);
+        let caught = procfs::status(self.pid)?.sig_caught;
         let (_, changed) = self.settle(
             &stopped,
             &mut regs,
-            pending & !mask != 0,
+            Signals::of(&stopped, &[&own, &shared], mask, caught),
             memory,
             Some(pidfd),
         );
@@ -338,23 +377,11 @@ pub fn mark(regs: &mut user_regs_struct) {
 /// Was it stopped again before it came to make its call again?
 fn is_about_to_repeat(w: &Waiting, regs: &user_regs_struct) -> bool {
     let repeats = w.ours && regs.rax == w.nr || regs.rax == RESTART_SYSCALL;
+    // In user mode orig_rax is -1 by then; on the way there it is the interrupted call's still.
     repeats
-        && regs.orig_rax.cast_signed() < 0
         && regs.rip == w.rip - 2
         && regs.rsp == w.rsp
         && args_of(regs) == w.args
-}
-
-/// Ends the call with its timeout result, or repeats it.
-fn end_or_repeat(regs: &mut user_regs_struct, nr: u64, result: Option<i64>) {
-    regs.orig_rax = !0;
-    match result {
-        Some(result) => regs.rax = result.cast_unsigned(),
-        None => {
-            regs.rip -= 2;
-            regs.rax = nr;
-        }
-    }
 }
 
 /// The relative timeout a call was made with, None for ever or for an absolute one.

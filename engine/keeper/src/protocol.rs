@@ -22,7 +22,8 @@ pub enum Ask {
     Stop {
         /// Give up and let go after this long.
         deadline_ms: u32,
-        /// Read what only injected calls can tell: actions, timers, alternate stacks.
+        /// Read all that only injected calls can tell: actions, timers, alternate stacks. Threads
+        /// that were never asked are asked for their own in any case.
         facts: bool,
     },
     /// Let every thread run. Answered by Resumed.
@@ -142,9 +143,11 @@ pub struct ThreadState {
     pub group_stop: bool,
     /// Call it was interrupted in.
     pub blocked: Option<BlockedCall>,
-    /// Alternate stack, when facts were read.
+    /// get_robust_list: head, length.
+    pub robust: (u64, u64),
+    /// Alternate stack, when the thread was asked at this stop.
     pub altstack: Option<AltStack>,
-    /// set_tid_address, when facts were read.
+    /// set_tid_address, when the thread was asked at this stop.
     pub clear_tid: Option<u64>,
 }
 

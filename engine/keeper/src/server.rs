@@ -1,5 +1,6 @@
 //! The keeper's loop: one target, one slsd, requests in order.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,7 +18,7 @@ use sls_sys::urgent::Urgent;
 use sls_sys::{RemoteMemory, fd, procfs, uffd};
 
 use crate::execute::Executor;
-use crate::facts::{self, PerThread};
+use crate::facts::{self, Means, PerThread};
 use crate::group::{Children, Group, Refused, STOP_OPTIONS};
 use crate::hold::{ExecSites, HOLD_OPTIONS, Seen, judge};
 use crate::inject::Borrowed;
@@ -36,6 +37,8 @@ struct Target {
     folders: Folders,
     status: Reread,
     kicks: Kicks,
+    /// Threads that told what is their own.
+    asked: BTreeSet<i32>,
     hold: bool,
     sites: ExecSites,
     seccomp: bool,
@@ -213,18 +216,9 @@ impl Server {
         target.since = monotonic();
         let since_ns = target.since;
         target.group.stop(children, Instant::now() + deadline)?;
-        let told = match target.gadgets.filter(|_| facts && !target.seccomp) {
-            Some(gadgets) => {
-                match facts::ask(&mut target.group, gadgets, &target.memory, children) {
-                    Ok(told) => Some(told),
-                    Err(refused) => {
-                        target.group.release();
-                        return Err(refused);
-                    }
-                }
-            }
-            None => None,
-        };
+        let told = target.ask(facts, children).inspect_err(|_| {
+            target.group.release();
+        })?;
         self.say(
             &Say::Stopped {
                 quiesce_ns: monotonic() - since_ns,
@@ -233,7 +227,7 @@ impl Server {
             None,
         )?;
         let (_, target) = self.target()?;
-        let states = target.collect(told)?;
+        let states = target.collect(facts, told)?;
         let bytes = postcard::to_stdvec(&states).map_err(io::Error::other)?;
         if let Some(board) = &mut self.board {
             board.put(&bytes)?;
@@ -291,8 +285,12 @@ impl Server {
             let Some(target) = &mut self.target else {
                 return Ok(());
             };
-            if let Some(event) = target.sort_out(waited)? {
-                self.say(&Say::Event(event), None)?;
+            match target.sort_out(waited) {
+                Ok(Some(event)) => self.say(&Say::Event(event), None)?,
+                Ok(None) => {}
+                // Killed in its stop: nothing is left to be sorted out.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -349,6 +347,7 @@ impl Target {
             folders: Folders::open(pid)?,
             status: Reread::open(pid, "status")?,
             kicks: Kicks::new(pid, sched_debug),
+            asked: BTreeSet::new(),
             sites: ExecSites::find(&memory, pid),
             memory,
             hold,
@@ -377,10 +376,11 @@ impl Target {
         self.since = monotonic();
         self.group
             .stop(children, Instant::now() + ATTACH_DEADLINE)?;
-        let result = self.inject_userfaultfd(gadgets, children);
-        let settled = self.settle_all();
+        let result = match self.settle_all() {
+            Ok(()) => self.inject_userfaultfd(gadgets, children),
+            Err(error) => Err(error.into()),
+        };
         self.resume()?;
-        settled?;
         result
     }
 
@@ -394,7 +394,8 @@ impl Target {
             let Some(stopped) = self.group.stopped.remove(&tid) else {
                 continue;
             };
-            let mut borrowed = match Borrowed::new(stopped, gadgets, &self.memory, children) {
+            let nr = self.kicks.number_of(tid);
+            let mut borrowed = match Borrowed::new(stopped, nr, gadgets, &self.memory, children) {
                 Ok(borrowed) => borrowed,
                 Err((stopped, _)) => {
                     self.group.stopped.insert(tid, stopped);
@@ -420,11 +421,49 @@ impl Target {
         ))
     }
 
-    fn collect(&mut self, told: Option<(Facts, PerThread)>) -> io::Result<Collected> {
+    /// Asks what only injected calls tell: everything, or what threads never asked before have of
+    /// their own.
+    fn ask(
+        &mut self,
+        everything: bool,
+        children: &Children,
+    ) -> Result<(Option<Facts>, PerThread), Refused> {
+        let Some(gadgets) = self.gadgets.filter(|_| !self.seccomp) else {
+            return Ok((None, PerThread::new()));
+        };
+        let stopped = &self.group.stopped;
+        self.asked.retain(|tid| stopped.contains_key(tid));
+        let new = |tid: &i32| everything || !self.asked.contains(tid);
+        let tids: Vec<i32> = stopped.keys().copied().filter(new).collect();
+        if tids.is_empty() {
+            return Ok((None, PerThread::new()));
+        }
+        // An interrupted call must be known before its registers are borrowed: a thread that heals
+        // itself makes it again.
+        self.settle_all()?;
+        let means = Means {
+            gadgets,
+            memory: &self.memory,
+            children,
+            kicks: &self.kicks,
+        };
+        let told = facts::ask(&mut self.group, &tids, everything, means)?;
+        self.asked.extend(told.1.keys());
+        for &tid in &tids {
+            self.kicks.ran(tid);
+        }
+        Ok(told)
+    }
+
+    fn collect(
+        &mut self,
+        full: bool,
+        (facts, per_thread): (Option<Facts>, PerThread),
+    ) -> io::Result<Collected> {
         let mut states = Vec::with_capacity(self.group.stopped.len());
         let mut shared = None;
-        let full = told.is_some();
-        let (facts, per_thread) = told.map_or((None, PerThread::new()), |(f, p)| (Some(f), p));
+        let status = ByteBuf::from(self.status.read()?.to_vec());
+        let caught = procfs::parse_status(&status).map_or(0, |s| s.sig_caught);
         for stopped in self.group.stopped.values() {
             let shared = match &shared {
                 Some(shared) => shared,
@@ -433,6 +472,7 @@ impl Target {
             let mut state = collect::thread(
                 stopped,
                 shared,
+                caught,
                 &mut self.kicks,
                 &self.memory,
                 Some(self.pidfd.as_fd()),
@@ -443,7 +483,6 @@ impl Target {
             }
             states.push(state);
         }
-        self.kicks.stopped_at(monotonic());
         let pending = shared.unwrap_or_default();
         let pid = self.group.pid;
         Ok(Collected {
@@ -451,7 +490,7 @@ impl Target {
             threads: states,
             pending: pending.into_iter().map(ByteBuf::from).collect(),
             files: self.folders.read(self.pidfd.as_fd(), full)?,
-            status: ByteBuf::from(self.status.read()?.to_vec()),
+            status,
             cwd: procfs::link(pid, "cwd"),
             root: procfs::link(pid, "root"),
         })
@@ -459,27 +498,49 @@ impl Target {
 
     fn settle(&mut self, stopped: &ptrace::Stopped) -> io::Result<()> {
         let shared = collect::shared_pending(stopped)?;
+        let caught = self.caught()?;
         let pidfd = Some(self.pidfd.as_fd());
-        collect::thread(stopped, &shared, &mut self.kicks, &self.memory, pidfd).map(|_| ())
+        collect::thread(
+            stopped,
+            &shared,
+            caught,
+            &mut self.kicks,
+            &self.memory,
+            pidfd,
+        )
+        .map(|_| ())
     }
 
     /// Makes sure that a stop which takes no checkpoint harms no call either.
     fn settle_all(&mut self) -> io::Result<()> {
         let mut shared = None;
+        let caught = self.caught()?;
         for stopped in self.group.stopped.values() {
             let shared = match &shared {
                 Some(shared) => shared,
                 None => shared.insert(collect::shared_pending(stopped)?),
             };
             let pidfd = Some(self.pidfd.as_fd());
-            collect::thread(stopped, shared, &mut self.kicks, &self.memory, pidfd)?;
+            collect::thread(
+                stopped,
+                shared,
+                caught,
+                &mut self.kicks,
+                &self.memory,
+                pidfd,
+            )?;
         }
-        self.kicks.stopped_at(monotonic());
         Ok(())
+    }
+
+    /// Signals with a handler.
+    fn caught(&mut self) -> io::Result<u64> {
+        Ok(procfs::parse_status(self.status.read()?).map_or(0, |s| s.sig_caught))
     }
 
     /// Lets everything run; ns since the first interrupt.
     fn resume(&mut self) -> Result<u64, Refused> {
+        self.kicks.stopped_at(monotonic());
         if !self.hold {
             self.group.release();
             return Ok(monotonic().saturating_sub(self.since));
@@ -512,6 +573,7 @@ impl Target {
         self.sites = ExecSites::find(&self.memory, pid);
         self.group.running = vec![pid];
         self.kicks.clear();
+        self.asked.clear();
         Ok(())
     }
 

@@ -118,14 +118,14 @@ pub struct Thread {
     pub sigmask: u64,
     /// Pending for this thread, delivery order.
     pub pending: Vec<SigInfo>,
-    /// Alternate signal stack.
-    pub altstack: AltStack,
+    /// Alternate signal stack; None when the thread could not be asked.
+    pub altstack: Option<AltStack>,
     /// Restartable sequences registration.
     pub rseq: Option<Rseq>,
     /// get_robust_list: head, length.
     pub robust_list: (u64, u64),
-    /// set_tid_address; 0 when unknown.
-    pub clear_tid: u64,
+    /// set_tid_address; None when the thread could not be asked.
+    pub clear_tid: Option<u64>,
     /// The system call it was blocked in.
     pub blocked: Option<Blocked>,
 }

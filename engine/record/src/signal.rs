@@ -15,6 +15,13 @@ impl SigInfo {
             None => 0,
         }
     }
+
+    /// It as a signal mask.
+    #[must_use]
+    pub fn bit(&self) -> u64 {
+        let number = self.signo().cast_unsigned();
+        1u64.checked_shl(number.wrapping_sub(1)).unwrap_or(0)
+    }
 }
 
 /// Action of one signal, as rt_sigaction(2) gives it to the kernel.

@@ -116,11 +116,8 @@ fn pending(steps: &mut Steps, from: &Process, to: &Process, leader: i32) {
 
 /// Every signal is blocked in a parked thread, so a pending one can be taken without delivery.
 fn take(steps: &mut Steps, tid: i32, info: &SigInfo) {
-    let bit = 1u64
-        .checked_shl(info.signo().cast_unsigned().wrapping_sub(1))
-        .unwrap_or(0);
     let args = vec![
-        Arg::Bytes(bit.to_le_bytes().to_vec()),
+        Arg::Bytes(info.bit().to_le_bytes().to_vec()),
         Arg::Value(0),
         Arg::Bytes(vec![0; 16]),
         Arg::Value(8),

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use sls_keeper::{Arg, FinalState, MakeThread, Step, Want};
-use sls_record::{Process, Thread};
-use sls_sys::blocking;
+use sls_record::{AltStack, Process, Thread};
+use sls_sys::blocking::{self, RESTART_SYSCALL};
 
 use super::plan::Steps;
 use crate::record::words;
 
 const SS_ONSTACK: u32 = 1;
-const RESTART_SYSCALL: u64 = 219;
 
 /// The thread that makes the calls: the main one when both states have it.
 pub fn leader(from: &Process, to: &Process) -> Option<i32> {
@@ -33,16 +32,22 @@ pub fn ends_and_births(steps: &mut Steps, from: &Process, to: &Process) {
     for (&tid, thread) in new.iter().filter(|(tid, _)| !old.contains_key(tid)) {
         steps.list.push(Step::Make(MakeThread {
             tid,
-            clear_tid: thread.clear_tid,
+            clear_tid: thread.clear_tid.unwrap_or(0),
             robust: thread.robust_list,
             rseq: thread.rseq.map(|r| (r.addr, r.size, r.signature)),
         }));
         name(steps, tid, &thread.name);
+        if thread.clear_tid.is_none() {
+            let what = "it could not be asked where its end is announced, so nobody can join it";
+            steps.not_restored.push(format!("thread {tid}: {what}"));
+        }
     }
     for (&tid, thread) in &new {
         let was = old.get(&tid);
-        if was.map(|t| t.altstack) != Some(thread.altstack) {
-            altstack(steps, tid, thread);
+        if let Some(stack) = thread.altstack
+            && was.and_then(|t| t.altstack) != Some(stack)
+        {
+            altstack(steps, tid, stack);
         }
         if let Some(was) = was
             && was.name != thread.name
@@ -60,8 +65,7 @@ fn name(steps: &mut Steps, tid: i32, name: &str) {
     steps.call_in(tid, "set its name", libc::SYS_prctl, args, Want::Success);
 }
 
-fn altstack(steps: &mut Steps, tid: i32, thread: &Thread) {
-    let stack = thread.altstack;
+fn altstack(steps: &mut Steps, tid: i32, stack: AltStack) {
     let mut bytes = stack.sp.to_le_bytes().to_vec();
     // Being on it is a matter of the stack pointer, not of this flag.
     bytes.extend_from_slice(&u64::from(stack.flags & !SS_ONSTACK).to_le_bytes());
@@ -74,31 +78,27 @@ fn altstack(steps: &mut Steps, tid: i32, thread: &Thread) {
 /// Registers, vector state, mask: set when all else is done.
 pub fn finals(steps: &mut Steps, to: &Process) {
     for thread in &to.threads {
-        steps.list.push(Step::Final(Box::new(final_state(thread))));
+        let state = final_state(thread);
+        steps.list.push(Step::Final(Box::new(state)));
     }
 }
 
 fn final_state(thread: &Thread) -> FinalState {
     let mut regs = thread.regs;
-    let interrupted = regs.orig_rax.cast_signed() >= 0 && blocking::is_restart_code(regs.rax);
-    if interrupted {
-        // The kernel's own restart state belongs to another moment: the call is made again by
-        // hand, and the keeper ends it when its remaining time is over.
-        let nr = thread.blocked.map_or(regs.orig_rax, |b| b.nr);
-        if nr == RESTART_SYSCALL {
-            regs.rax = (-i64::from(libc::EINTR)).cast_unsigned();
-        } else {
-            regs.rip -= 2;
-            regs.rax = nr;
+    let nr = thread.blocked.map_or(regs.orig_rax, |b| b.nr);
+    if regs.orig_rax.cast_signed() >= 0 && blocking::is_restart_code(regs.rax) {
+        // The kernel makes the call again, unless a handler runs first. Its own restart state
+        // belongs to another moment: the keeper ends the call when its remaining time is over.
+        regs.orig_rax = nr;
+        if blocking::is_restart_block(regs.rax) {
+            regs.rax = blocking::RESTART_UNLESS_HANDLED;
         }
+    } else {
+        if regs.rax == RESTART_SYSCALL && thread.blocked.is_some() {
+            regs.rax = nr; // It was stopped just before the kernel's own restart.
+        }
+        regs.orig_rax = !0;
     }
-    if let Some(blocked) = thread
-        .blocked
-        .filter(|_| !interrupted && regs.rax == RESTART_SYSCALL)
-    {
-        regs.rax = blocked.nr; // It was stopped just before the kernel's own restart.
-    }
-    regs.orig_rax = !0;
     FinalState {
         tid: thread.tid,
         regs: words(&regs),

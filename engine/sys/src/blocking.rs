@@ -7,6 +7,9 @@
 /// Missing in libc for x86-64.
 const SYS_IO_PGETEVENTS: i64 = 333;
 
+/// restart_syscall(2): what the kernel makes of an interrupted call with a restart block.
+pub const RESTART_SYSCALL: u64 = 219;
+
 /// The kernel's own codes for "make the call again": ERESTARTSYS, NOINTR, NOHAND, RESTARTBLOCK.
 #[must_use]
 pub fn is_restart_code(rax: u64) -> bool {
@@ -18,6 +21,10 @@ pub fn is_restart_code(rax: u64) -> bool {
 pub fn is_restart_block(rax: u64) -> bool {
     rax.cast_signed() == -516
 }
+
+/// ERESTARTNOHAND: the kernel makes the call of `orig_rax` again, or ends it with EINTR when a
+/// handler runs first.
+pub const RESTART_UNLESS_HANDLED: u64 = (-514i64).cast_unsigned();
 
 /// -EINTR.
 #[must_use]
@@ -87,6 +94,36 @@ pub fn interruptible(nr: u64) -> Option<Interruptible> {
         _ => return None,
     };
     Some(Interruptible { timeout, timed_out })
+}
+
+/// Argument that points at the signal mask a call waits under, for calls that answer a stop with
+/// EINTR.
+#[must_use]
+pub fn mask_argument(nr: u64) -> Option<usize> {
+    match nr.cast_signed() {
+        libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 => Some(4),
+        _ => None,
+    }
+}
+
+/// The call that a thread inside restart_syscall was first in, by the kernel function it sleeps in
+/// (/proc/PID/wchan, as of 6.18) and its arguments; None when that tells nothing.
+#[must_use]
+pub fn restarted_in(place: &str, args: &[u64; 6]) -> Option<u64> {
+    /// Clock numbers are small, pointers are not.
+    const LARGEST_CLOCK: u64 = 16;
+    let nr = if place.starts_with("poll_schedule") {
+        libc::SYS_poll
+    } else if place.contains("futex") {
+        libc::SYS_futex
+    } else if !place.contains("nanosleep") && !place.contains("nsleep") {
+        return None;
+    } else if args[0] <= LARGEST_CLOCK {
+        libc::SYS_clock_nanosleep
+    } else {
+        libc::SYS_nanosleep
+    };
+    Some(nr.cast_unsigned())
 }
 
 /// Short name of a call a thread may be found blocked in, for people.

@@ -86,7 +86,8 @@ impl Channel {
             if recv(self.fd.as_raw_fd(), &mut bytes, flags) != Err(nix::errno::Errno::EAGAIN) {
                 break;
             }
-            std::hint::spin_loop();
+            // To the other end, when it is as urgent and waits for this very CPU.
+            std::thread::yield_now();
         }
         self.receive()
     }

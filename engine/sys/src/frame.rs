@@ -97,6 +97,8 @@ pub struct Home {
     pub xstate: Vec<u8>,
     /// Signal mask.
     pub sigmask: u64,
+    /// Number of the call it was interrupted in, where `regs` do not tell.
+    pub nr: Option<u64>,
 }
 
 /// A frame ready to be written: `bytes` at `address`, and the stack pointer that makes a `ret`
@@ -146,9 +148,12 @@ impl Home {
     #[must_use]
     pub fn restarted(&self) -> user_regs_struct {
         let mut r = self.regs;
+        let nr = self.nr.unwrap_or(r.orig_rax);
         if r.orig_rax.cast_signed() >= 0 && crate::blocking::is_restart_code(r.rax) {
             r.rip -= 2;
-            r.rax = r.orig_rax;
+            r.rax = nr;
+        } else if self.nr.is_some() && r.rax == crate::blocking::RESTART_SYSCALL {
+            r.rax = nr; // Stopped when about to restart.
         }
         r
     }

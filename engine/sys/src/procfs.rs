@@ -296,6 +296,13 @@ pub fn last_ran_ns(pid: i32, tid: i32) -> Option<u64> {
     Some(millis.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?)
 }
 
+/// The kernel function a thread sleeps in; None when it has ended, empty when it does not sleep.
+#[must_use]
+pub fn sleeps_in(pid: i32, tid: i32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/task/{tid}/wchan")).ok()?;
+    Some(if name == "0" { String::new() } else { name })
+}
+
 /// How often the scheduler has run a thread: unchanged means it has not run.
 #[must_use]
 pub fn times_run(pid: i32, tid: i32) -> Option<u64> {

@@ -44,6 +44,9 @@ struct Args {
     /// Leave these kernel features unused: wp_async, pagemap_scan, suspend_seccomp, sched_debug
     #[arg(long, env = "SLS_MASK", default_value = "", hide_default_value = true)]
     mask: String,
+    /// How much to log: error, warn, info or debug (a line for each checkpoint, where its time went)
+    #[arg(long, env = "SLS_LOG", default_value = "info")]
+    log: tracing::Level,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -63,7 +66,7 @@ fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(false)
-        .with_max_level(tracing::Level::INFO)
+        .with_max_level(args.log)
         .init();
     serve(&socket, &state, &args.mask)
 }

@@ -257,7 +257,10 @@ impl Work {
                 figures.dropped += capture.dropped.len() as u64;
                 figures.stops.add(capture.cost.stop_ns.div_ceil(1000));
                 figures.last_error = None;
-                Ok(reply_of(self.history.name(), &capture))
+                drop(figures);
+                let reply = reply_of(self.history.name(), &capture);
+                tracing::debug!(epoch = reply.epoch, pages = reply.pages, cost = ?reply.cost, "kept");
+                Ok(reply)
             }
             Err(error) => {
                 figures.failed += 1;
