@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use slos::{Base, Draft, Epoch, PageIndex, Partition, Slot, SpaceDelta, SpaceId};
-use sls_keeper::{Collected, Refusal};
+use sls_keeper::Collected;
 use sls_record::Event;
 use sls_sys::procfs::{self, MapLine};
-use sls_sys::urgent::Urgent;
+use sls_sys::urgent::{Awake, Urgent};
 
 use crate::copy::Copies;
 use crate::error::{CaptureError, KeeperError};
@@ -105,9 +105,9 @@ impl Target {
     /// The target is gone, did not stop in time, or the log has no room.
     pub fn checkpoint(&mut self, request: Request<'_>) -> Result<Capture, CaptureError> {
         match self.attempt(&request) {
-            Err(error) if is_exec(&error) || matches!(error, CaptureError::Dead(_)) => {
-                // A map list that reads empty is an ended process or a replaced program;
-                // starting over tells which.
+            // A map list that reads empty is an ended process or a replaced program; starting over
+            // tells which.
+            Err(_) if self.is_another_program() => {
                 self.start_over()?;
                 self.attempt(&request)
             }
@@ -137,27 +137,62 @@ impl Target {
         if self.is_dead() {
             return Err(CaptureError::Dead(self.pid));
         }
+        let mut wasted_ns = 0;
+        loop {
+            let (still, collected, mut cost) = self.stop_and_copy(request)?;
+            if self.saw_everything(&still)? {
+                cost.stop_ns += wasted_ns;
+                let states = self.keeper.states(collected)?;
+                return self.keep(request, still, states, cost);
+            }
+            // What it copied is as good as copied ahead.
+            wasted_ns += cost.stop_ns;
+        }
+    }
+
+    /// One stop: what it found and copied, the length of the states on the board, its cost.
+    fn stop_and_copy(
+        &mut self,
+        request: &Request<'_>,
+    ) -> Result<(Still, u64, StopCost), CaptureError> {
         self.copy_ahead()?;
         let facts = request.explicit || self.facts_are_old();
         let mut cost = StopCost::default();
         let already = self.stopped;
+        let lets_go = !(request.stay_stopped || already);
+        let awake = Awake::begin();
         let urgent = Urgent::begin();
         cost.quiesce_ns = self.keeper.stop(STOP_DEADLINE_MS, facts)?.quiesce_ns;
         self.stopped = true;
         self.copies.stop();
-        let still = self.read_still(&mut cost);
+        let still = self.read_still(lets_go, &mut cost);
         let clock = Instant::now();
         let collected = self.keeper.collected();
         cost.record_ns = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let still = still.and_then(|still| self.copy_unvouched(still, &collected));
-        if !(request.stay_stopped || already) || still.is_err() || collected.is_err() {
+        if lets_go || still.is_err() || collected.is_err() {
             self.stopped = false;
             cost.stop_ns = self.keeper.resume()?;
         }
         drop(urgent);
-        let (still, collected) = (still?, collected?);
-        let states = self.keeper.states(collected)?;
-        self.keep(request, still, states, cost)
+        drop(awake);
+        Ok((still?, collected?, cost))
+    }
+
+    fn saw_everything(&mut self, still: &Still) -> Result<bool, CaptureError> {
+        let pid = self.pid;
+        match &mut self.tracker {
+            Tracker::Content(_) => Ok(true),
+            Tracker::Kernel(space) => {
+                space
+                    .verify(&still.found)
+                    .map_err(|source| CaptureError::System {
+                        what: "look at the page tables again",
+                        pid,
+                        source,
+                    })
+            }
+        }
     }
 
     /// Copies what changed while the target runs, so that little is left for the stop.
@@ -192,7 +227,8 @@ impl Target {
     }
 
     /// Everything that must be read while nothing moves. On the clock.
-    fn read_still(&mut self, cost: &mut StopCost) -> Result<Still, CaptureError> {
+    /// A target that stays stopped has time for the thorough scan.
+    fn read_still(&mut self, quick: bool, cost: &mut StopCost) -> Result<Still, CaptureError> {
         let pid = self.pid;
         let system = |what| move |source| CaptureError::System { what, pid, source };
         let clock = Instant::now();
@@ -203,7 +239,7 @@ impl Target {
         let mapped = clock.elapsed();
         let mut found = Found::default();
         match &mut self.tracker {
-            Tracker::Kernel(space) => space.settle(&maps, &mut found),
+            Tracker::Kernel(space) => space.settle(&maps, quick, &mut found),
             Tracker::Content(content) => content.settle(&self.memory, &maps, &mut found),
         }
         .map_err(system("scan"))?;
@@ -449,17 +485,6 @@ fn gaps(within: Range, ranges: &[Range]) -> Vec<Range> {
         out.push((at, within.1));
     }
     out
-}
-
-/// Did the scan or the copy meet an address space that exec has replaced?
-fn is_exec(error: &CaptureError) -> bool {
-    match error {
-        CaptureError::System { source, .. } => {
-            matches!(source.raw_os_error(), Some(libc::ESRCH | libc::ENOMEM))
-        }
-        CaptureError::Keeper(KeeperError::Refused { refusal, .. }) => *refusal == Refusal::Other,
-        _ => false,
-    }
 }
 
 #[cfg(test)]

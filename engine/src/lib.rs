@@ -14,6 +14,7 @@ mod content;
 mod copy;
 mod error;
 mod files;
+mod holes;
 mod keeper;
 mod record;
 mod rewind;

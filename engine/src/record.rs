@@ -11,8 +11,8 @@ use sls_record::{
     Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
 };
 use sls_sys::descriptors::Raw;
-use sls_sys::procfs::MapLine;
 use sls_sys::procfs;
+use sls_sys::procfs::MapLine;
 
 use crate::capture::Still;
 use crate::files::{Sockets, understand};
@@ -147,12 +147,7 @@ pub(crate) fn finish(
     sls_record::encode(&record).map_err(io::Error::other)
 }
 
-fn remember(
-    told: &mut Told,
-    facts: Facts,
-    caught: u64,
-    context: &Context<'_>,
-) {
+fn remember(told: &mut Told, facts: Facts, caught: u64, context: &Context<'_>) {
     told.at = Some(Instant::now());
     told.as_of_ns = context.time_ns;
     told.caught = caught;

@@ -12,6 +12,8 @@ use sls_sys::pagemap::{self, Look, Of, Region, Regions, category};
 use sls_sys::procfs::{self, MapLine, Reread};
 use sls_sys::uffd::WriteProtect;
 
+use crate::holes::Tables;
+
 /// A range of addresses.
 pub type Range = (u64, u64);
 
@@ -75,6 +77,16 @@ pub struct Space {
     refused: Vec<Range>,
     /// Nothing is vouched for: take everything.
     whole: bool,
+    /// Mappings registered since the last settling: what the page map has of them may be of what
+    /// was there before.
+    adopted: Vec<Range>,
+    /// Of those, mappings of files in which no page of the process's own was seen yet.
+    unspoiled: Vec<Range>,
+    /// Mappings of files in which every protected page is the file's and of which the page map has
+    /// nothing: nearly all program text. What kind a page is need not be asked there, which makes
+    /// the kernel look up each one.
+    clean: Vec<Range>,
+    tables: Tables,
     /// The map list that the last sweep registered.
     swept: Arc<[MapLine]>,
 }
@@ -99,9 +111,11 @@ struct Run {
     of: Of,
 }
 
-fn kind(map: &MapLine) -> Of {
+fn kind(map: &MapLine, clean: &[Range]) -> Of {
     if map.inode == 0 {
         Of::Anonymous
+    } else if clean.contains(&(map.start, map.end)) {
+        Of::CleanFiles
     } else {
         Of::Files
     }
@@ -109,7 +123,7 @@ fn kind(map: &MapLine) -> Of {
 
 /// Maximal runs of tracked mappings of one kind: each is one call instead of many. Unmapped gaps
 /// inside a run are skipped by the kernel.
-fn runs(maps: &[MapLine], refused: &[Range]) -> Vec<Run> {
+fn runs(maps: &[MapLine], refused: &[Range], clean: &[Range]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut open = false;
     for map in maps {
@@ -118,10 +132,10 @@ fn runs(maps: &[MapLine], refused: &[Range]) -> Vec<Run> {
             continue;
         }
         match runs.last_mut() {
-            Some(run) if open && run.of == kind(map) => run.range.1 = map.end,
+            Some(run) if open && run.of == kind(map, clean) => run.range.1 = map.end,
             _ => runs.push(Run {
                 range: (map.start, map.end),
-                of: kind(map),
+                of: kind(map, clean),
             }),
         }
         open = true;
@@ -171,6 +185,10 @@ impl Space {
             regions: Regions::default(),
             refused: Vec::new(),
             whole: false,
+            adopted: Vec::new(),
+            unspoiled: Vec::new(),
+            clean: Vec::new(),
+            tables: Tables::default(),
             swept: Arc::from([]),
         })
     }
@@ -188,29 +206,42 @@ impl Space {
             self.swept = Arc::clone(maps);
         }
         dirty.clear();
-        for run in runs(maps, &self.refused) {
+        for run in runs(maps, &self.refused, &self.clean) {
+            if run.of == Of::CleanFiles {
+                self.settle_clean(run, dirty)?;
+                continue;
+            }
             self.scan(run, Look::WrittenAndProtect, |region| {
                 push(dirty, region.start, region.end);
             })?;
         }
         normalise(dirty);
+        dirty.iter().for_each(|&range| self.tables.seen(range));
+        self.unspoiled.retain(|&r| !overlaps(dirty, r));
         Ok(())
     }
 
-    /// The final scan, with every thread stopped: one walk for what was written and what is gone,
-    /// then protection of what was written.
-    pub fn settle(&mut self, maps: &[MapLine], found: &mut Found) -> io::Result<()> {
+    /// The final scan, with every thread stopped: what was written, protected again, and what is
+    /// gone. Where it may be `quick` it counts only once [`Space::verify`] has said so.
+    pub fn settle(&mut self, maps: &[MapLine], quick: bool, found: &mut Found) -> io::Result<()> {
         found.clear();
+        let quick = self.tables.begin() && quick && !self.whole;
         self.each_run(maps, |space, run| {
-            let mut written = Vec::new();
-            space.checked_scan(run, maps, |region| {
-                sort_region(region, maps, found, &mut written);
-            })?;
-            if space.whole {
-                space.take_whole(run, found)?;
+            let old = !overlaps(&space.adopted, run.range) && !space.whole;
+            let done = match run.of {
+                Of::Anonymous => quick && old && space.settle_quickly(run, found)?,
+                Of::CleanFiles => old && space.settle_clean(run, &mut found.dirty)?,
+                Of::Files => false,
+            };
+            if done {
+                return Ok(());
             }
-            space.protect(run, &written)
+            space.settle_thoroughly(run, maps, found)
         })?;
+        self.adopted.clear();
+        self.unspoiled.retain(|&r| !overlaps(&found.dirty, r));
+        self.clean.append(&mut self.unspoiled);
+        self.clean.retain(|&r| !overlaps(&found.dirty, r));
         for range in self.refused.clone() {
             self.take_whole(
                 Run {
@@ -225,6 +256,114 @@ impl Space {
         Ok(())
     }
 
+    /// One short walk for all, then a look at each place it reports. False: there are too many, or
+    /// something in the run is not tracked.
+    fn settle_quickly(&mut self, run: Run, found: &mut Found) -> io::Result<bool> {
+        let mut reported = Vec::new();
+        match self.scan(run, Look::WrittenOrEmpty, |r| {
+            push(&mut reported, r.start, r.end);
+        }) {
+            Ok(()) if reported.len() <= SINGLE_PROTECTS => {}
+            Ok(()) => return Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        for &(start, end) in &reported {
+            let mut at = start;
+            let place = Run {
+                range: (start, end),
+                ..run
+            };
+            let Found { dirty, absent } = found;
+            self.scan(place, Look::WrittenAndProtect, |region| {
+                if at < region.start {
+                    push(absent, at, region.start);
+                }
+                push(dirty, region.start, region.end);
+                at = region.end;
+            })?;
+            if at < end {
+                push(absent, at, end);
+            }
+        }
+        self.tables.scanned(run.range, &reported);
+        Ok(true)
+    }
+
+    /// Looks only at pages that came or were written since. A first page of the process's own ends
+    /// this kind for its mapping. False: not all of the run is tracked.
+    fn settle_clean(&mut self, run: Run, dirty: &mut Vec<Range>) -> io::Result<bool> {
+        let mut reported = Vec::new();
+        match self.scan(run, Look::Written, |r| {
+            push(&mut reported, r.start, r.end);
+        }) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let mut own = Vec::new();
+        for range in reported {
+            let place = Run {
+                range,
+                of: Of::Files,
+            };
+            self.scan(place, Look::WrittenAndProtect, |r| {
+                push(&mut own, r.start, r.end);
+            })?;
+            self.scan(place, Look::ProtectFiles, |_| {})?;
+        }
+        self.clean.retain(|&mapping| !overlaps(&own, mapping));
+        dirty.append(&mut own);
+        Ok(true)
+    }
+
+    fn settle_thoroughly(
+        &mut self,
+        run: Run,
+        maps: &[MapLine],
+        found: &mut Found,
+    ) -> io::Result<()> {
+        let run = match run.of {
+            Of::CleanFiles => Run {
+                of: Of::Files,
+                ..run
+            },
+            _ => run,
+        };
+        let mut written = Vec::new();
+        self.checked_scan(run, maps, |region| {
+            sort_region(region, maps, found, &mut written);
+        })?;
+        if self.whole {
+            self.take_whole(run, found)?;
+        }
+        self.protect(run, &written)
+    }
+
+    /// After the stop: did the last settling see everything? It did not where a page table may
+    /// have been gone; the next one is thorough then. Changes what the next settling expects, so
+    /// call it once, also when nothing was quick.
+    pub fn verify(&mut self, found: &Found) -> io::Result<bool> {
+        let mut sure = true;
+        for table in self.tables.silent() {
+            sure = match pagemap::has_protected(&self.pagemap, table) {
+                Ok(kept) => kept,
+                // Mapped anew since, which says nothing about then.
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => false,
+                Err(error) => return Err(error),
+            };
+            if !sure {
+                break;
+            }
+        }
+        if !sure {
+            self.tables.lost();
+        }
+        found.absent.iter().for_each(|&r| self.tables.empty(r));
+        found.dirty.iter().for_each(|&r| self.tables.seen(r));
+        Ok(sure)
+    }
+
     /// Scans run by run; a mapping that turns out to be refused splits its run, and what is left
     /// is scanned again. Scanning twice reports a range twice, never not at all.
     fn each_run(
@@ -236,7 +375,7 @@ impl Space {
             .retain(|r| maps.iter().any(|m| (m.start, m.end) == *r));
         loop {
             let refused = self.refused.len();
-            for run in runs(maps, &self.refused) {
+            for run in runs(maps, &self.refused, &self.clean) {
                 match scan(self, run) {
                     Err(_) if self.refused.len() > refused => break,
                     other => other?,
@@ -286,6 +425,9 @@ impl Space {
         for map in maps.iter().filter(inside) {
             if !pagemap::is_tracked(&self.pagemap, map.start, &mut self.regions)? {
                 self.register((map.start, map.end))?;
+                if map.inode != 0 {
+                    self.unspoiled.push((map.start, map.end));
+                }
             }
         }
         Ok(())
@@ -297,6 +439,11 @@ impl Space {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINVAL)) => {
                 self.refused.push(range);
+                Ok(())
+            }
+            Ok(()) => {
+                self.clean.retain(|&r| r.1 <= range.0 || range.1 <= r.0);
+                self.adopted.push(range);
                 Ok(())
             }
             other => other,
@@ -379,9 +526,6 @@ fn sort_region(region: Region, maps: &[MapLine], found: &mut Found, written: &mu
         push(&mut found.absent, start, end);
         return;
     }
-    if has(category::WRITTEN) {
-        push(written, start, end);
-    }
     if !is_private_copy(region) || has(category::PFNZERO) {
         // The file's clean page or the zero page where a page of its own may have been.
         push(&mut found.absent, start, end);
@@ -389,5 +533,8 @@ fn sort_region(region: Region, maps: &[MapLine], found: &mut Found, written: &mu
         // In a private file mapping "swapped and not written" may be the marker that a dropped
         // page leaves behind: nobody vouches for it, so it is read.
         push(&mut found.dirty, start, end);
+        if has(category::WRITTEN) {
+            push(written, start, end);
+        }
     }
 }

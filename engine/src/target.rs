@@ -205,6 +205,21 @@ impl Target {
         self.keeper.leave();
     }
 
+    /// Has exec replaced the address space that is tracked, or its end emptied it?
+    pub(crate) fn is_another_program(&mut self) -> bool {
+        let (Ok(ours), Ok(now)) = (self.maps.read(), procfs::maps(self.pid)) else {
+            return true;
+        };
+        // The old space may live on in a child of vfork: where stack and vDSO lie tells the two
+        // apart.
+        let place = |maps: &[procfs::MapLine], path: &str| {
+            let line = maps.iter().find(|m| m.path == path);
+            line.map(|m| m.end)
+        };
+        let same = |path| place(&ours, path) == place(&now, path);
+        ours.is_empty() || !same("[stack]") || !same("[vdso]")
+    }
+
     /// After exec: the old address space is gone, and with it everything tracked.
     pub(crate) fn start_over(&mut self) -> Result<(), CaptureError> {
         let pid = self.pid;

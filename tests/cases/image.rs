@@ -47,17 +47,17 @@ fn of_the_mutator(mask: &str, times: u64) {
 
 #[test]
 fn of_a_mutator() {
-    of_the_mutator("", rounds(100));
+    of_the_mutator("", rounds(200));
 }
 
 #[test]
 fn of_a_mutator_without_wp_async() {
-    of_the_mutator("wp_async", rounds(50));
+    of_the_mutator("wp_async", rounds(200));
 }
 
 #[test]
 fn of_a_mutator_without_pagemap_scan() {
-    of_the_mutator("wp_async,pagemap_scan", rounds(50));
+    of_the_mutator("wp_async,pagemap_scan", rounds(200));
 }
 
 #[test]
@@ -70,5 +70,5 @@ fn of_redis() {
     command.args(["--save", "", "--dir"]).arg(sls.folder());
     let mut target = Target::start(sls.folder(), command);
     std::thread::sleep(Duration::from_millis(500));
-    equals_gcore(&sls, &mut target, rounds(200) / 2);
+    equals_gcore(&sls, &mut target, rounds(200));
 }

@@ -11,6 +11,7 @@ fn keeps_its_invariants(tracee: &str) {
     let mut target = Target::tracee(sls.folder(), tracee, &[]);
     let not_restored = campaign::run(&sls, &mut target, rounds(10_000), 200);
     assert!(not_restored.is_empty(), "{not_restored:?}");
+    target.assert_goes_on();
     assert!(!target.output().contains("FAIL"), "{}", target.output());
 }
 
@@ -30,6 +31,7 @@ fn sixty_four_threads_that_come_and_go() {
     let mut target = Target::tracee(sls.folder(), "churn", &[]);
     let not_restored = campaign::run(&sls, &mut target, rounds(10_000), 200);
     assert!(not_restored.is_empty(), "{not_restored:?}");
+    target.assert_goes_on();
     assert!(!target.output().contains("FAIL"), "{}", target.output());
 }
 
@@ -68,5 +70,6 @@ fn python_with_four_threads_and_a_growing_dict() {
     std::thread::sleep(std::time::Duration::from_secs(1));
     let not_restored = campaign::run(&sls, &mut target, rounds(10_000), 200);
     assert!(not_restored.is_empty(), "{not_restored:?}");
+    target.assert_goes_on();
     assert!(!target.output().contains("FAIL"), "{}", target.output());
 }

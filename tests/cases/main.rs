@@ -3,6 +3,7 @@
 
 mod blocking;
 mod campaign;
+mod descriptors;
 mod first_light;
 mod hold;
 mod image;

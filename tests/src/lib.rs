@@ -6,6 +6,6 @@ mod daemon;
 mod image;
 mod target;
 
-pub use daemon::{Output, Sls, program, rounds};
+pub use daemon::{Output, Sls, program, rounds, wait_until};
 pub use image::compare_with_core;
 pub use target::{Target, field, tracee};

@@ -13,6 +13,9 @@
 #define PAGE 4096
 #define PAGES 64
 #define MOVED 16
+#define FILED 16
+#define TABLE (2u << 20) // What one page table maps.
+#define TABLES 2
 #define WORKERS 3
 
 volatile long rounds[WORKERS];
@@ -57,6 +60,39 @@ static void *map(size_t pages, int flags)
     return p;
 }
 
+// Pages of a private file mapping: the file's content, or the process's own since it was written.
+struct filed {
+    struct page *pages;
+    uint8_t own[FILED];
+};
+
+static void make_filed(struct filed *filed, uint64_t base)
+{
+    struct page page;
+    int file = memfd_create("filed", MFD_CLOEXEC);
+    for (unsigned i = 0; i < FILED; i++) {
+        fill(&page, base + i + FILED, 1);
+        if (write(file, &page, PAGE) != PAGE)
+            abort();
+    }
+    filed->pages = mmap(NULL, FILED * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    memset(filed->own, 0, sizeof filed->own);
+    close(file);
+}
+
+static void check_filed(const struct filed *filed, uint64_t base)
+{
+    for (unsigned i = 0; i < FILED; i++)
+        check(&filed->pages[i], base + i + (filed->own[i] ? 0 : FILED), "private file page");
+}
+
+// Whole page tables: one that is dropped is given back by the kernel, table and all.
+static void *map_tables(void)
+{
+    uintptr_t at = (uintptr_t)map((TABLES + 1) * TABLE / PAGE, MAP_NORESERVE);
+    return (void *)((at + TABLE - 1) / TABLE * TABLE);
+}
+
 static void *work(void *arg)
 {
     long me = (long)arg;
@@ -67,9 +103,13 @@ static void *work(void *arg)
     if (ftruncate(file, 4 * PAGE))
         abort();
     struct page *shared = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    struct filed filed;
+    make_filed(&filed, base);
+    uint8_t *tables = map_tables();
+    uint8_t full[TABLES] = {0};
     for (uint64_t version = 1;; version++) {
         unsigned n = (unsigned)rand_r(&seed) % PAGES;
-        switch (rand_r(&seed) % 9) {
+        switch (rand_r(&seed) % 12) {
         case 0: // Plain writes.
         case 1:
             for (unsigned i = n; i < PAGES; i++)
@@ -115,6 +155,26 @@ static void *work(void *arg)
             if (pread(file, &area[n % 4], PAGE, (n % 4) * PAGE) != PAGE)
                 abort();
             break;
+        case 9: // A private file's page of its own, dropped, and read again at once.
+            fill(&filed.pages[n % FILED], base + n % FILED, version);
+            filed.own[n % FILED] = 1;
+            check_filed(&filed, base);
+            break;
+        case 10:
+            madvise(&filed.pages[n % FILED], PAGE, MADV_DONTNEED);
+            filed.own[n % FILED] = 0;
+            check_filed(&filed, base);
+            break;
+        case 11: { // A table filled to its last page, or dropped.
+            unsigned t = n % TABLES;
+            full[t] ^= rand_r(&seed) % 8 == 0;
+            if (full[t])
+                for (unsigned i = 0; i < TABLE; i += PAGE)
+                    tables[t * TABLE + i] = 1 + i / PAGE % 200;
+            else
+                madvise(tables + t * TABLE, TABLE, MADV_DONTNEED);
+            break;
+        }
         case 8: // The heap's end moves.
             if (me == 0) {
                 sbrk(4 * PAGE);
@@ -124,6 +184,17 @@ static void *work(void *arg)
         }
         for (unsigned i = 0; i < PAGES; i += 1 + n % 5)
             check(&area[i], base + i, "area");
+        check_filed(&filed, base);
+        // Reading what was dropped brings its table back: seldom, so that stops meet it gone.
+        unsigned until = version % 16 ? 0 : TABLES * TABLE;
+        for (unsigned i = 0; i < until; i += (1 + n) * PAGE) {
+            unsigned is = full[i / TABLE] ? 1 + i % TABLE / PAGE % 200 : 0;
+            if (tables[i] != is) {
+                printf("FAIL table: %u at %x instead of %u\n", tables[i], i, is);
+                fflush(stdout);
+                abort();
+            }
+        }
         rounds[me]++;
         if (pause_us)
             usleep(pause_us);

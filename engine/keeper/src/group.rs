@@ -11,6 +11,8 @@ use sls_keeper::Refusal;
 use sls_sys::procfs;
 use sls_sys::ptrace::{self, Stopped, Waited, Why, option};
 
+use crate::kicks::monotonic;
+
 /// Why an act on the group was refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -106,6 +108,8 @@ pub struct Group {
     pub running: Vec<i32>,
     /// PTRACE_O_* of new seizures.
     pub options: usize,
+    /// First interrupt of the last stop, CLOCK_MONOTONIC ns.
+    pub since: u64,
     /// Threads of the last stop, to be asked before anything is listed.
     known: Vec<i32>,
 }
@@ -117,6 +121,7 @@ impl Group {
             stopped: BTreeMap::new(),
             running: Vec::new(),
             options,
+            since: 0,
             known: Vec::new(),
         }
     }
@@ -135,11 +140,12 @@ impl Group {
         children: &Children,
         deadline: Instant,
     ) -> Result<(), Refused> {
+        let known = self.still_there();
+        self.since = monotonic();
         for &tid in &self.running {
             // ESRCH: it stopped or ended by itself, which the wait tells.
             let _ = ptrace::interrupt(tid);
         }
-        let known = self.still_there();
         self.ask(known)?;
         self.gather(children, deadline)?;
         // As many stopped as there are: nobody was missed. Else list, ask, and look again.

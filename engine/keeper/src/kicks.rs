@@ -42,7 +42,8 @@ struct Waiting {
     rip: u64,
     /// CLOCK_MONOTONIC ns.
     deadline: Option<u64>,
-    runs: u64,
+    /// How often the thread had run, where that must tell this call from the next one like it.
+    runs: Option<u64>,
     /// Its flags carry the mark.
     marked: bool,
     /// Made again by us: nobody but us ends it on time.
@@ -175,7 +176,10 @@ impl Kicks {
         } else if interrupted {
             return (None, false);
         }
-        let runs = procfs::times_run(self.pid, tid).unwrap_or(0);
+        // A call with a restart block shows another number from now on, a marked one its mark, and
+        // without a deadline it does not matter.
+        let alike = deadline.is_some() && !marked && !blocking::is_restart_block(regs.rax);
+        let runs = alike.then(|| procfs::times_run(self.pid, tid)).flatten();
         let args = args_of(regs);
         self.waiting.insert(
             tid,
@@ -233,22 +237,23 @@ impl Kicks {
 
     /// Is the thread still in the call it was last let go in?
     fn is_same(&self, w: &Waiting, regs: &user_regs_struct, tid: i32) -> bool {
-        let place = w.rip == regs.rip && w.rsp == regs.rsp && w.args == args_of(regs);
-        if regs.orig_rax == RESTART_SYSCALL {
-            return place; // Only a call that was interrupted before gets there.
+        if w.rip != regs.rip || w.rsp != regs.rsp || w.args != args_of(regs) {
+            return false;
         }
-        let same_run = if w.marked {
-            regs.eflags & MARK_BITS == MARK
-        } else {
-            self.runs_since(w, tid) <= RUNS_OF_ONE_CALL
-        };
-        place && w.nr == regs.orig_rax && same_run
+        if regs.orig_rax == RESTART_SYSCALL {
+            return true; // Only a call that was interrupted before gets there.
+        }
+        w.nr == regs.orig_rax
+            && if w.marked {
+                regs.eflags & MARK_BITS == MARK
+            } else {
+                self.has_run_little(w, tid)
+            }
     }
 
-    fn runs_since(&self, w: &Waiting, tid: i32) -> u64 {
-        procfs::times_run(self.pid, tid)
-            .unwrap_or(u64::MAX)
-            .saturating_sub(w.runs)
+    fn has_run_little(&self, w: &Waiting, tid: i32) -> bool {
+        let runs = w.runs.zip(procfs::times_run(self.pid, tid));
+        runs.is_some_and(|(then, now)| now.saturating_sub(then) <= RUNS_OF_ONE_CALL)
     }
 
     /// When a call that is seen for the first time times out.
@@ -280,9 +285,14 @@ impl Kicks {
             nr,
             args: args_of(regs),
             rsp: regs.rsp,
-            rip: regs.rip + if regs.orig_rax.cast_signed() < 0 { 2 } else { 0 },
+            rip: regs.rip
+                + if regs.orig_rax.cast_signed() < 0 {
+                    2
+                } else {
+                    0
+                },
             deadline: Some(monotonic().saturating_add(remaining)),
-            runs: procfs::times_run(self.pid, tid).unwrap_or(0),
+            runs: None,
             marked: true,
             ours: true,
         };
@@ -297,8 +307,8 @@ impl Kicks {
 
     /// A stopped thread was run by us meanwhile.
     pub fn ran(&mut self, tid: i32) {
-        if let Some(waiting) = self.waiting.get_mut(&tid) {
-            waiting.runs = procfs::times_run(self.pid, tid).unwrap_or(0);
+        if let Some(waiting) = self.waiting.get_mut(&tid).filter(|w| w.runs.is_some()) {
+            waiting.runs = procfs::times_run(self.pid, tid);
         }
     }
 
@@ -378,10 +388,7 @@ pub fn mark(regs: &mut user_regs_struct) {
 fn is_about_to_repeat(w: &Waiting, regs: &user_regs_struct) -> bool {
     let repeats = w.ours && regs.rax == w.nr || regs.rax == RESTART_SYSCALL;
     // In user mode orig_rax is -1 by then; on the way there it is the interrupted call's still.
-    repeats
-        && regs.rip == w.rip - 2
-        && regs.rsp == w.rsp
-        && args_of(regs) == w.args
+    repeats && regs.rip == w.rip - 2 && regs.rsp == w.rsp && args_of(regs) == w.args
 }
 
 /// The relative timeout a call was made with, None for ever or for an absolute one.

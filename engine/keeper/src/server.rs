@@ -42,7 +42,6 @@ struct Target {
     hold: bool,
     sites: ExecSites,
     seccomp: bool,
-    since: u64,
 }
 
 pub struct Server {
@@ -213,9 +212,8 @@ impl Server {
         let deadline = Duration::from_millis(u64::from(deadline_ms));
         let (children, target) = self.target()?;
         target.kicks.sample();
-        target.since = monotonic();
-        let since_ns = target.since;
         target.group.stop(children, Instant::now() + deadline)?;
+        let since_ns = target.group.since;
         let told = target.ask(facts, children).inspect_err(|_| {
             target.group.release();
         })?;
@@ -352,7 +350,6 @@ impl Target {
             memory,
             hold,
             seccomp: filtered && !suspend_seccomp,
-            since: 0,
         };
         // Stop once: whoever may not be traced is refused now, not at the first checkpoint.
         target
@@ -373,7 +370,6 @@ impl Target {
         }
         let gadgets = self.gadgets.ok_or_else(|| no_gadgets(pid))?;
         self.kicks.sample();
-        self.since = monotonic();
         self.group
             .stop(children, Instant::now() + ATTACH_DEADLINE)?;
         let result = match self.settle_all() {
@@ -543,7 +539,7 @@ impl Target {
         self.kicks.stopped_at(monotonic());
         if !self.hold {
             self.group.release();
-            return Ok(monotonic().saturating_sub(self.since));
+            return Ok(monotonic().saturating_sub(self.group.since));
         }
         for (tid, stopped) in std::mem::take(&mut self.group.stopped) {
             let signal = group::signal_of(&stopped);
@@ -562,7 +558,7 @@ impl Target {
                 self.group.running.push(tid);
             }
         }
-        Ok(monotonic().saturating_sub(self.since))
+        Ok(monotonic().saturating_sub(self.group.since))
     }
 
     /// After exec: another address space, other text.

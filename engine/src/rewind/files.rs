@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use sls_keeper::{Arg, Want};
-use sls_record::{Epoll, File, FileKind, Process, Queued};
+use sls_record::{Epoll, File, FileKind, Process};
 
+use super::pipes;
 use super::plan::{Steps, int, path};
 
-const ACCESS_MODE: u32 = 3;
+pub(super) const ACCESS_MODE: u32 = 3;
 const F_DUPFD_CLOEXEC: i32 = 1030;
-/// What fits one injected call's argument area.
-const CHUNK: usize = 4096;
 /// Flags that make or change the file when it is opened; they have had their effect.
 const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_NOCTTY;
 /// Flags that can be changed on an open description.
@@ -36,16 +35,18 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process) {
             Want::Or(vec![libc::EBADF]),
         );
     }
+    let remade = pipes::remade(from, to);
     for (fd, file) in &new {
         match old.get(fd) {
             Some(was) if is_same(was, file) => adjust(steps, was, file),
-            was => {
-                reopen(steps, file, from, above, was.is_some());
-                fill(steps, file, to);
+            _ if remade.contains(&file.target) => {} // All its ends at once, below.
+            _ => {
+                reopen(steps, file, from, above);
+                fill(steps, file);
             }
         }
     }
-    pipes(steps, from, to, &old, &new);
+    pipes::steps(steps, from, to, &remade, above);
     epolls(steps, &old, &new);
 }
 
@@ -61,14 +62,7 @@ fn is_same(a: &File, b: &File) -> bool {
 fn adjust(steps: &mut Steps, was: &File, is: &File) {
     let fd = is.fd;
     if (was.flags ^ is.flags) & STATUS != 0 {
-        let flags = Arg::Value(u64::from(is.flags & STATUS));
-        let args = vec![int(fd), int(libc::F_SETFL), flags];
-        steps.call(
-            format!("set the flags of {fd}"),
-            libc::SYS_fcntl,
-            args,
-            Want::Success,
-        );
+        set_flags(steps, is);
     }
     if (was.flags ^ is.flags) & cloexec() != 0 {
         let args = vec![
@@ -195,7 +189,7 @@ fn timerfd(steps: &mut Steps, file: &File) {
 }
 
 /// Opens what has been closed, under its old number.
-fn reopen(steps: &mut Steps, file: &File, from: &Process, above: i32, replaces: bool) {
+fn reopen(steps: &mut Steps, file: &File, from: &Process, above: i32) {
     let flags = i32::try_from(file.flags).unwrap_or(0) & !ONCE;
     let what = format!("open {} as {}", file.target, file.fd);
     match &file.kind {
@@ -242,7 +236,12 @@ fn reopen(steps: &mut Steps, file: &File, from: &Process, above: i32, replaces: 
         }
         FileKind::Pipe { .. } => {
             let Some(source) = pipe_source(file, from) else {
-                placeholder(steps, file, above, "both ends were closed since");
+                placeholder(
+                    steps,
+                    file,
+                    above,
+                    "closed since, and its other end is outside",
+                );
                 return;
             };
             let args = vec![
@@ -263,36 +262,45 @@ fn reopen(steps: &mut Steps, file: &File, from: &Process, above: i32, replaces: 
             return;
         }
     }
-    place(steps, file, above, replaces);
+    place(steps, file, above);
     if is_seekable(file) {
         seek(steps, file);
     }
 }
 
 /// Moves saved descriptor 0 to its number. By way of a high one, since the number may be its own.
-fn place(steps: &mut Steps, file: &File, above: i32, _replaces: bool) {
-    let args = vec![Arg::Saved(0), int(F_DUPFD_CLOEXEC), int(above)];
-    steps.call("make room", libc::SYS_fcntl, args, Want::Save(1));
-    steps.call(
-        "make room",
-        libc::SYS_close,
-        vec![Arg::Saved(0)],
-        Want::Success,
-    );
+fn place(steps: &mut Steps, file: &File, above: i32) {
+    move_up(steps, 0, 1, above);
+    duplicate(steps, 1, file);
+    close_saved(steps, 1);
+}
+
+/// Moves saved descriptor `saved` to a number that nobody wants, saved as `to`.
+pub(super) fn move_up(steps: &mut Steps, saved: u8, to: u8, above: i32) {
+    let args = vec![Arg::Saved(saved), int(F_DUPFD_CLOEXEC), int(above)];
+    steps.call("make room", libc::SYS_fcntl, args, Want::Save(to));
+    close_saved(steps, saved);
+}
+
+pub(super) fn close_saved(steps: &mut Steps, saved: u8) {
+    let args = vec![Arg::Saved(saved)];
+    steps.call("make room", libc::SYS_close, args, Want::Success);
+}
+
+/// Saved descriptor `saved` under the file's number as well.
+pub(super) fn duplicate(steps: &mut Steps, saved: u8, file: &File) {
     let flags = Arg::Value(u64::from(file.flags & cloexec()));
-    let args = vec![Arg::Saved(1), int(file.fd), flags];
-    steps.call(
-        format!("place {}", file.fd),
-        libc::SYS_dup3,
-        args,
-        Want::Success,
-    );
-    steps.call(
-        "make room",
-        libc::SYS_close,
-        vec![Arg::Saved(1)],
-        Want::Success,
-    );
+    let args = vec![Arg::Saved(saved), int(file.fd), flags];
+    let what = format!("place {}", file.fd);
+    steps.call(what, libc::SYS_dup3, args, Want::Success);
+}
+
+/// Flags of the open description.
+pub(super) fn set_flags(steps: &mut Steps, file: &File) {
+    let flags = Arg::Value(u64::from(file.flags & STATUS));
+    let args = vec![int(file.fd), int(libc::F_SETFL), flags];
+    let what = format!("set the flags of {}", file.fd);
+    steps.call(what, libc::SYS_fcntl, args, Want::Success);
 }
 
 fn placeholder(steps: &mut Steps, file: &File, above: i32, why: &str) {
@@ -308,7 +316,7 @@ fn placeholder(steps: &mut Steps, file: &File, above: i32, why: &str) {
         args,
         Want::Save(0),
     );
-    place(steps, file, above, true);
+    place(steps, file, above);
 }
 
 /// Where a closed file can be opened from: another descriptor on it, or its path.
@@ -346,80 +354,11 @@ fn can_open(source: &str, file: &File) -> Option<bool> {
 }
 
 /// State of a descriptor that was just made anew.
-fn fill(steps: &mut Steps, file: &File, _to: &Process) {
+fn fill(steps: &mut Steps, file: &File) {
     match &file.kind {
         FileKind::EventFd { count: is } => count(steps, file.fd, 0, *is),
         FileKind::TimerFd { .. } => timerfd(steps, file),
         _ => {}
-    }
-}
-
-/// Pipes with both ends here are drained and filled; of others a difference is named.
-fn pipes(
-    steps: &mut Steps,
-    from: &Process,
-    to: &Process,
-    old: &BTreeMap<i32, File>,
-    new: &BTreeMap<i32, File>,
-) {
-    let mut done = Vec::new();
-    for (fd, file) in new {
-        let FileKind::Pipe {
-            content: Queued::Bytes(is),
-        } = &file.kind
-        else {
-            continue;
-        };
-        if done.contains(&file.target) {
-            continue;
-        }
-        done.push(file.target.clone());
-        let was = old.values().find_map(|f| match &f.kind {
-            FileKind::Pipe {
-                content: Queued::Bytes(bytes),
-            } if f.target == file.target => Some(bytes),
-            _ => None,
-        });
-        let was = was.map_or(&[][..], |b| &b[..]);
-        if was == &is[..] {
-            continue;
-        }
-        let writer = new
-            .values()
-            .find(|f| f.target == file.target && f.flags & ACCESS_MODE != 0)
-            .filter(|_| has_both_ends(from, &file.target) && has_both_ends(to, &file.target));
-        let Some(writer) = writer else {
-            steps.not_restored.push(format!(
-                "{} ({fd}): its other end is outside, what went through it stays so",
-                file.target
-            ));
-            continue;
-        };
-        drain(steps, *fd, was.len());
-        for chunk in is.chunks(CHUNK) {
-            let len = chunk.len() as u64;
-            let args = vec![int(writer.fd), Arg::Bytes(chunk.to_vec()), Arg::Value(len)];
-            steps.call("fill a pipe", libc::SYS_write, args, Want::Exactly(len));
-        }
-    }
-}
-
-fn has_both_ends(process: &Process, target: &str) -> bool {
-    let ends = || process.files.iter().filter(|f| f.target == target);
-    ends().any(|f| f.flags & ACCESS_MODE == 0) && ends().any(|f| f.flags & ACCESS_MODE != 0)
-}
-
-fn drain(steps: &mut Steps, fd: i32, mut left: usize) {
-    while left > 0 {
-        let n = left.min(CHUNK);
-        let args = vec![int(fd), Arg::Bytes(vec![0; n]), Arg::Value(n as u64)];
-        steps.call(
-            "drain a pipe",
-            libc::SYS_read,
-            args,
-            Want::Exactly(n as u64),
-        );
-        left -= n;
     }
 }
 

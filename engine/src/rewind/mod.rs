@@ -5,6 +5,7 @@ mod files;
 mod journal;
 mod mappings;
 mod pages;
+mod pipes;
 mod plan;
 mod signals;
 mod threads;

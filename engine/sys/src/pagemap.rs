@@ -66,6 +66,13 @@ pub enum Look {
     /// Written pages and all that are not present (absent or swapped) in one walk, nothing
     /// protected. Fails with EPERM on a mapping that is not registered instead of skipping it.
     WrittenOrAbsent,
+    /// Written pages and entries that hold nothing, not told apart, in the one walk the kernel is
+    /// quick at. Missing page tables are passed over. Fails with EPERM as the one before.
+    WrittenOrEmpty,
+    /// Written pages, nothing protected. Fails with EPERM as well.
+    Written,
+    /// Protects the file's own pages.
+    ProtectFiles,
     /// Everything that holds something, protected or not.
     Populated,
 }
@@ -78,6 +85,8 @@ pub enum Of {
     Anonymous,
     /// Private mappings of files.
     Files,
+    /// Of those, mappings in which every protected page is known to be the file's.
+    CleanFiles,
 }
 
 /// The reusable result buffer of scans.
@@ -115,10 +124,20 @@ pub fn scan(
             WRITTEN | FILE | PFNZERO,
             PRESENT | SWAPPED,
         ), // An empty slot is neither written nor present: only the inverted bit finds it.
-        Look::WrittenOrAbsent => (PM_SCAN_CHECK_WPASYNC, PRESENT, 0, WRITTEN | PRESENT),
+        // A file's page that is protected may be what a dropped page of the process's own left
+        // behind, mark and all: it is always reported.
+        Look::WrittenOrAbsent => (PM_SCAN_CHECK_WPASYNC, PRESENT, 0, WRITTEN | PRESENT | FILE),
+        Look::Written => (PM_SCAN_CHECK_WPASYNC, 0, WRITTEN, PRESENT | SWAPPED),
+        Look::ProtectFiles => (PM_SCAN_WP_MATCHING, 0, WRITTEN | FILE, PRESENT),
+        // These very masks, and nothing else to return, are what the kernel has a short loop for.
+        Look::WrittenOrEmpty => (PM_SCAN_CHECK_WPASYNC, 0, WRITTEN, 0),
         Look::Populated => (0, 0, 0, PRESENT | SWAPPED),
     };
-    let kinds = if of == Of::Anonymous { !FILE } else { !0 };
+    let kinds = if of == Of::Files { !0 } else { !FILE };
+    let wanted = match look {
+        Look::WrittenOrEmpty => WRITTEN,
+        _ => (WPALLOWED | WRITTEN | FILE | PRESENT | SWAPPED | PFNZERO) & kinds,
+    };
     let mut at = start;
     while at < end {
         let mut arg = ScanArg {
@@ -130,8 +149,8 @@ pub fn scan(
             vec_len: regions.buffer.len() as u64,
             category_inverted: inverted & kinds,
             category_mask: mask & kinds,
-            category_anyof_mask: anyof,
-            return_mask: (WPALLOWED | WRITTEN | FILE | PRESENT | SWAPPED | PFNZERO) & kinds,
+            category_anyof_mask: anyof & kinds,
+            return_mask: wanted,
             ..ScanArg::default()
         };
         // SAFETY: `arg` outlives the call and its vec/vec_len describe `regions.buffer`, which is
@@ -167,6 +186,32 @@ pub fn is_tracked(pagemap: &File, start: u64, regions: &mut Regions) -> io::Resu
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Is there a page in `[start, end)` that is still protected?
+///
+/// # Errors
+/// As [`scan`] with a checking look.
+pub fn has_protected(pagemap: &File, (start, end): (u64, u64)) -> io::Result<bool> {
+    use category::{PRESENT, SWAPPED, WRITTEN};
+    let mut found = Region::default();
+    let mut arg = ScanArg {
+        size: size_of::<ScanArg>() as u64,
+        flags: PM_SCAN_CHECK_WPASYNC,
+        start,
+        end,
+        vec: (&raw mut found) as u64,
+        vec_len: 1,
+        max_pages: 1,
+        category_inverted: WRITTEN,
+        category_mask: WRITTEN,
+        category_anyof_mask: PRESENT | SWAPPED,
+        return_mask: PRESENT | SWAPPED,
+        ..ScanArg::default()
+    };
+    // SAFETY: `arg` outlives the call and `found` has room for the one entry it may write.
+    let n = unsafe { pagemap_scan(pagemap.as_raw_fd(), &raw mut arg) }?;
+    Ok(n > 0)
 }
 
 /// The classic words, one a page: works on every kernel and for plain users (frame numbers are
