@@ -286,7 +286,7 @@ impl Space {
                 push(absent, at, end);
             }
         }
-        self.tables.scanned(run.range, &reported);
+        self.tables.scanned(run.range, reported);
         Ok(true)
     }
 
