@@ -12,5 +12,6 @@ mod kill;
 mod lifecycle;
 mod redis;
 mod refusals;
+mod threads;
 mod tracking;
 mod tui;

@@ -104,7 +104,10 @@ impl Target {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
             let stat = stat.unwrap_or_default();
             let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-            let used = fields.skip(11).take(2).filter_map(|f| f.parse::<u64>().ok());
+            let used = fields
+                .skip(11)
+                .take(2)
+                .filter_map(|f| f.parse::<u64>().ok());
             used.sum::<u64>()
         };
         let before = ticks();

@@ -116,9 +116,10 @@ pub fn build(ends: &Ends<'_>, from: &Process, to: &Process) -> Result<Built, NoP
         .ok_or_else(|| NoPlan::Impossible("no free addresses for a scratch area".to_owned()))?;
     let mut steps = Steps::default();
     files::steps(&mut steps, from, to);
+    threads::ends(&mut steps, from, to);
     let fresh = mappings::steps(&mut steps, from, to).map_err(NoPlan::Impossible)?;
     signals::steps(&mut steps, from, to, leader);
-    threads::ends_and_births(&mut steps, from, to);
+    threads::births(&mut steps, from, to);
     let (data, pages) = pages::steps(&mut steps, ends, from, to, &fresh)?;
     signals::timers(&mut steps, from, to);
     threads::finals(&mut steps, to);

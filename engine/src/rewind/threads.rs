@@ -10,6 +10,10 @@ use super::plan::Steps;
 use crate::record::words;
 
 const SS_ONSTACK: u32 = 1;
+/// RSEQ_FLAG_UNREGISTER.
+const UNREGISTER: u64 = 1;
+/// sizeof(struct robust_list_head).
+const ROBUST_HEAD: u64 = 24;
 
 /// The thread that makes the calls: the main one when both states have it.
 pub fn leader(from: &Process, to: &Process) -> Option<i32> {
@@ -20,16 +24,39 @@ pub fn leader(from: &Process, to: &Process) -> Option<i32> {
         .or_else(|| common().next())
 }
 
-/// Ends what was started since, makes what has ended since.
-pub fn ends_and_births(steps: &mut Steps, from: &Process, to: &Process) {
-    let index = |p: &Process| -> BTreeMap<i32, Thread> {
-        p.threads.iter().map(|t| (t.tid, t.clone())).collect()
-    };
-    let (old, new) = (index(from), index(to));
-    for &tid in old.keys().filter(|tid| !new.contains_key(tid)) {
-        steps.list.push(Step::End { tid });
+fn by_id(process: &Process) -> BTreeMap<i32, &Thread> {
+    process.threads.iter().map(|t| (t.tid, t)).collect()
+}
+
+/// Ends what was started since, and has the kernel forget rseq areas that are to be others. Before
+/// any mapping goes: a thread that runs while its area is not there is killed.
+pub fn ends(steps: &mut Steps, from: &Process, to: &Process) {
+    let new = by_id(to);
+    for thread in &from.threads {
+        match new.get(&thread.tid) {
+            None => steps.list.push(Step::End { tid: thread.tid }),
+            Some(is) if is.rseq != thread.rseq => {
+                rseq(steps, thread, UNREGISTER, libc::EINVAL);
+            }
+            Some(_) => {}
+        }
     }
-    for (&tid, thread) in new.iter().filter(|(tid, _)| !old.contains_key(tid)) {
+}
+
+/// `done` is what the kernel answers when it is so already.
+fn rseq(steps: &mut Steps, thread: &Thread, flags: u64, done: i32) {
+    let Some(r) = thread.rseq else { return };
+    let args = [r.addr, u64::from(r.size), flags, u64::from(r.signature)];
+    let args = args.map(Arg::Value).to_vec();
+    let what = "register restartable sequences";
+    let want = Want::Or(vec![done]);
+    steps.call_in(thread.tid, what, libc::SYS_rseq, args, want);
+}
+
+/// Makes what has ended since, and gives the threads that are there what they had.
+pub fn births(steps: &mut Steps, from: &Process, to: &Process) {
+    let (old, new) = (by_id(from), by_id(to));
+    for (&tid, &thread) in new.iter().filter(|(tid, _)| !old.contains_key(tid)) {
         steps.list.push(Step::Make(MakeThread {
             tid,
             clear_tid: thread.clear_tid.unwrap_or(0),
@@ -42,18 +69,47 @@ pub fn ends_and_births(steps: &mut Steps, from: &Process, to: &Process) {
             steps.not_restored.push(format!("thread {tid}: {what}"));
         }
     }
-    for (&tid, thread) in &new {
-        let was = old.get(&tid);
+    for (&tid, &thread) in &new {
+        let was = old.get(&tid).copied();
         if let Some(stack) = thread.altstack
             && was.and_then(|t| t.altstack) != Some(stack)
         {
             altstack(steps, tid, stack);
         }
-        if let Some(was) = was
-            && was.name != thread.name
-        {
-            name(steps, tid, &thread.name);
+        if let Some(was) = was {
+            if was.name != thread.name {
+                name(steps, tid, &thread.name);
+            }
+            registrations(steps, was, thread);
         }
+    }
+}
+
+/// Addresses a thread gave the kernel. They differ where the id has gone to another thread since,
+/// which then becomes the one it was: at its end the kernel would else write into a third one.
+fn registrations(steps: &mut Steps, was: &Thread, is: &Thread) {
+    let tid = is.tid;
+    let mut call = |what: &str, nr: i64, args: &[u64]| {
+        let args = args.iter().copied().map(Arg::Value).collect();
+        steps.call_in(tid, what, nr, args, Want::Success);
+    };
+    if let Some(address) = is.clear_tid
+        && was.clear_tid != Some(address)
+    {
+        call("set_tid_address", libc::SYS_set_tid_address, &[address]);
+    }
+    if was.robust_list != is.robust_list {
+        let (head, len) = is.robust_list;
+        // None was given: an empty one by its usual length.
+        let len = if head == 0 { ROBUST_HEAD } else { len };
+        call(
+            "set its robust list",
+            libc::SYS_set_robust_list,
+            &[head, len],
+        );
+    }
+    if was.rseq != is.rseq {
+        rseq(steps, is, 0, libc::EBUSY);
     }
 }
 
