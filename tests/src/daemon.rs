@@ -187,7 +187,7 @@ fn is_there(pid: i32) -> bool {
 ///
 /// # Panics
 /// It does not in time.
-pub(crate) fn wait_until(patience: Duration, what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait_until(patience: Duration, what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + patience;
     while !done() {
         assert!(Instant::now() < deadline, "not in {patience:?}: {what}");
