@@ -8,6 +8,7 @@ mod hold;
 mod image;
 mod invariants;
 mod kill;
+mod leaving;
 mod lifecycle;
 mod redis;
 mod refusals;

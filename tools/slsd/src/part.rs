@@ -33,6 +33,25 @@ pub struct Figures {
     pub last_error: Option<String>,
 }
 
+impl Figures {
+    /// A process has come.
+    pub fn attached(&mut self, pid: i32, period: Option<Duration>, tracking: String) {
+        self.pid = Some(pid);
+        self.dead = false;
+        self.suspended = false;
+        self.period = period.or(self.period);
+        self.tracking = tracking;
+        self.last_error = None;
+    }
+
+    /// The process is not held any more.
+    pub fn detached(&mut self) {
+        self.pid = None;
+        self.dead = false;
+        self.suspended = false;
+    }
+}
+
 /// One partition.
 pub struct Part {
     pub name: String,
@@ -151,7 +170,15 @@ impl Part {
 
     /// Has the worker do something.
     pub fn command(&self, command: Command) -> Result<Reply, Refusal> {
-        self.worker.ask(command)
+        self.worker.ask(command).unwrap_or_else(|| {
+            Err(Refusal::new(
+                Failure::NotFound,
+                format!(
+                    "the worker of partition {0} has ended by a bug, see slsd.log; its history can still be read, `slsctl partdel -o {0}` removes it",
+                    self.name
+                ),
+            ))
+        })
     }
 
     /// Lets the process go; fine when there is none.
