@@ -55,6 +55,29 @@ fn a_process_that_ends_leaves_its_history() {
     assert_eq!(value, 41);
 }
 
+/// A period is of an attachment, or else of the partition.
+#[test]
+fn a_period_is_not_the_next_ones() {
+    let sls = Sls::new();
+    let target = Target::tracee(sls.folder(), "ticker", &[]);
+    let period = |how: &[&str]| {
+        sls.run(&[&["attach", "-p", &target.p(), "-m"], how].concat());
+        std::thread::sleep(Duration::from_millis(100));
+        let ms = sls.json(&["ps"])["processes"][0]["period_ms"].clone();
+        sls.run(&["detach", "-o", "mem"]);
+        let history = sls.json(&["history", "-m"]);
+        (ms, history["checkpoints"].as_array().unwrap().len())
+    };
+    let (ms, taken) = period(&["-t", "5"]);
+    assert_eq!(ms, 5);
+    assert!(taken > 0);
+    assert_eq!(period(&[]), (serde_json::Value::Null, taken));
+    sls.run(&["partdel", "-m"]);
+    sls.run(&["partadd", "memory", "-o", "mem", "-t", "7"]);
+    assert_eq!(period(&["-t", "5"]).0, 5);
+    assert_eq!(period(&[]).0, 7);
+}
+
 /// Killed at a random moment of a checkpoint, fifty times: a clear error and a daemon that serves on.
 #[test]
 fn a_pid_that_dies_between_stop_and_copy() {

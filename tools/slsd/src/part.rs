@@ -22,7 +22,10 @@ pub struct Figures {
     pub pid: Option<i32>,
     pub dead: bool,
     pub suspended: bool,
+    /// Of this attachment.
     pub period: Option<Duration>,
+    /// Of attachments that name none, as the partition was made.
+    pub default_period: Option<Duration>,
     pub tracking: String,
     pub branch: String,
     pub taken: u64,
@@ -34,12 +37,12 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// A process has come.
+    /// A process has come. A period that an earlier one had is not its own.
     pub fn attached(&mut self, pid: i32, period: Option<Duration>, tracking: String) {
         self.pid = Some(pid);
         self.dead = false;
         self.suspended = false;
-        self.period = period.or(self.period);
+        self.period = period.or(self.default_period);
         self.tracking = tracking;
         self.last_error = None;
     }
@@ -49,6 +52,7 @@ impl Figures {
         self.pid = None;
         self.dead = false;
         self.suspended = false;
+        self.period = None;
     }
 }
 
@@ -127,7 +131,7 @@ impl Part {
             .map_or_else(|| "main".to_owned(), |i| i.branch.to_string());
         let figures = Figures {
             branch,
-            period,
+            default_period: period,
             ..Figures::default()
         };
         let figures = std::sync::Arc::new(Mutex::new(figures));
