@@ -183,6 +183,17 @@ fn diff_pages_says_which_changed() {
 }
 
 #[test]
+fn a_misspelt_option_is_no_expression() {
+    let sls = Sls::new();
+    let _target = ticker(&sls);
+    checkpoint(&sls);
+    sls.refused(&["print", "-m", "--frme", "2", "counter"], 2, "'--frame'");
+    let value = |expr: &str| sls.json(&["print", "-m", "@1", "--", expr])["value"].as_i64();
+    assert_eq!(value("-1+2"), Some(1));
+    assert_eq!(value("-counter"), value("0-counter"));
+}
+
+#[test]
 fn a_hundred_checkpoints_a_second() {
     let sls = Sls::new();
     let mut target = Target::tracee(sls.folder(), "ticker", &[]);
