@@ -19,6 +19,15 @@ fn checkpoint(sls: &Sls) -> u64 {
     answer["epoch"].as_u64().unwrap()
 }
 
+/// One that has counted on between @1 and @2.
+fn ticker_twice(sls: &Sls) -> Target {
+    let target = ticker(sls);
+    checkpoint(sls);
+    std::thread::sleep(Duration::from_millis(50));
+    checkpoint(sls);
+    target
+}
+
 fn counter(sls: &Sls, epoch: u64) -> i64 {
     let answer = sls.json(&["print", "-m", &format!("@{epoch}"), "counter"]);
     assert_eq!(answer["type"], "long");
@@ -164,10 +173,7 @@ fn stacks_locals_registers_files() {
 #[test]
 fn diff_pages_says_which_changed() {
     let sls = Sls::new();
-    let _target = ticker(&sls);
-    checkpoint(&sls);
-    std::thread::sleep(Duration::from_millis(50));
-    checkpoint(&sls);
+    let _target = ticker_twice(&sls);
     let diff = sls.json(&["diff", "-m", "@1", "@2", "--pages"]);
     assert!(!diff["pages"].as_array().unwrap().is_empty(), "{diff}");
     assert_eq!(
@@ -180,6 +186,30 @@ fn diff_pages_says_which_changed() {
             .code,
         0
     );
+}
+
+/// As gdb writes it: threads by id and name, where they were and are, registers before and after.
+#[test]
+fn diff_is_text_for_people() {
+    let sls = Sls::new();
+    let target = ticker_twice(&sls);
+    let main = format!("  Thread {} \"ticker\" changed:", target.p());
+    // It may be caught at the same place twice.
+    let text = (2..20)
+        .map(|newest| {
+            let text = sls.run(&["diff", "-m", "@1", &format!("@{newest}")]);
+            checkpoint(&sls);
+            text
+        })
+        .find(|text| text.contains(&main))
+        .expect("the main thread changes");
+    assert!(!text.contains(['{', '}']), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().position(|line| *line == main).unwrap();
+    assert!(lines[at + 1].contains(" in "), "{text}");
+    let registers = lines[at + 2..].iter().take_while(|l| l.starts_with("    "));
+    let changed = |line: &&&str| line.contains("  0x") && line.contains(" -> 0x");
+    assert!(registers.filter(changed).count() > 0, "{text}");
 }
 
 #[test]

@@ -93,7 +93,11 @@ fn heading(thread: &ThreadView, paint: Paint) -> String {
 
 /// `#0  0x0000000000401136 in main () at file.c:12`, as gdb writes it.
 pub fn frame_line(frame: &Frame, paint: Paint) -> String {
-    let number = format!("#{:<3}", frame.index);
+    format!("#{:<3}{}\n", frame.index, frame_place(frame, paint))
+}
+
+/// The same without its number.
+pub fn frame_place(frame: &Frame, paint: Paint) -> String {
     let function = one_line(frame.function.as_deref().unwrap_or("??"));
     let place = match (&frame.file, frame.line) {
         (Some(file), Some(line)) => format!(" at {}:{line}", one_line(file)),
@@ -103,7 +107,7 @@ pub fn frame_line(frame: &Frame, paint: Paint) -> String {
     let inlined = if frame.inlined { " (inlined)" } else { "" };
     let guessed = if frame.guessed { " (guessed)" } else { "" };
     format!(
-        "{number}{} in {} (){place}{}\n",
+        "{} in {} (){place}{}",
         paint.faint(&format!("{:#018x}", frame.pc)),
         paint.function(&function),
         paint.faint(&format!("{inlined}{guessed}"))
@@ -256,7 +260,7 @@ fn row(look: &Look, program: &Program, thread: &ThreadView) -> Row {
 }
 
 /// The name of a system call; one that is newer than our list goes by its number.
-fn call_name(nr: u64) -> String {
+pub fn call_name(nr: u64) -> String {
     let known = usize::try_from(nr).ok().and_then(Sysno::new);
     known.map_or_else(|| format!("syscall {nr}"), |call| call.name().to_owned())
 }
