@@ -12,5 +12,6 @@ mod leaving;
 mod lifecycle;
 mod redis;
 mod refusals;
+mod stopped;
 mod tracking;
 mod tui;
