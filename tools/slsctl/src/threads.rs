@@ -28,6 +28,30 @@ struct ThreadArg {
     all: bool,
 }
 
+impl ThreadArg {
+    /// What there is to say of each.
+    fn each<T>(
+        &self,
+        look: &Look,
+        of: impl Fn(&ThreadView) -> T,
+    ) -> anyhow::Result<Vec<(ThreadView, T)>> {
+        let threads = look.threads(self.tid, self.all)?.into_iter();
+        Ok(threads
+            .map(|thread| {
+                let said = of(&thread);
+                (thread, said)
+            })
+            .collect())
+    }
+}
+
+fn by_thread<T>(look: &Look, each: &[T], json: impl Fn(&T) -> Json) -> Json {
+    json!({
+        "epoch": look.epoch(),
+        "threads": each.iter().map(json).collect::<Vec<_>>(),
+    })
+}
+
 /// Show the stack of a thread
 #[derive(Debug, Args)]
 #[command(after_help = "Example: slsctl bt @-1 --all-threads")]
@@ -44,19 +68,10 @@ pub struct Bt {
 impl Bt {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
         answer_from(session, &self.which, &self.place, |look| {
-            let threads = look.threads(self.threads.tid, self.threads.all)?;
             let program = look.program();
-            let stacks: Vec<(ThreadView, Vec<Frame>)> = threads
-                .into_iter()
-                .map(|thread| {
-                    let frames = program.backtrace(look.view(), thread.tid, FRAMES);
-                    (thread, frames)
-                })
-                .collect();
-            let json = json!({
-                "epoch": look.epoch(),
-                "threads": stacks.iter().map(stack_json).collect::<Vec<_>>(),
-            });
+            let stack = |thread: &ThreadView| program.backtrace(look.view(), thread.tid, FRAMES);
+            let stacks = self.threads.each(look, stack)?;
+            let json = by_thread(look, &stacks, stack_json);
             session.answer(&json, |paint| stacks_text(&stacks, paint))
         })
     }
@@ -132,18 +147,8 @@ type Named = Vec<(&'static str, u64)>;
 impl Regs {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
         answer_from(session, &self.which, &self.place, |look| {
-            let threads = look.threads(self.threads.tid, self.threads.all)?;
-            let each: Vec<(ThreadView, Named)> = threads
-                .into_iter()
-                .map(|thread| {
-                    let named = named_registers(look, &thread);
-                    (thread, named)
-                })
-                .collect();
-            let json = json!({
-                "epoch": look.epoch(),
-                "threads": each.iter().map(registers_json).collect::<Vec<_>>(),
-            });
+            let each = (self.threads).each(look, |thread| named_registers(look, thread))?;
+            let json = by_thread(look, &each, registers_json);
             session.answer(&json, |paint| registers_text(&each, paint))
         })
     }
