@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use testkit::{Sls, Target, end, kill, leaves, wait_until};
+use testkit::{Sls, Target, children, end, kill, leaves, wait_until};
 
 use crate::campaign::Dice;
 
@@ -15,20 +15,6 @@ fn attached(sls: &Sls, how: &[&str]) -> Target {
     let target = Target::tracee(sls.folder(), "ticker", &[]);
     sls.run(&[&["attach", "-p", &target.p(), "-m"], how].concat());
     target
-}
-
-/// Processes that a process has started.
-fn children(pid: i32) -> Vec<i32> {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let all = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of = |task: std::io::Result<std::fs::DirEntry>| {
-        std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default()
-    };
-    let text: String = all.map(of).collect();
-    assert!(!text.is_empty(), "{path}");
-    text.split_whitespace()
-        .map(|p| p.parse().unwrap())
-        .collect()
 }
 
 #[test]

@@ -201,6 +201,24 @@ pub fn kill(pid: i32, signal: i32) {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
 }
 
+/// Processes that a process has started: a daemon's keepers.
+///
+/// # Panics
+/// It has none.
+#[must_use]
+pub fn children(pid: i32) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is there");
+    let of = |task: std::io::Result<std::fs::DirEntry>| {
+        let path = task.expect("a thread").path().join("children");
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    let text: String = tasks.map(of).collect();
+    assert!(!text.is_empty(), "{pid} has no children");
+    text.split_whitespace()
+        .filter_map(|p| p.parse().ok())
+        .collect()
+}
+
 fn is_there(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|s| !s.rsplit(") ").next().unwrap_or("Z").starts_with('Z'))

@@ -8,7 +8,7 @@ mod lives;
 mod redis;
 mod target;
 
-pub use daemon::{Output, Sls, end, kill, leaves, program, rounds, wait_until};
+pub use daemon::{Output, Sls, children, end, kill, leaves, program, rounds, wait_until};
 pub use image::compare_with_core;
 pub use lives::Lives;
 pub use redis::Redis;

@@ -1,6 +1,7 @@
 //! slsd: owns partitions, takes checkpoints, answers clients.
 
 mod answers;
+mod attach;
 mod check;
 mod connection;
 mod events;

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use libsls::protocol::{Checkpoint, Cost, Failure, Rewound};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use slos::{Epoch, Partition};
-use sls_engine::{AttachError, Capture, CaptureError, Options, Probe, Request, Target, Tracking};
+use sls_engine::{Capture, CaptureError, Options, Probe, Request, Target, Tracking};
 
+use crate::attach::attach;
 use crate::events;
 use crate::mailbox::{Inbox, Over, Post, mailbox};
 use crate::part::Figures;
@@ -185,14 +186,7 @@ impl Work {
         };
         let branch = self.figures().branch.clone();
         let head = self.history.head(&branch).map_err(Refusal::other)?;
-        let mut target = Target::attach(pid, options).map_err(|e| attach_refusal(&e))?;
-        let life = match life_of(&target) {
-            Ok(life) => life,
-            Err(refusal) => {
-                target.detach();
-                return Err(refusal);
-            }
-        };
+        let (mut target, life) = attach(pid, &options)?;
         target.continue_from(head);
         let tracking = match target.tracking() {
             Tracking::WriteProtect => "write protection".to_owned(),
@@ -413,33 +407,6 @@ fn nothing_attached() -> Refusal {
 fn is_readable(fd: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-}
-
-/// A descriptor that is readable once the process has ended.
-fn life_of(target: &Target) -> Result<OwnedFd, Refusal> {
-    let ended = || {
-        Refusal::new(
-            Failure::NotFound,
-            format!("process {} has ended", target.pid()),
-        )
-    };
-    let pid = rustix::process::Pid::from_raw(target.pid()).ok_or_else(ended)?;
-    let life = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-        .map_err(|_| ended())?;
-    // The number may be another process's by now.
-    if target.is_dead() {
-        return Err(ended());
-    }
-    Ok(life)
-}
-
-fn attach_refusal(error: &AttachError) -> Refusal {
-    let kind = match error {
-        AttachError::NoProcess(_) | AttachError::Zombie(_) => Failure::NotFound,
-        AttachError::Permission { .. } => Failure::Permission,
-        _ => Failure::Other,
-    };
-    Refusal::new(kind, error.to_string())
 }
 
 fn reply_of(part: &str, capture: &Capture) -> Checkpoint {
