@@ -35,6 +35,12 @@ fn counter(sls: &Sls, epoch: u64) -> i64 {
     answer["value"].as_i64().unwrap()
 }
 
+fn counter_along(sls: &Sls, range: &[&str]) -> Vec<i64> {
+    let rows = sls.json(&[&["timeline", "-m", "counter"], range].concat());
+    let rows = rows["rows"].as_array().unwrap().iter();
+    rows.map(|row| row["value"].as_i64().unwrap()).collect()
+}
+
 #[test]
 fn values_at_any_point_and_back_to_it() {
     let sls = Sls::new();
@@ -72,14 +78,7 @@ fn values_at_any_point_and_back_to_it() {
     let squares = sls.json(&["print", "-m", "@3", "squares"])["value"].clone();
     assert_eq!(squares.as_array().unwrap().len(), 8);
 
-    let rows = sls.json(&["timeline", "-m", "counter", "@1..@5"]);
-    let values: Vec<i64> = rows["rows"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|r| r["value"].as_i64().unwrap())
-        .collect();
-    assert_eq!(values, counters);
+    assert_eq!(counter_along(&sls, &["@1..@5"]), counters);
 
     let done = sls.json(&["rewind", "-m", "@2"]);
     assert_eq!(
@@ -232,13 +231,7 @@ fn a_hundred_checkpoints_a_second() {
     let history = sls.json(&["history", "-m"]);
     let count = history["checkpoints"].as_array().unwrap().len();
     assert!(count >= 900, "{count} checkpoints in 10 s");
-    let rows = sls.json(&["timeline", "-m", "counter"]);
-    let values: Vec<i64> = rows["rows"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|r| r["value"].as_i64().unwrap())
-        .collect();
+    let values = counter_along(&sls, &[]);
     assert!(values.len() >= 900 && values.windows(2).all(|w| w[0] <= w[1]));
     sls.run(&["detach", "-p", &target.p()]);
     target.assert_unharmed();
