@@ -21,10 +21,6 @@ pub const DISK_PARTITION: (&str, &str) = ("5115", "disk");
 /// See [`DISK_PARTITION`].
 pub const MEMORY_PARTITION: (&str, &str) = ("5116", "mem");
 
-/// Partitions of this prefix last as long as one look at a live process; who leaves the partition
-/// out never means one of them.
-pub const TEMPORARY_PREFIX: &str = "live-";
-
 /// First message of each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {

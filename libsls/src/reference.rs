@@ -141,9 +141,37 @@ pub fn partition_name(given: &str) -> String {
     given.to_owned()
 }
 
+const TEMPORARY_PREFIX: &str = "live-";
+
+/// The name of a partition for one look of this process at a live one. slsd removes it with the
+/// connection that attached to it, and who leaves the partition out never means it.
+#[must_use]
+pub fn temporary_name(pid: i32) -> String {
+    format!("{TEMPORARY_PREFIX}{pid}-{}", std::process::id())
+}
+
+/// Was it made by [`temporary_name`]?
+#[must_use]
+pub fn is_temporary(part: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    part.strip_prefix(TEMPORARY_PREFIX)
+        .and_then(|rest| rest.split_once('-'))
+        .is_some_and(|(pid, looker)| digits(pid) && digits(looker))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn temporary_partitions_are_told_from_what_users_name() {
+        assert!(is_temporary(&temporary_name(12)));
+        for name in [
+            "live-x", "live-12", "live-12-", "live--3", "live-a-3", "web",
+        ] {
+            assert!(!is_temporary(name), "{name}");
+        }
+    }
 
     #[test]
     fn forms() {

@@ -57,6 +57,13 @@ pub fn state_folder(socket: &Path) -> PathBuf {
     socket.with_file_name(name)
 }
 
+/// The folder in memory of the daemon behind `socket`, within its user's: one a socket.
+#[must_use]
+pub fn memory_name(socket: &Path) -> String {
+    let name = socket.to_string_lossy().replace('/', "-");
+    name.trim_start_matches(['-', '.']).to_owned()
+}
+
 fn private_folder(path: &Path) -> Result<(), SocketError> {
     let made = fs::DirBuilder::new().mode(0o700).create(path);
     if let Err(source) = made

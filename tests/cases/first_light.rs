@@ -19,11 +19,26 @@ fn checkpoint(sls: &Sls) -> u64 {
     answer["epoch"].as_u64().unwrap()
 }
 
+/// One that has counted on between @1 and @2.
+fn ticker_twice(sls: &Sls) -> Target {
+    let target = ticker(sls);
+    checkpoint(sls);
+    std::thread::sleep(Duration::from_millis(50));
+    checkpoint(sls);
+    target
+}
+
 fn counter(sls: &Sls, epoch: u64) -> i64 {
     let answer = sls.json(&["print", "-m", &format!("@{epoch}"), "counter"]);
     assert_eq!(answer["type"], "long");
     assert_eq!(answer["epoch"], epoch);
     answer["value"].as_i64().unwrap()
+}
+
+fn counter_along(sls: &Sls, range: &[&str]) -> Vec<i64> {
+    let rows = sls.json(&[&["timeline", "-m", "counter"], range].concat());
+    let rows = rows["rows"].as_array().unwrap().iter();
+    rows.map(|row| row["value"].as_i64().unwrap()).collect()
 }
 
 #[test]
@@ -63,14 +78,7 @@ fn values_at_any_point_and_back_to_it() {
     let squares = sls.json(&["print", "-m", "@3", "squares"])["value"].clone();
     assert_eq!(squares.as_array().unwrap().len(), 8);
 
-    let rows = sls.json(&["timeline", "-m", "counter", "@1..@5"]);
-    let values: Vec<i64> = rows["rows"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|r| r["value"].as_i64().unwrap())
-        .collect();
-    assert_eq!(values, counters);
+    assert_eq!(counter_along(&sls, &["@1..@5"]), counters);
 
     let done = sls.json(&["rewind", "-m", "@2"]);
     assert_eq!(
@@ -164,10 +172,7 @@ fn stacks_locals_registers_files() {
 #[test]
 fn diff_pages_says_which_changed() {
     let sls = Sls::new();
-    let _target = ticker(&sls);
-    checkpoint(&sls);
-    std::thread::sleep(Duration::from_millis(50));
-    checkpoint(&sls);
+    let _target = ticker_twice(&sls);
     let diff = sls.json(&["diff", "-m", "@1", "@2", "--pages"]);
     assert!(!diff["pages"].as_array().unwrap().is_empty(), "{diff}");
     assert_eq!(
@@ -180,6 +185,41 @@ fn diff_pages_says_which_changed() {
             .code,
         0
     );
+}
+
+/// As gdb writes it: threads by id and name, where they were and are, registers before and after.
+#[test]
+fn diff_is_text_for_people() {
+    let sls = Sls::new();
+    let target = ticker_twice(&sls);
+    let main = format!("  Thread {} \"ticker\" changed:", target.p());
+    // It may be caught at the same place twice.
+    let text = (2..20)
+        .map(|newest| {
+            let text = sls.run(&["diff", "-m", "@1", &format!("@{newest}")]);
+            checkpoint(&sls);
+            text
+        })
+        .find(|text| text.contains(&main))
+        .expect("the main thread changes");
+    assert!(!text.contains(['{', '}']), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().position(|line| *line == main).unwrap();
+    assert!(lines[at + 1].contains(" in "), "{text}");
+    let registers = lines[at + 2..].iter().take_while(|l| l.starts_with("    "));
+    let changed = |line: &&&str| line.contains("  0x") && line.contains(" -> 0x");
+    assert!(registers.filter(changed).count() > 0, "{text}");
+}
+
+#[test]
+fn a_misspelt_option_is_no_expression() {
+    let sls = Sls::new();
+    let _target = ticker(&sls);
+    checkpoint(&sls);
+    sls.refused(&["print", "-m", "--frme", "2", "counter"], 2, "'--frame'");
+    let value = |expr: &str| sls.json(&["print", "-m", "@1", "--", expr])["value"].as_i64();
+    assert_eq!(value("-1+2"), Some(1));
+    assert_eq!(value("-counter"), value("0-counter"));
 }
 
 #[test]
@@ -198,13 +238,7 @@ fn a_hundred_checkpoints_a_second() {
         count >= 300 && count as u64 + missed >= 950,
         "{count} checkpoints in 10 s, {missed} missed"
     );
-    let rows = sls.json(&["timeline", "-m", "counter"]);
-    let values: Vec<i64> = rows["rows"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|r| r["value"].as_i64().unwrap())
-        .collect();
+    let values = counter_along(&sls, &[]);
     assert!(values.len() >= count - 1 && values.windows(2).all(|w| w[0] <= w[1]));
     sls.run(&["detach", "-p", &target.p()]);
     target.assert_unharmed();

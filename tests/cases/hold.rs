@@ -1,29 +1,11 @@
 //! `attach --hold`: the state before a crash, an exec, a fork and an exit is there to look at.
 
-use std::io::Write;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use testkit::{Sls, Target};
+use testkit::{Lives, Sls};
 
-fn held(sls: &Sls, what: &str) -> (Target, PathBuf) {
-    let fifo = sls.folder().join("fifo");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut command = std::process::Command::new(testkit::tracee("lives"));
-    command.arg(what).arg(&fifo);
-    let target = Target::start(sls.folder(), command);
-    std::thread::sleep(Duration::from_millis(100));
-    sls.run(&["attach", "-p", &target.p(), "-m", "--hold"]);
-    (target, fifo)
-}
-
-fn go(fifo: &PathBuf) {
-    std::fs::OpenOptions::new()
-        .write(true)
-        .open(fifo)
-        .unwrap()
-        .write_all(b"go\n")
-        .unwrap();
+fn held(sls: &Sls, what: &str) -> Lives {
+    Lives::attached(sls, what, &["--hold"])
 }
 
 fn value(sls: &Sls, at: &str, expression: &str) -> i64 {
@@ -35,8 +17,8 @@ fn value(sls: &Sls, at: &str, expression: &str) -> i64 {
 #[test]
 fn a_crash() {
     let sls = Sls::new();
-    let (mut target, fifo) = held(&sls, "crash");
-    go(&fifo);
+    let mut target = held(&sls, "crash");
+    target.go();
     let status = target.wait(Duration::from_secs(10));
     assert_eq!(
         std::os::unix::process::ExitStatusExt::signal(&status),
@@ -50,8 +32,8 @@ fn a_crash() {
 #[test]
 fn an_exit() {
     let sls = Sls::new();
-    let (mut target, fifo) = held(&sls, "exit");
-    go(&fifo);
+    let mut target = held(&sls, "exit");
+    target.go();
     let status = target.wait(Duration::from_secs(10));
     assert_eq!(status.code(), Some(7));
     assert_eq!(value(&sls, "@exit", "before_it"), 42);
@@ -60,30 +42,23 @@ fn an_exit() {
 #[test]
 fn a_fork() {
     let sls = Sls::new();
-    let (mut target, fifo) = held(&sls, "fork");
-    go(&fifo);
-    std::thread::sleep(Duration::from_millis(800));
+    let mut target = held(&sls, "fork");
+    target.go();
+    target.assert_both_unharmed(&sls);
     assert_eq!(value(&sls, "@fork", "before_it"), 42);
-    assert!(
-        target.output().contains("child unharmed"),
-        "{}",
-        target.output()
-    );
-    sls.run(&["detach", "-p", &target.p()]);
-    target.assert_unharmed();
 }
 
 #[test]
 fn an_exec() {
     let sls = Sls::new();
-    let (mut target, fifo) = held(&sls, "exec");
-    go(&fifo);
+    let mut target = held(&sls, "exec");
+    target.go();
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(value(&sls, "@exec", "before_it"), 42);
     assert_eq!(value(&sls, "@exec", "generation"), 0);
     // The new program is under capture too.
     let epoch = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
     assert_eq!(value(&sls, &format!("@{epoch}"), "generation"), 1);
-    go(&fifo);
+    target.go();
     assert_eq!(target.wait(Duration::from_secs(10)).code(), Some(7));
 }

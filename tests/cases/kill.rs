@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testkit::{Sls, Target, rounds};
+use testkit::{Sls, Target, children, kill, rounds};
 
 use crate::campaign::Dice;
 
@@ -56,4 +56,24 @@ fn while_rewinding() {
     }
     std::thread::sleep(Duration::from_millis(100));
     assert!(!target.output().contains("FAIL"), "{}", target.output());
+}
+
+/// Who attaches right after is not told of a debugger that is only letting go.
+#[test]
+fn the_keeper_may_take_its_time_to_let_go() {
+    let sls = Sls::new();
+    let mut target = Target::tracee(sls.folder(), "ticker", &[]);
+    sls.run(&["attach", "-p", &target.p(), "-m", "--hold"]);
+    let keepers = children(sls.daemon());
+    keepers.iter().for_each(|keeper| kill(*keeper, 19));
+    sls.kill_daemon();
+    let mut attach = sls
+        .command(&["attach", "-p", &target.p(), "-m"])
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    keepers.iter().for_each(|keeper| kill(*keeper, 18));
+    assert!(attach.wait().unwrap().success());
+    sls.run(&["detach", "-p", &target.p()]);
+    target.assert_unharmed();
 }

@@ -1,37 +1,20 @@
 //! Processes that exec, fork or end under capture.
 
-use std::io::Write;
 use std::time::Duration;
 
-use testkit::{Sls, Target};
+use testkit::{Lives, Sls, Target};
 
-fn lives(sls: &Sls, what: &str) -> (Target, std::path::PathBuf) {
-    let fifo = sls.folder().join("fifo");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut command = std::process::Command::new(testkit::tracee("lives"));
-    command.arg(what).arg(&fifo);
-    let target = Target::start(sls.folder(), command);
-    std::thread::sleep(Duration::from_millis(100));
-    sls.run(&["attach", "-p", &target.p(), "-m", "-t", "5"]);
-    (target, fifo)
-}
-
-fn go(fifo: &std::path::PathBuf) {
-    std::fs::OpenOptions::new()
-        .write(true)
-        .open(fifo)
-        .unwrap()
-        .write_all(b"go\n")
-        .unwrap();
+fn lives(sls: &Sls, what: &str) -> Lives {
+    Lives::attached(sls, what, &["-t", "5"])
 }
 
 #[test]
 fn exec_goes_on_in_the_same_history() {
     let sls = Sls::new();
-    let (mut target, fifo) = lives(&sls, "exec");
+    let mut target = lives(&sls, "exec");
     std::thread::sleep(Duration::from_millis(100));
     let before = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
-    go(&fifo);
+    target.go();
     std::thread::sleep(Duration::from_millis(200));
     let after = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
     let generation = |epoch: u64| {
@@ -46,37 +29,53 @@ fn exec_goes_on_in_the_same_history() {
         "executed another program",
     );
     target.assert_unharmed();
-    go(&fifo);
+    target.go();
     assert_eq!(target.wait(Duration::from_secs(10)).code(), Some(7));
 }
 
 #[test]
 fn a_forked_child_runs_on_untouched() {
     let sls = Sls::new();
-    let (mut target, fifo) = lives(&sls, "fork");
-    go(&fifo);
-    std::thread::sleep(Duration::from_millis(700));
-    assert!(
-        target.output().contains("child unharmed"),
-        "{}",
-        target.output()
-    );
-    sls.run(&["detach", "-p", &target.p()]);
-    target.assert_unharmed();
+    let mut target = lives(&sls, "fork");
+    target.go();
+    target.assert_both_unharmed(&sls);
 }
 
 #[test]
 fn a_process_that_ends_leaves_its_history() {
     let sls = Sls::new();
-    let (mut target, fifo) = lives(&sls, "exit");
+    let mut target = lives(&sls, "exit");
     let epoch = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
-    go(&fifo);
+    target.go();
     assert_eq!(target.wait(Duration::from_secs(10)).code(), Some(7));
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(sls.json(&["ps"])["processes"][0]["state"], "dead");
     sls.refused(&["checkpoint", "-m"], 1, "has ended");
     let value = sls.json(&["print", "-m", &format!("@{epoch}"), "before_it"])["value"].clone();
     assert_eq!(value, 41);
+}
+
+/// A period is of an attachment, or else of the partition.
+#[test]
+fn a_period_is_not_the_next_ones() {
+    let sls = Sls::new();
+    let target = Target::tracee(sls.folder(), "ticker", &[]);
+    let period = |how: &[&str]| {
+        sls.run(&[&["attach", "-p", &target.p(), "-m"], how].concat());
+        std::thread::sleep(Duration::from_millis(100));
+        let ms = sls.json(&["ps"])["processes"][0]["period_ms"].clone();
+        sls.run(&["detach", "-o", "mem"]);
+        let history = sls.json(&["history", "-m"]);
+        (ms, history["checkpoints"].as_array().unwrap().len())
+    };
+    let (ms, taken) = period(&["-t", "5"]);
+    assert_eq!(ms, 5);
+    assert!(taken > 0);
+    assert_eq!(period(&[]), (serde_json::Value::Null, taken));
+    sls.run(&["partdel", "-m"]);
+    sls.run(&["partadd", "memory", "-o", "mem", "-t", "7"]);
+    assert_eq!(period(&["-t", "5"]).0, 5);
+    assert_eq!(period(&[]).0, 7);
 }
 
 /// Killed at a random moment of a checkpoint, fifty times: a clear error and a daemon that serves on.

@@ -5,28 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::{Sls, Target};
-
-fn start(sls: &Sls, port: u16) -> Target {
-    let mut command = Command::new("redis-server");
-    command.args([
-        "--port",
-        &port.to_string(),
-        "--save",
-        "",
-        "--bind",
-        "127.0.0.1",
-    ]);
-    command.args(["--dir", &sls.folder().display().to_string()]);
-    let target = Target::start(sls.folder(), command);
-    for _ in 0..200 {
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return target;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("redis-server does not listen: {}", target.output());
-}
+use testkit::{Redis, Sls};
 
 /// One command on a connection of its own, in redis's inline form.
 fn ask(port: u16, command: &str) -> String {
@@ -46,21 +25,15 @@ fn ask(port: u16, command: &str) -> String {
         .to_owned()
 }
 
-fn port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 #[test]
 fn under_benchmark_no_client_error() {
     let sls = Sls::new();
-    let port = port();
-    let mut redis = start(&sls, port);
+    let mut redis = Redis::start(sls.folder());
     sls.run(&[
         "partadd", "memory", "-o", "mem", "--budget", "512M", "--keep", "log",
     ]);
     sls.run(&["attach", "-p", &redis.p(), "-m", "-t", "10"]);
-    let port = port.to_string();
+    let port = redis.port().to_string();
     let mut benchmark = Command::new("timeout");
     benchmark.args([
         "10",
@@ -98,8 +71,8 @@ fn under_benchmark_no_client_error() {
 #[test]
 fn fifty_rewinds_of_an_incremented_key() {
     let sls = Sls::new();
-    let port = port();
-    let mut redis = start(&sls, port);
+    let mut redis = Redis::start(sls.folder());
+    let port = redis.port();
     sls.run(&["attach", "-p", &redis.p(), "-m"]);
     for round in 1..=50 {
         let old = ask(port, "INCR key");

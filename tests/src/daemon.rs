@@ -164,18 +164,59 @@ impl Sls {
     /// # Panics
     /// It stays.
     pub fn kill_daemon(&self) {
-        let pid = self.daemon();
-        kill(pid, 9);
-        wait_until(Duration::from_secs(5), "the killed daemon is gone", || {
-            !is_there(pid)
-        });
+        end(self.daemon(), 9);
+    }
+
+    /// The folder its histories are kept in, there as long as a partition is.
+    #[must_use]
+    pub fn memory(&self) -> PathBuf {
+        let uid = nix::unistd::geteuid();
+        Path::new(&format!("/dev/shm/sls-{uid}")).join(libsls::memory_name(&self.socket()))
     }
 }
 
-fn kill(pid: i32, signal: i32) {
+/// Ends a daemon by a signal; it must be gone after.
+///
+/// # Panics
+/// It stays.
+pub fn end(pid: i32, signal: i32) {
+    kill(pid, signal);
+    assert!(leaves(pid, Duration::from_secs(10)), "{pid} stays");
+}
+
+/// Does the process leave in time?
+#[must_use]
+pub fn leaves(pid: i32, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    while is_there(pid) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    !is_there(pid)
+}
+
+/// Sends a signal.
+pub fn kill(pid: i32, signal: i32) {
     let signal = nix::sys::signal::Signal::try_from(signal).expect("a signal");
     // Gone already is as good.
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+}
+
+/// Processes that a process has started: a daemon's keepers.
+///
+/// # Panics
+/// It has none.
+#[must_use]
+pub fn children(pid: i32) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is there");
+    let of = |task: std::io::Result<std::fs::DirEntry>| {
+        let path = task.expect("a thread").path().join("children");
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    let text: String = tasks.map(of).collect();
+    assert!(!text.is_empty(), "{pid} has no children");
+    text.split_whitespace()
+        .filter_map(|p| p.parse().ok())
+        .collect()
 }
 
 fn is_there(pid: i32) -> bool {
@@ -212,10 +253,15 @@ impl Drop for Sls {
         if std::thread::panicking() {
             eprintln!("the daemon's log:\n{}", self.log());
         }
-        // An emptied daemon leaves by itself and takes its folders with it.
+        // An emptied daemon leaves by itself and takes its folder with it.
         let pid = stat["pid"].as_i64().and_then(|p| i32::try_from(p).ok());
         if let Some(pid) = pid.filter(|_| !emptied) {
             kill(pid, 15);
+            if !leaves(pid, Duration::from_secs(10)) {
+                eprintln!("slsd {pid} does not leave");
+            }
+            // Another daemon would find its histories there; none will come on this socket.
+            let _ = std::fs::remove_dir_all(self.memory());
         }
     }
 }

@@ -4,8 +4,12 @@
 
 mod daemon;
 mod image;
+mod lives;
+mod redis;
 mod target;
 
-pub use daemon::{Output, Sls, program, rounds, wait_until};
+pub use daemon::{Output, Sls, children, end, kill, leaves, program, rounds, wait_until};
 pub use image::compare_with_core;
+pub use lives::Lives;
+pub use redis::Redis;
 pub use target::{Target, field, tracee};

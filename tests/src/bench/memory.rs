@@ -84,7 +84,7 @@ impl Memory {
 
     fn many(&self) -> anyhow::Result<()> {
         let sls = Sls::new();
-        let server = Server::start(sls.folder())?;
+        let server = Server::start(sls.folder());
         server.serve(200_000)?;
         sls.run(&[
             "partadd",

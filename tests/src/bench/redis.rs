@@ -37,7 +37,7 @@ const WAYS: [(Way, &str); 4] = [
 impl Redis {
     pub fn run(&self) -> anyhow::Result<()> {
         let sls = Sls::new();
-        let server = Server::start(sls.folder())?;
+        let server = Server::start(sls.folder());
         server.serve(self.requests)?; // Every key is there before anything counts.
         let mut served: Vec<Vec<Served>> = vec![Vec::new(); WAYS.len()];
         for _ in 0..self.rounds {

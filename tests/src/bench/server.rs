@@ -1,20 +1,17 @@
 //! redis-server and its load.
 
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use testkit::Target;
+use anyhow::{Context, ensure};
+use testkit::Redis;
 
 /// Bytes of a value.
 const VALUE: &str = "1024";
 
-/// A redis-server of its own.
+/// A redis-server to be loaded.
 pub struct Server {
-    target: Target,
-    port: String,
+    redis: Redis,
 }
 
 /// What a load saw.
@@ -27,39 +24,33 @@ pub struct Served {
 }
 
 impl Server {
-    pub fn start(folder: &Path) -> anyhow::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &port.to_string(),
-            "--save",
-            "",
-            "--bind",
-            "127.0.0.1",
-        ]);
-        command.arg("--dir").arg(folder);
-        let target = Target::start(folder, command);
-        for _ in 0..250 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Ok(Self {
-                    target,
-                    port: port.to_string(),
-                });
-            }
-            std::thread::sleep(Duration::from_millis(20));
+    pub fn start(folder: &Path) -> Self {
+        Self {
+            redis: Redis::start(folder),
         }
-        bail!("redis-server does not listen: {}", target.output())
     }
 
     pub fn pid(&self) -> String {
-        self.target.p()
+        self.redis.p()
+    }
+
+    fn port(&self) -> String {
+        self.redis.port().to_string()
     }
 
     fn load(&self, requests: u64) -> Command {
         let mut command = Command::new("redis-benchmark");
         command.args([
-            "-p", &self.port, "-t", "set", "-r", "100000", "-c", "20", "-d", VALUE,
+            "-p",
+            &self.port(),
+            "-t",
+            "set",
+            "-r",
+            "100000",
+            "-c",
+            "20",
+            "-d",
+            VALUE,
         ]);
         command.args(["--csv", "-n", &requests.to_string()]);
         command
@@ -89,7 +80,7 @@ impl Server {
     pub fn save(&self) -> anyhow::Result<()> {
         let mut command = Command::new("redis-cli");
         command
-            .args(["-p", &self.port, "BGSAVE"])
+            .args(["-p", &self.port(), "BGSAVE"])
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         ensure!(command.status()?.success(), "redis-cli BGSAVE");

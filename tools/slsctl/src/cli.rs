@@ -159,7 +159,10 @@ mod tests {
             "slsctl print counter --json",
             "slsctl print @-1 counter --json",
             "slsctl print -m @-1 counter --pid 4 --json",
-            "slsctl print -o a --pid 4 @-1 -x",
+            "slsctl print -o a --pid 4 @-1 -- -x",
+            "slsctl print --json -- -1+2",
+            "slsctl timeline --json -- -x @1..@2",
+            "slsctl x -- -8+&buffer 16",
             "slsctl print pid:12 x --max 5",
             "slsctl print core:/tmp/c x",
             "slsctl locals @-1 --tid 4 --frame main",
@@ -185,12 +188,29 @@ mod tests {
     fn options_after_an_expression_are_options() {
         for line in [
             "slsctl print x --json",
-            "slsctl print @1 -x --json",
+            "slsctl print @1 x --json",
             "slsctl timeline x --json",
-            "slsctl timeline -x @1..@2 --json",
+            "slsctl timeline x @1..@2 --json",
         ] {
             let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
             assert!(cli.common.json, "{line}");
+        }
+    }
+
+    /// A misspelt option is no expression.
+    #[test]
+    fn unknown_options_are_refused_with_what_was_meant() {
+        for (line, meant) in [
+            ("slsctl print --frme 2 x", "'--frame'"),
+            ("slsctl print x --frme 2", "'--frame'"),
+            ("slsctl timeline --chnges x", "'--changes'"),
+            ("slsctl timeline x --max-n 3", "'--max'"),
+            ("slsctl print -x", "'-- -x'"),
+            ("slsctl timeline -x", "'-- -x'"),
+        ] {
+            let refused = Cli::try_parse_from(line.split_whitespace()).unwrap_err();
+            assert_eq!(refused.kind(), clap::error::ErrorKind::UnknownArgument);
+            assert!(refused.to_string().contains(meant), "{line}: {refused}");
         }
     }
 

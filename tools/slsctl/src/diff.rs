@@ -10,8 +10,8 @@ use libsls::view::CheckpointView;
 use serde_json::{Value as Json, json};
 
 use crate::arguments::ProcessArg;
+use crate::diff_text::{self, Sides};
 use crate::memory::file_json;
-use crate::output::Paint;
 use crate::progress::Shown;
 use crate::session::{Outcome, Session, out_of_turn};
 
@@ -50,12 +50,14 @@ impl Diff {
         let part = &history.partition;
         let differences = Differences {
             pages: page_runs(session, part, (old, new), (a.process(), b.process()))?,
-            threads: threads(a.process(), b.process()),
+            threads: pairs(&a.process().threads, &b.process().threads, |t| t.tid),
             fds: files(a.process(), b.process()),
             maps: mappings(a.process(), b.process()),
         };
         drop(shown);
-        session.answer(&differences.json(), |paint| differences.text(paint))?;
+        session.answer(&differences.json(), |paint| {
+            diff_text::text(&differences, &Sides::new(&a, &b), paint)
+        })?;
         Ok(if self.exit_code && !differences.is_empty() {
             Outcome::False
         } else {
@@ -64,20 +66,23 @@ impl Diff {
     }
 }
 
-/// Everything that differs. Threads, descriptors and mappings each as key, before and after.
-struct Differences {
-    pages: Vec<(u64, u64)>,
-    threads: Vec<Json>,
-    fds: Vec<Json>,
-    maps: Vec<Json>,
+/// Everything that differs. Descriptors and mappings each as key, before and after.
+pub struct Differences<'a> {
+    pub pages: Vec<(u64, u64)>,
+    pub threads: Vec<Pair<'a, Thread>>,
+    pub fds: Vec<Json>,
+    pub maps: Vec<Json>,
 }
 
-impl Differences {
-    fn is_empty(&self) -> bool {
+/// Something before and after; one of them may not be there.
+pub type Pair<'a, T> = (Option<&'a T>, Option<&'a T>);
+
+impl Differences<'_> {
+    pub fn is_empty(&self) -> bool {
         self.pages.is_empty()
-            && [&self.threads, &self.fds, &self.maps]
-                .iter()
-                .all(|list| list.is_empty())
+            && self.threads.is_empty()
+            && self.fds.is_empty()
+            && self.maps.is_empty()
     }
 
     fn json(&self) -> Json {
@@ -86,37 +91,10 @@ impl Differences {
         json!({
             "changes": [],
             "pages": self.pages.iter().map(page).collect::<Vec<_>>(),
-            "threads": self.threads,
+            "threads": self.threads.iter().filter_map(thread_json).collect::<Vec<_>>(),
             "fds": self.fds,
             "maps": self.maps,
         })
-    }
-
-    fn text(&self, paint: Paint) -> String {
-        if self.is_empty() {
-            return "nothing differs\n".to_owned();
-        }
-        let mut text = String::new();
-        let total: u64 = self.pages.iter().map(|run| run.1).sum();
-        if total > 0 {
-            text += &format!("{}\n", paint.heading(&format!("{total} pages differ:")));
-        }
-        for (start, count) in &self.pages {
-            text += &format!("  {start:#018x}  {count}\n");
-        }
-        for (what, list) in [
-            ("threads", &self.threads),
-            ("descriptors", &self.fds),
-            ("mappings", &self.maps),
-        ] {
-            if !list.is_empty() {
-                text += &format!("{}\n", paint.heading(&format!("{what}:")));
-            }
-            for one in list {
-                text += &format!("  {one}\n");
-            }
-        }
-        text
     }
 }
 
@@ -209,7 +187,7 @@ fn pairs<'a, T: PartialEq, K: Ord>(
     old: &'a [T],
     new: &'a [T],
     key: impl Fn(&T) -> K,
-) -> Vec<(Option<&'a T>, Option<&'a T>)> {
+) -> Vec<Pair<'a, T>> {
     let mut all: BTreeMap<K, (Option<&T>, Option<&T>)> = BTreeMap::new();
     for one in old {
         all.entry(key(one)).or_default().0 = Some(one);
@@ -220,27 +198,31 @@ fn pairs<'a, T: PartialEq, K: Ord>(
     all.into_values().filter(|(a, b)| a != b).collect()
 }
 
-fn threads(old: &Process, new: &Process) -> Vec<Json> {
-    pairs(&old.threads, &new.threads, |t| t.tid)
-        .into_iter()
-        .filter_map(|(a, b)| {
-            let either = a.or(b)?;
-            let key = json!({"tid": either.tid, "name": either.name});
-            let differing = |one: &Thread| -> Json {
-                let other = if a == Some(one) { b } else { a };
-                let named = one.regs.named().into_iter();
-                let known = other.map(|o| o.regs.named());
-                let kept = named.enumerate().filter(|(at, pair)| {
-                    known.is_none_or(|known| known[*at] != *pair)
-                });
-                kept.map(|(_, (name, value))| (name.to_owned(), json!(format!("{value:#x}"))))
-                    .collect::<serde_json::Map<_, _>>()
-                    .into()
-            };
-            let side = |one: &Thread| json!({"name": one.name, "regs": differing(one), "blocked": one.blocked.map(|b| b.nr)});
-            Some(change(key, a.map(side), b.map(side)))
-        })
-        .collect()
+/// The registers in which a thread differs from the other side, all where there is none.
+fn differing(one: &Thread, other: Option<&Thread>) -> Vec<(&'static str, u64)> {
+    let named = one.regs.named().into_iter();
+    let Some(other) = other else {
+        return named.collect();
+    };
+    let pairs = named.zip(other.regs.named());
+    pairs.filter(|(a, b)| a != b).map(|(a, _)| a).collect()
+}
+
+fn thread_json(&(old, new): &Pair<Thread>) -> Option<Json> {
+    let either = old.or(new)?;
+    let key = json!({"tid": either.tid, "name": either.name});
+    let side = |one: &Thread, other| {
+        let regs: serde_json::Map<String, Json> = differing(one, other)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), json!(format!("{value:#x}"))))
+            .collect();
+        json!({"name": one.name, "regs": regs, "blocked": one.blocked.map(|b| b.nr)})
+    };
+    Some(change(
+        key,
+        old.map(|one| side(one, new)),
+        new.map(|one| side(one, old)),
+    ))
 }
 
 fn files(old: &Process, new: &Process) -> Vec<Json> {

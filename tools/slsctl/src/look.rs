@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use introspect::{CoreView, Finder, Program, ThreadView, View};
-use libsls::protocol::{Answer, Request, Stat, TEMPORARY_PREFIX};
+use libsls::protocol::Request;
 use libsls::record::Process;
 use libsls::view::{CheckpointView, SharedClient};
 use serde_json::{Value as Json, json};
@@ -55,14 +54,13 @@ impl Look {
     fn live(session: &Session, pid: i32) -> anyhow::Result<Self> {
         let client = session.client()?;
         let rows = ps(session)?;
-        let held = rows
-            .iter()
-            .find(|row| row.pid == pid && row.state != "dead" && !is_temporary(&row.partition));
+        let held = rows.iter().find(|row| {
+            row.pid == pid && row.state != "dead" && !libsls::is_temporary(&row.partition)
+        });
         let (part, temporary) = match held {
             Some(row) => (row.partition.clone(), None),
             None => {
-                remove_abandoned(session)?;
-                let part = format!("{TEMPORARY_PREFIX}{pid}-{}", std::process::id());
+                let part = libsls::temporary_name(pid);
                 let how = How { period_ms: None };
                 attach(session, pid, &PartArg::of_name(&part), &how, false)?;
                 let temporary = Temporary {
@@ -148,7 +146,7 @@ pub fn not_in_a_core(what: &str) -> WrongUsage {
     ))
 }
 
-/// A partition made for one look.
+/// A partition made for one look. slsd would remove it with the connection; this says what fails.
 struct Temporary {
     client: SharedClient,
     part: String,
@@ -168,34 +166,6 @@ impl Drop for Temporary {
     }
 }
 
-fn is_temporary(part: &str) -> bool {
-    looker(part).is_some()
-}
-
-/// Who made a temporary partition: its name is the prefix, the process, the one who looks.
-fn looker(part: &str) -> Option<u32> {
-    let (_, looker) = part.strip_prefix(TEMPORARY_PREFIX)?.split_once('-')?;
-    looker.parse().ok()
-}
-
-/// A look that was killed could not remove its partition; the next one does.
-fn remove_abandoned(session: &Session) -> anyhow::Result<()> {
-    let Answer::Stat(Stat { partitions, .. }) = session.ask(&Request::Stat)? else {
-        return Ok(());
-    };
-    for part in partitions {
-        let gone = |pid: u32| !Path::new("/proc").join(pid.to_string()).exists();
-        if looker(&part.partition).is_some_and(gone) {
-            session
-                .tell(&Request::PartDel {
-                    part: part.partition.clone(),
-                })
-                .with_context(|| format!("remove the abandoned partition {}", part.partition))?;
-        }
-    }
-    Ok(())
-}
-
 /// Opens a place, answers from it: what every view verb does.
 pub fn answer_from(
     session: &Session,
@@ -206,16 +176,4 @@ pub fn answer_from(
     let look = Look::open(session, which, place)?;
     answer(&look)?;
     Ok(Outcome::Done)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn temporary_partitions_know_their_maker() {
-        assert_eq!(looker("live-12-34"), Some(34));
-        assert_eq!(looker("live-x"), None);
-        assert_eq!(looker("web"), None);
-    }
 }

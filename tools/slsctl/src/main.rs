@@ -7,6 +7,7 @@ mod arguments;
 mod cli;
 mod daemon;
 mod diff;
+mod diff_text;
 mod history;
 mod look;
 mod manual;

@@ -131,13 +131,8 @@ pub struct Suspend {
 
 impl Suspend {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
-        let part = session.part(&self.part)?;
-        session.tell(&Request::Suspend {
-            part: Some(part.clone()),
-        })?;
-        let json = json!({"partition": part, "state": "suspended"});
-        session.answer(&json, |_| format!("partition {part} is suspended\n"))?;
-        Ok(Outcome::Done)
+        let ask = |part| Request::Suspend { part };
+        put(session, &self.part, ask, ("suspended", "is suspended"))
     }
 }
 
@@ -151,14 +146,23 @@ pub struct Resume {
 
 impl Resume {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
-        let part = session.part(&self.part)?;
-        session.tell(&Request::Resume {
-            part: Some(part.clone()),
-        })?;
-        let json = json!({"partition": part, "state": "running"});
-        session.answer(&json, |_| format!("partition {part} runs\n"))?;
-        Ok(Outcome::Done)
+        let ask = |part| Request::Resume { part };
+        put(session, &self.part, ask, ("running", "runs"))
     }
+}
+
+/// Puts a partition into a state: its name for programs, and what is said of it.
+fn put(
+    session: &Session,
+    part: &PartArg,
+    ask: impl FnOnce(Option<String>) -> Request,
+    (state, said): (&str, &str),
+) -> anyhow::Result<Outcome> {
+    let part = session.part(part)?;
+    session.tell(&ask(Some(part.clone())))?;
+    let json = json!({"partition": part, "state": state});
+    session.answer(&json, |_| format!("partition {part} {said}\n"))?;
+    Ok(Outcome::Done)
 }
 
 /// List the processes that are held

@@ -28,6 +28,30 @@ struct ThreadArg {
     all: bool,
 }
 
+impl ThreadArg {
+    /// What there is to say of each.
+    fn each<T>(
+        &self,
+        look: &Look,
+        of: impl Fn(&ThreadView) -> T,
+    ) -> anyhow::Result<Vec<(ThreadView, T)>> {
+        let threads = look.threads(self.tid, self.all)?.into_iter();
+        Ok(threads
+            .map(|thread| {
+                let said = of(&thread);
+                (thread, said)
+            })
+            .collect())
+    }
+}
+
+fn by_thread<T>(look: &Look, each: &[T], json: impl Fn(&T) -> Json) -> Json {
+    json!({
+        "epoch": look.epoch(),
+        "threads": each.iter().map(json).collect::<Vec<_>>(),
+    })
+}
+
 /// Show the stack of a thread
 #[derive(Debug, Args)]
 #[command(after_help = "Example: slsctl bt @-1 --all-threads")]
@@ -44,19 +68,10 @@ pub struct Bt {
 impl Bt {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
         answer_from(session, &self.which, &self.place, |look| {
-            let threads = look.threads(self.threads.tid, self.threads.all)?;
             let program = look.program();
-            let stacks: Vec<(ThreadView, Vec<Frame>)> = threads
-                .into_iter()
-                .map(|thread| {
-                    let frames = program.backtrace(look.view(), thread.tid, FRAMES);
-                    (thread, frames)
-                })
-                .collect();
-            let json = json!({
-                "epoch": look.epoch(),
-                "threads": stacks.iter().map(stack_json).collect::<Vec<_>>(),
-            });
+            let stack = |thread: &ThreadView| program.backtrace(look.view(), thread.tid, FRAMES);
+            let stacks = self.threads.each(look, stack)?;
+            let json = by_thread(look, &stacks, stack_json);
             session.answer(&json, |paint| stacks_text(&stacks, paint))
         })
     }
@@ -93,7 +108,11 @@ fn heading(thread: &ThreadView, paint: Paint) -> String {
 
 /// `#0  0x0000000000401136 in main () at file.c:12`, as gdb writes it.
 pub fn frame_line(frame: &Frame, paint: Paint) -> String {
-    let number = format!("#{:<3}", frame.index);
+    format!("#{:<3}{}\n", frame.index, frame_place(frame, paint))
+}
+
+/// The same without its number.
+pub fn frame_place(frame: &Frame, paint: Paint) -> String {
     let function = one_line(frame.function.as_deref().unwrap_or("??"));
     let place = match (&frame.file, frame.line) {
         (Some(file), Some(line)) => format!(" at {}:{line}", one_line(file)),
@@ -103,7 +122,7 @@ pub fn frame_line(frame: &Frame, paint: Paint) -> String {
     let inlined = if frame.inlined { " (inlined)" } else { "" };
     let guessed = if frame.guessed { " (guessed)" } else { "" };
     format!(
-        "{number}{} in {} (){place}{}\n",
+        "{} in {} (){place}{}",
         paint.faint(&format!("{:#018x}", frame.pc)),
         paint.function(&function),
         paint.faint(&format!("{inlined}{guessed}"))
@@ -128,18 +147,8 @@ type Named = Vec<(&'static str, u64)>;
 impl Regs {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
         answer_from(session, &self.which, &self.place, |look| {
-            let threads = look.threads(self.threads.tid, self.threads.all)?;
-            let each: Vec<(ThreadView, Named)> = threads
-                .into_iter()
-                .map(|thread| {
-                    let named = named_registers(look, &thread);
-                    (thread, named)
-                })
-                .collect();
-            let json = json!({
-                "epoch": look.epoch(),
-                "threads": each.iter().map(registers_json).collect::<Vec<_>>(),
-            });
+            let each = (self.threads).each(look, |thread| named_registers(look, thread))?;
+            let json = by_thread(look, &each, registers_json);
             session.answer(&json, |paint| registers_text(&each, paint))
         })
     }
@@ -256,7 +265,7 @@ fn row(look: &Look, program: &Program, thread: &ThreadView) -> Row {
 }
 
 /// The name of a system call; one that is newer than our list goes by its number.
-fn call_name(nr: u64) -> String {
+pub fn call_name(nr: u64) -> String {
     let known = usize::try_from(nr).ok().and_then(Sysno::new);
     known.map_or_else(|| format!("syscall {nr}"), |call| call.name().to_owned())
 }

@@ -18,8 +18,8 @@ use crate::session::{Outcome, Session};
 #[derive(Debug, Args)]
 #[command(after_help = "Example: slsctl timeline counter @10..@-1 --changes")]
 pub struct Timeline {
-    /// What to evaluate
-    #[arg(value_name = "EXPR", allow_hyphen_values = true)]
+    /// What to evaluate; after `--` when it begins with a minus
+    #[arg(value_name = "EXPR")]
     expr: String,
     /// The checkpoints [default: the whole current branch]
     #[arg(value_name = "@A..@B")]

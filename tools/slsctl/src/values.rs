@@ -18,10 +18,10 @@ use crate::threads::frame_line;
 )]
 pub struct Print {
     /// Where to look: @N, @name, @-1, pid:PID or core:FILE [default: @-1]
-    #[arg(value_name = "VIEW", allow_hyphen_values = true)]
+    #[arg(value_name = "VIEW")]
     first: String,
-    /// What to evaluate
-    #[arg(value_name = "EXPR", allow_hyphen_values = true)]
+    /// What to evaluate; after `--` when it begins with a minus
+    #[arg(value_name = "EXPR")]
     second: Option<String>,
     #[command(flatten)]
     which: ProcessArg,

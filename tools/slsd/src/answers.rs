@@ -156,7 +156,8 @@ fn attach(
         }),
         Ok(other) => Err(Refusal::other(format!("{other:?}"))),
         Err(refusal) => {
-            if fresh {
+            // Another client may have attached to it meanwhile.
+            if fresh && !part.is_held() {
                 registry.remove(&part.name)?;
             }
             Err(refusal)

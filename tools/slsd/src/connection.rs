@@ -30,17 +30,19 @@ pub fn accept(listener: &UnixListener, registry: &Arc<Registry>) {
                 continue;
             }
         };
-        let count = registry.clients.fetch_add(1, Ordering::SeqCst);
-        let registry = Arc::clone(registry);
+        let visit = Visit::new(registry);
+        // Counted first: whoever closes after this sees the count.
+        if registry.is_closed() {
+            continue;
+        }
         let spawned = std::thread::Builder::new()
             .stack_size(STACK)
             .spawn(move || {
-                if let Err(error) = serve(stream, &registry, count)
+                if let Err(error) = serve(stream, visit)
                     && !error.is_end()
                 {
                     tracing::info!(%error, "client");
                 }
-                registry.clients.fetch_sub(1, Ordering::SeqCst);
             });
         if let Err(error) = spawned {
             tracing::warn!(%error, "no thread for a client");
@@ -48,7 +50,51 @@ pub fn accept(listener: &UnixListener, registry: &Arc<Registry>) {
     }
 }
 
-fn serve(mut stream: UnixStream, registry: &Registry, before: u64) -> Result<(), FrameError> {
+/// A client's stay. However it ends, the client counts no more, and what it had made for a look at
+/// a live process goes.
+struct Visit {
+    registry: Arc<Registry>,
+    /// Clients that were there already.
+    before: u64,
+    temporary: Vec<String>,
+}
+
+impl Visit {
+    fn new(registry: &Arc<Registry>) -> Self {
+        Self {
+            registry: Arc::clone(registry),
+            before: registry.clients.fetch_add(1, Ordering::SeqCst),
+            temporary: Vec::new(),
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Answer {
+        let answer = answer(&self.registry, request);
+        if let Answer::Attached { part, .. } = &answer
+            && libsls::is_temporary(part)
+        {
+            self.temporary.push(part.clone());
+        }
+        answer
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        for part in &self.temporary {
+            match self.registry.remove(part) {
+                // It was removed by who made it, as it should be.
+                Err(refusal) if refusal.kind != Failure::NotFound => {
+                    tracing::warn!(part, error = refusal.message, "remove");
+                }
+                _ => {}
+            }
+        }
+        self.registry.clients.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn serve(mut stream: UnixStream, mut visit: Visit) -> Result<(), FrameError> {
     let own = nix::unistd::geteuid().as_raw();
     let peer = getsockopt(&stream, sockopt::PeerCredentials).map_err(std::io::Error::from)?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -70,13 +116,13 @@ fn serve(mut stream: UnixStream, registry: &Registry, before: u64) -> Result<(),
     }
     loop {
         let request = next(&mut stream)?;
-        let reply = if before >= MOST_CLIENTS {
+        let reply = if visit.before >= MOST_CLIENTS {
             Answer::Failed {
                 kind: Failure::Other,
                 message: format!("slsd serves {MOST_CLIENTS} connections already; try again later"),
             }
         } else {
-            answer(registry, request)
+            visit.answer(request)
         };
         send(&mut stream, &reply)?;
     }

@@ -1,10 +1,13 @@
 //! slsd: owns partitions, takes checkpoints, answers clients.
 
 mod answers;
+mod attach;
 mod check;
 mod connection;
 mod events;
 mod history;
+mod leave;
+mod mailbox;
 mod part;
 mod registry;
 mod stops;
@@ -17,6 +20,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Parser;
@@ -24,6 +28,9 @@ use nix::fcntl::{Flock, FlockArg};
 use sls_engine::Probe;
 
 use crate::registry::Registry;
+
+/// How long an earlier daemon may take to be gone.
+const PREDECESSOR: Duration = Duration::from_secs(10);
 
 /// The daemon of the single level store. slsctl and sls-tui start it when they need it.
 #[derive(Parser)]
@@ -94,7 +101,7 @@ fn background(socket: &Path, state: &Path, mask: &str) -> anyhow::Result<()> {
 
 fn serve(socket: &Path, state: &Path, mask: &str) -> anyhow::Result<()> {
     let _ = nix::unistd::setsid(); // EPERM: already leads a session.
-    let Some(_lock) = lock(state)? else {
+    let Some(_lock) = lock(socket, state)? else {
         return Ok(()); // Another one was quicker; clients find that one.
     };
     let probe = Probe::run().mask(mask).map_err(anyhow::Error::msg)?;
@@ -109,22 +116,37 @@ fn serve(socket: &Path, state: &Path, mask: &str) -> anyhow::Result<()> {
         UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
     fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
     tracing::info!(socket = %socket.display(), "ready");
-    registry.leave_when_idle(socket.to_owned());
+    leave::watch(&registry, leave::Door::of(socket)?)?;
     connection::accept(&listener, &registry);
     Ok(())
 }
 
-/// One daemon a socket.
-fn lock(state: &Path) -> anyhow::Result<Option<Flock<fs::File>>> {
+/// One daemon a socket; None when another one serves it. One that is leaving, or was killed and
+/// still gives its memory back, serves nobody: its end is waited for.
+fn lock(socket: &Path, state: &Path) -> anyhow::Result<Option<Flock<fs::File>>> {
     let path = state.join("lock");
-    let file = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(&path)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, error)) => bail!("lock {}: {error}", path.display()),
+        .open(&path)
+        .with_context(|| format!("open {}", path.display()))?;
+    let deadline = Instant::now() + PREDECESSOR;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
+            Err((_, error)) => bail!("lock {}: {error}", path.display()),
+        }
+        if libsls::Client::connect(socket).is_ok() {
+            return Ok(None);
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "another slsd holds {} and does not answer; end it: fuser -k {0}",
+                path.display()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -22,7 +22,10 @@ pub struct Figures {
     pub pid: Option<i32>,
     pub dead: bool,
     pub suspended: bool,
+    /// Of this attachment.
     pub period: Option<Duration>,
+    /// Of attachments that name none, as the partition was made.
+    pub default_period: Option<Duration>,
     pub tracking: String,
     pub branch: String,
     pub taken: u64,
@@ -31,6 +34,26 @@ pub struct Figures {
     pub missed: u64,
     pub stops: Stops,
     pub last_error: Option<String>,
+}
+
+impl Figures {
+    /// A process has come. A period that an earlier one had is not its own.
+    pub fn attached(&mut self, pid: i32, period: Option<Duration>, tracking: String) {
+        self.pid = Some(pid);
+        self.dead = false;
+        self.suspended = false;
+        self.period = period.or(self.default_period);
+        self.tracking = tracking;
+        self.last_error = None;
+    }
+
+    /// The process is not held any more.
+    pub fn detached(&mut self) {
+        self.pid = None;
+        self.dead = false;
+        self.suspended = false;
+        self.period = None;
+    }
 }
 
 /// One partition.
@@ -108,7 +131,7 @@ impl Part {
             .map_or_else(|| "main".to_owned(), |i| i.branch.to_string());
         let figures = Figures {
             branch,
-            period,
+            default_period: period,
             ..Figures::default()
         };
         let figures = std::sync::Arc::new(Mutex::new(figures));
@@ -151,7 +174,15 @@ impl Part {
 
     /// Has the worker do something.
     pub fn command(&self, command: Command) -> Result<Reply, Refusal> {
-        self.worker.ask(command)
+        self.worker.ask(command).unwrap_or_else(|| {
+            Err(Refusal::new(
+                Failure::NotFound,
+                format!(
+                    "the worker of partition {0} has ended by a bug, see slsd.log; its history can still be read, `slsctl partdel -o {0}` removes it",
+                    self.name
+                ),
+            ))
+        })
     }
 
     /// Lets the process go; fine when there is none.

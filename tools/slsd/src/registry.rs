@@ -1,20 +1,19 @@
 //! The partitions this daemon holds.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use libsls::protocol::{Failure, Keep, TEMPORARY_PREFIX};
+use libsls::is_temporary;
+use libsls::protocol::{Failure, Keep};
 use sls_engine::Probe;
 
 use crate::part::Part;
-
-/// How long nothing must be held and nobody connected before the daemon leaves.
-const IDLE: Duration = Duration::from_secs(3);
 
 /// No partition's name starts with a dot.
 const JOURNALS: &str = ".journals";
@@ -43,6 +42,8 @@ impl Refusal {
 pub struct Registry {
     parts: Mutex<BTreeMap<String, Arc<Part>>>,
     pub clients: AtomicU64,
+    /// The daemon leaves: who comes now is turned away, and starts another.
+    closed: AtomicBool,
     pub started: Instant,
     pub probe: Probe,
     pub keeper: PathBuf,
@@ -55,33 +56,46 @@ pub struct Registry {
 impl Registry {
     /// Opens what an earlier daemon on the same socket left in memory.
     pub fn open(socket: &Path, probe: Probe, keeper: PathBuf) -> anyhow::Result<Self> {
-        let name = socket.to_string_lossy().replace('/', "-");
-        let memory = slos::private_memory_folder(name.trim_start_matches(['-', '.']))
+        let memory = slos::private_memory_folder(&libsls::memory_name(socket))
             .context("a private folder in /dev/shm")?;
         let registry = Self {
             parts: Mutex::new(BTreeMap::new()),
             clients: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
             started: Instant::now(),
             probe,
             keeper,
             journals: memory.join(JOURNALS),
             memory,
         };
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .recursive(true)
-            .create(&registry.journals)?;
-        registry.recover();
+        registry.recover()?;
         Ok(registry)
     }
 
-    fn recover(&self) {
-        let Ok(entries) = std::fs::read_dir(&self.memory) else {
-            return;
+    /// The folder is there as long as a partition is.
+    fn make_folder(&self) -> io::Result<()> {
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(&self.journals)
+    }
+
+    fn recover(&self) -> anyhow::Result<()> {
+        let entries = match std::fs::read_dir(&self.memory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.context("look for what an earlier daemon left")?,
         };
+        self.make_folder()?;
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name == JOURNALS {
+                continue;
+            }
+            if is_temporary(&name) {
+                // Who looked is not connected any more.
+                if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                    tracing::warn!(%name, %error, "remove");
+                }
                 continue;
             }
             match Part::recover(&name, &entry.path(), self) {
@@ -91,6 +105,8 @@ impl Registry {
                 Err(error) => tracing::error!(%name, error = format!("{error:#}"), "recover"),
             }
         }
+        self.tidy(&self.lock());
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Part>>> {
@@ -107,9 +123,7 @@ impl Registry {
     pub fn find(&self, given: Option<&str>) -> Result<Arc<Part>, Refusal> {
         let parts = self.lock();
         let Some(given) = given else {
-            let mut lasting = parts
-                .values()
-                .filter(|part| !part.name.starts_with(TEMPORARY_PREFIX));
+            let mut lasting = parts.values().filter(|part| !is_temporary(&part.name));
             return match (lasting.next(), lasting.next()) {
                 (Some(only), None) => Ok(Arc::clone(only)),
                 (None, _) => Err(Refusal::new(
@@ -170,6 +184,8 @@ impl Registry {
                 ),
             ));
         }
+        self.make_folder()
+            .map_err(|e| Refusal::other(format!("make {}: {e}", self.journals.display())))?;
         let part = Part::create(&name, &self.memory.join(&name), keep, budget, period, self)
             .map_err(|e| Refusal::other(format!("make partition {name}: {e:#}")))?;
         let part = Arc::new(part);
@@ -181,34 +197,92 @@ impl Registry {
     pub fn remove(&self, given: &str) -> Result<(), Refusal> {
         let part = self.find(Some(given))?;
         part.detach()?;
-        self.lock().remove(&part.name);
-        part.erase().map_err(Refusal::other)?;
-        Ok(())
+        if !self.strike(&part) {
+            return Err(Refusal::new(
+                Failure::NotFound,
+                format!("partition {} is gone already", part.name),
+            ));
+        }
+        // Not under the lock: gigabytes take their time to be given back.
+        let erased = part.erase();
+        self.tidy(&self.lock());
+        erased.map_err(|error| {
+            Refusal::other(format!(
+                "remove the history of partition {}: {error}",
+                part.name
+            ))
+        })
     }
 
-    /// Ends the process when nothing is held and nobody is connected.
-    pub fn leave_when_idle(self: &Arc<Self>, socket: PathBuf) {
-        let registry = Arc::clone(self);
-        std::thread::spawn(move || {
-            let mut since = Instant::now();
-            loop {
-                std::thread::sleep(IDLE / 10);
-                let busy = registry.clients.load(Ordering::SeqCst) > 0
-                    || registry.all().iter().any(|p| p.is_held());
-                if busy {
-                    since = Instant::now();
-                } else if since.elapsed() > IDLE {
-                    break;
-                }
+    /// Takes this very partition off the list; false when another thread was quicker.
+    fn strike(&self, part: &Arc<Part>) -> bool {
+        let mut parts = self.lock();
+        let there = parts
+            .get(&part.name)
+            .is_some_and(|held| Arc::ptr_eq(held, part));
+        if there {
+            parts.remove(&part.name);
+        }
+        there
+    }
+
+    /// Is anybody connected?
+    pub fn has_clients(&self) -> bool {
+        self.clients.load(Ordering::SeqCst) > 0
+    }
+
+    /// Has a partition a process or a checkpoint?
+    pub fn holds(&self) -> bool {
+        self.all().iter().any(|part| part.is_held())
+    }
+
+    /// Turns new clients away, or no longer.
+    pub fn close(&self, closed: bool) {
+        self.closed.store(closed, Ordering::SeqCst);
+    }
+
+    /// Are new clients turned away?
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Lets every process go, and removes the partitions that hold nothing.
+    pub fn let_go(&self) {
+        for part in self.all() {
+            if let Err(refusal) = part.detach() {
+                tracing::warn!(name = part.name, error = refusal.message, "let go");
             }
-            for part in registry.all() {
-                let _ = part.erase(); // Empty: nothing is lost with it.
+            if part.is_held() && !is_temporary(&part.name) {
+                continue;
             }
-            let _ = std::fs::remove_dir_all(&registry.memory);
-            // A client that connects now finds no socket and starts another daemon.
-            let _ = std::fs::remove_file(socket);
-            std::process::exit(0);
-        });
+            if let Err(refusal) = self.remove(&part.name) {
+                tracing::warn!(name = part.name, error = refusal.message, "remove");
+            }
+        }
+    }
+
+    /// With the last partition goes the folder, unless something is in it that could not be
+    /// recovered: that is not ours to throw away.
+    fn tidy(&self, parts: &BTreeMap<String, Arc<Part>>) {
+        if !parts.is_empty() {
+            return;
+        }
+        if let Err(error) = self.remove_folder()
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, folder = %self.memory.display(), "remove the folder");
+        }
+    }
+
+    fn remove_folder(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.memory)? {
+            if entry?.file_name() != JOURNALS {
+                return Ok(());
+            }
+        }
+        // Journals belong to rewinds of partitions, and there is none left.
+        std::fs::remove_dir_all(&self.journals)?;
+        std::fs::remove_dir(&self.memory)
     }
 }
 

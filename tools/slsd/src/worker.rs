@@ -1,19 +1,18 @@
 //! The one thread that owns a partition's process: it takes the checkpoints and does the rewinds.
 
-use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use libsls::protocol::{Checkpoint, Cost, Failure, Rewound};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use slos::{Epoch, Partition};
-use sls_engine::{AttachError, Capture, CaptureError, Options, Probe, Request, Target, Tracking};
+use sls_engine::{Capture, CaptureError, Options, Probe, Request, Target, Tracking};
 
+use crate::attach::attach;
 use crate::events;
+use crate::mailbox::{Inbox, Over, Post, mailbox};
 use crate::part::Figures;
 use crate::registry::Refusal;
 
@@ -50,16 +49,11 @@ pub enum Reply {
     Rewound(Rewound),
 }
 
-type Asked = (Command, SyncSender<Result<Reply, Refusal>>);
+type Answer = Result<Reply, Refusal>;
 
-struct Queue {
-    asked: Mutex<VecDeque<Asked>>,
-    bell: EventFd,
-}
-
-/// The handle on the thread; it ends with the daemon.
+/// The handle on the thread, which lets its process go and ends when the handle is dropped.
 pub struct Worker {
-    queue: Arc<Queue>,
+    post: Post<Command, Answer>,
 }
 
 impl Worker {
@@ -70,51 +64,40 @@ impl Worker {
         keeper: PathBuf,
         state: PathBuf,
     ) -> std::io::Result<Self> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let bell = EventFd::from_flags(flags)?;
-        let queue = Arc::new(Queue {
-            asked: Mutex::default(),
-            bell,
-        });
+        let (post, inbox) = mailbox()?;
         let work = Work {
-            queue: Arc::clone(&queue),
+            inbox,
             history,
             figures,
             probe,
             keeper,
             state,
             target: None,
+            life: None,
             next: None,
         };
         std::thread::Builder::new()
             .name("partition".into())
             .spawn(move || work.run())?;
-        Ok(Self { queue })
+        Ok(Self { post })
     }
 
-    /// Asks and waits for the answer.
-    pub fn ask(&self, command: Command) -> Result<Reply, Refusal> {
-        let (reply, answer) = sync_channel(1);
-        self.queue
-            .asked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back((command, reply));
-        self.queue.bell.write(1).map_err(Refusal::other)?;
-        answer
-            .recv()
-            .map_err(|_| Refusal::other("the partition's worker has ended; see slsd.log"))?
+    /// Asks and waits for the answer. None: the thread has ended, which only a bug does.
+    pub fn ask(&self, command: Command) -> Option<Answer> {
+        self.post.ask(command).ok()
     }
 }
 
 struct Work {
-    queue: Arc<Queue>,
+    inbox: Inbox<Command, Answer>,
     history: Partition,
     figures: Arc<Mutex<Figures>>,
     probe: Probe,
     keeper: PathBuf,
     state: PathBuf,
     target: Option<Target>,
+    /// Readable once the process has ended; None when that is known, or nothing is attached.
+    life: Option<OwnedFd>,
     /// When the next periodic checkpoint is due.
     next: Option<Instant>,
 }
@@ -123,24 +106,21 @@ impl Work {
     fn run(mut self) {
         loop {
             self.wait();
-            // The bell is only a wake-up; the queue says what there is.
-            let _ = self.queue.bell.read();
-            while let Some((command, reply)) = self.pop() {
-                let answer = self.obey(command);
-                // The client may have left meanwhile.
-                let _ = reply.send(answer);
+            if self.answer_all() == Err(Over) {
+                return; // The partition is gone, and with it what the process was held for.
             }
             self.heed_events();
+            self.heed_end();
             self.tick();
         }
     }
 
-    fn pop(&self) -> Option<Asked> {
-        self.queue
-            .asked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
+    fn answer_all(&mut self) -> Result<(), Over> {
+        while let Some(letter) = self.inbox.next()? {
+            let (command, reply) = letter.open();
+            reply(self.obey(command));
+        }
+        Ok(())
     }
 
     fn figures(&self) -> MutexGuard<'_, Figures> {
@@ -158,9 +138,12 @@ impl Work {
                 PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
             }
         };
-        let mut fds = vec![PollFd::new(self.queue.bell.as_fd(), PollFlags::POLLIN)];
+        let mut fds = vec![PollFd::new(self.inbox.bell(), PollFlags::POLLIN)];
         if let Some(target) = &self.target {
             fds.push(PollFd::new(target.event_fd(), PollFlags::POLLIN));
+        }
+        if let Some(life) = &self.life {
+            fds.push(PollFd::new(life.as_fd(), PollFlags::POLLIN));
         }
         let _ = poll(&mut fds, timeout); // EINTR: the loop looks again.
     }
@@ -169,13 +152,10 @@ impl Work {
         match command {
             Command::Attach { pid, period, hold } => self.attach(pid, period, hold),
             Command::Detach => {
-                let target = self.target.take().ok_or_else(nothing_attached)?;
-                target.detach();
-                self.next = None;
-                let mut figures = self.figures();
-                figures.pid = None;
-                figures.dead = false;
-                figures.suspended = false;
+                if self.target.is_none() {
+                    return Err(nothing_attached());
+                }
+                self.let_go();
                 Ok(Reply::Done)
             }
             Command::Checkpoint { name } => self.checkpoint(name, true).map(Reply::Checkpoint),
@@ -204,27 +184,32 @@ impl Work {
             state: self.state.clone(),
             staging_pages: STAGING_PAGES,
         };
-        let mut target = Target::attach(pid, options).map_err(|e| attach_refusal(&e))?;
+        let branch = self.figures().branch.clone();
+        let head = self.history.head(&branch).map_err(Refusal::other)?;
+        let (mut target, life) = attach(pid, &options)?;
+        target.continue_from(head);
         let tracking = match target.tracking() {
             Tracking::WriteProtect => "write protection".to_owned(),
             Tracking::Content(why) => format!("content comparison: {why}"),
         };
-        let branch = self.figures().branch.clone();
-        target.continue_from(self.history.head(&branch).map_err(Refusal::other)?);
         let mut figures = self.figures();
-        figures.pid = Some(pid);
-        figures.dead = false;
-        figures.suspended = false;
-        figures.tracking.clone_from(&tracking);
-        figures.last_error = None;
-        if period.is_some() {
-            figures.period = period;
-        }
+        figures.attached(pid, period, tracking.clone());
         let period = figures.period;
         drop(figures);
         self.next = period.map(|p| Instant::now() + p);
         self.target = Some(target);
+        self.life = Some(life);
         Ok(Reply::Attached(tracking))
+    }
+
+    /// Nothing is attached any more.
+    fn let_go(&mut self) {
+        if let Some(target) = self.target.take() {
+            target.detach();
+        }
+        self.life = None;
+        self.next = None;
+        self.figures().detached();
     }
 
     fn checkpoint(&mut self, name: Option<String>, explicit: bool) -> Result<Checkpoint, Refusal> {
@@ -265,7 +250,7 @@ impl Work {
             Err(error) => {
                 figures.failed += 1;
                 figures.last_error = Some(error.to_string());
-                figures.dead = matches!(error, CaptureError::Dead(_));
+                figures.dead |= matches!(error, CaptureError::Dead(_));
                 Err(error)
             }
         }
@@ -375,12 +360,20 @@ impl Work {
                 }
                 Err(error) => {
                     tracing::error!(%error, "keeper");
+                    self.let_go();
                     self.figures().last_error = Some(error.to_string());
-                    self.target = None;
-                    self.next = None;
                     return;
                 }
             }
+        }
+    }
+
+    /// A process that has ended is known to have, whether checkpoints are due or not.
+    fn heed_end(&mut self) {
+        if self.life.as_ref().is_some_and(is_readable) {
+            self.life = None;
+            self.next = None;
+            self.figures().dead = true;
         }
     }
 
@@ -393,6 +386,17 @@ impl Work {
     }
 }
 
+impl Drop for Work {
+    /// However the thread ends, its process runs on and the partition is not taken for attached.
+    fn drop(&mut self) {
+        self.let_go();
+        if std::thread::panicking() {
+            let message = "the partition's worker has ended by a bug; see slsd.log";
+            self.figures().last_error = Some(message.to_owned());
+        }
+    }
+}
+
 fn nothing_attached() -> Refusal {
     Refusal::new(
         Failure::NotFound,
@@ -400,13 +404,9 @@ fn nothing_attached() -> Refusal {
     )
 }
 
-fn attach_refusal(error: &AttachError) -> Refusal {
-    let kind = match error {
-        AttachError::NoProcess(_) | AttachError::Zombie(_) => Failure::NotFound,
-        AttachError::Permission { .. } => Failure::Permission,
-        _ => Failure::Other,
-    };
-    Refusal::new(kind, error.to_string())
+fn is_readable(fd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 fn reply_of(part: &str, capture: &Capture) -> Checkpoint {
