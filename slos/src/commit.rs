@@ -191,6 +191,7 @@ impl Shared {
             let mut index = self.write()?;
             drafted.enter(&mut index, id, blob, manifest, record.len() as u64);
         }
+        writer.headroom.note(bytes);
         let dropped = self.thin(writer, id, epoch)?;
         Ok(Committed {
             epoch,

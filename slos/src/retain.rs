@@ -13,6 +13,27 @@ use crate::tree::{History, Node};
 /// always finds segments worth cleaning.
 const LOW_WATER: (u64, u64) = (9, 10);
 
+/// Room kept free below a budget, so that it holds while the next checkpoint is written too and not
+/// only once the oldest have gone for it.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Headroom(u64);
+
+impl Headroom {
+    /// Of a budget, at most this share is kept free: a checkpoint that is larger comes seldom.
+    const MOST: u64 = 16;
+    /// Index and rounding of a checkpoint besides its bytes.
+    const OVERHEAD: u64 = 64 << 10;
+
+    /// A checkpoint of so many bytes was written; the largest of late counts.
+    pub fn note(&mut self, bytes: u64) {
+        self.0 = (bytes + bytes / 4 + Self::OVERHEAD).max(self.0 - self.0 / 16);
+    }
+
+    fn below(self, budget: u64) -> u64 {
+        budget - self.0.min(budget / Self::MOST)
+    }
+}
+
 impl Shared {
     /// Thins a partition after a commit; returns what went. If even that leaves the budget
     /// short, the new checkpoint itself goes and the commit fails.
@@ -129,7 +150,7 @@ impl Shared {
         // Least bytes held since the last drop: cleaning that does not get below is futile.
         let mut least = u64::MAX;
         loop {
-            let Some(short) = self.read()?.shortage(self.budget) else {
+            let Some(short) = self.read()?.shortage(self.budget, writer.headroom) else {
                 return Ok(dropped);
             };
             let gaining = short.held < least;
@@ -145,6 +166,9 @@ impl Shared {
                 least = u64::MAX;
             } else if !gaining || !self.clean_one(writer)? {
                 let (budget, held) = (short.budget, short.held);
+                if held <= budget {
+                    return Ok(dropped); // Only the headroom is missing.
+                }
                 return Err(WriteError::Budget { budget, held });
             }
         }
@@ -179,10 +203,10 @@ impl Index {
         })
     }
 
-    fn shortage(&self, store_budget: Option<u64>) -> Option<Shortage> {
+    fn shortage(&self, store_budget: Option<u64>, headroom: Headroom) -> Option<Shortage> {
         let memory = self.memory();
         let held = self.held_bytes();
-        if let Some(budget) = store_budget.filter(|&b| held > b) {
+        if let Some(budget) = store_budget.filter(|&b| held > headroom.below(b)) {
             return Some(Shortage {
                 partition: None,
                 budget,
@@ -194,7 +218,7 @@ impl Index {
             let budget = history.settings.budget?;
             let held = self.partition_bytes(history.id);
             let own = self.versions.owned_bytes(history.id) + history.log_bytes();
-            (held > budget).then(|| Shortage {
+            (held > headroom.below(budget)).then(|| Shortage {
                 partition: Some(history.id),
                 budget,
                 held,

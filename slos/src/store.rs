@@ -11,6 +11,7 @@ use crate::log::{Log, Resume};
 use crate::medium::{FolderMedium, Medium};
 use crate::partition::Partition;
 use crate::recover::{RecoveryReport, recover};
+use crate::retain::Headroom;
 use crate::tree::Node;
 use crate::versions::SegmentEntry;
 
@@ -67,6 +68,7 @@ pub(crate) struct Writer {
     pub log: Log,
     pub filed: Filed,
     pub bases: BaseCache,
+    pub headroom: Headroom,
 }
 
 const DEFAULT_SEGMENT: u64 = 16 << 20;
@@ -142,7 +144,12 @@ impl Store {
         let bases = BaseCache::new(options.budget);
         let shared = Shared {
             index: RwLock::new(index),
-            writer: Mutex::new(Writer { log, filed, bases }),
+            writer: Mutex::new(Writer {
+                log,
+                filed,
+                bases,
+                headroom: Headroom::default(),
+            }),
             budget: options.budget,
         };
         let store = Store {

@@ -47,7 +47,7 @@ pub fn run(sls: &Sls, target: &mut Target, checkpoints: u64, rewinds: u64) -> Ve
     let mut dice = Dice::new(checkpoints + rewinds);
     let mut not_restored = Vec::new();
     let mut known = Vec::new();
-    let deadline = Instant::now() + Duration::from_secs(300);
+    let deadline = Instant::now() + Duration::from_secs(800);
     for n in 0..rewinds {
         let due = checkpoints * (n + 1) / rewinds;
         while taken(sls) < due {

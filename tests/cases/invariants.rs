@@ -29,7 +29,7 @@ fn rust_with_threads() {
 fn sixty_four_threads_that_come_and_go() {
     let sls = Sls::new();
     let mut target = Target::tracee(sls.folder(), "churn", &[]);
-    let not_restored = campaign::run(&sls, &mut target, rounds(10_000), 200);
+    let not_restored = campaign::run(&sls, &mut target, rounds(2000), 200);
     assert!(not_restored.is_empty(), "{not_restored:?}");
     target.assert_goes_on();
     assert!(!target.output().contains("FAIL"), "{}", target.output());
