@@ -13,24 +13,37 @@ use crate::tree::{History, Node};
 /// always finds segments worth cleaning.
 const LOW_WATER: (u64, u64) = (9, 10);
 
-/// Room kept free below a budget, so that it holds while the next checkpoint is written too and not
-/// only once the oldest have gone for it.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Headroom(u64);
+/// Room kept free below a budget, so that it also holds while a checkpoint is written and while a
+/// segment is cleaned, whose content is there twice for a moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Headroom {
+    segment: u64,
+    /// Bytes of the largest checkpoint of late.
+    checkpoint: u64,
+}
 
 impl Headroom {
     /// Of a budget, at most this share is kept free: a checkpoint that is larger comes seldom.
-    const MOST: u64 = 16;
+    const MOST: u64 = 8;
     /// Index and rounding of a checkpoint besides its bytes.
     const OVERHEAD: u64 = 64 << 10;
 
-    /// A checkpoint of so many bytes was written; the largest of late counts.
+    pub fn new(segment_size: u32) -> Self {
+        Self {
+            segment: u64::from(segment_size),
+            checkpoint: 0,
+        }
+    }
+
+    /// A checkpoint of so many bytes was written.
     pub fn note(&mut self, bytes: u64) {
-        self.0 = (bytes + bytes / 4 + Self::OVERHEAD).max(self.0 - self.0 / 16);
+        let fading = self.checkpoint - self.checkpoint / 16;
+        self.checkpoint = (bytes + bytes / 4 + Self::OVERHEAD).max(fading);
     }
 
     fn below(self, budget: u64) -> u64 {
-        budget - self.0.min(budget / Self::MOST)
+        let room = self.segment.max(self.checkpoint);
+        budget - room.min(budget / Self::MOST)
     }
 }
 

@@ -145,10 +145,10 @@ impl Store {
         let shared = Shared {
             index: RwLock::new(index),
             writer: Mutex::new(Writer {
+                headroom: Headroom::new(log.segment_size()),
                 log,
                 filed,
                 bases,
-                headroom: Headroom::default(),
             }),
             budget: options.budget,
         };
