@@ -7,6 +7,7 @@ mod descriptors;
 mod first_light;
 mod hold;
 mod image;
+mod inhospitable;
 mod invariants;
 mod kill;
 mod leaving;

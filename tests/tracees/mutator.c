@@ -2,6 +2,7 @@
 // is filled holds its own number and a sum, so that a torn or stale page shows.
 // usage: mutator [PAUSE_US]
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,9 +14,10 @@
 #define PAGE 4096
 #define PAGES 64
 #define MOVED 16
-#define FILED 16
+#define FILED 4
 #define TABLE (2u << 20) // What one page table maps.
-#define TABLES 2
+#define TABLES 1
+#define DEPTH 300
 #define WORKERS 3
 
 volatile long rounds[WORKERS];
@@ -60,21 +62,19 @@ static void *map(size_t pages, int flags)
     return p;
 }
 
-// Pages of a private file mapping: the file's content, or the process's own since it was written.
+// Pages of a private mapping of this very program: the file's content, or the process's own since it was written.
 struct filed {
     struct page *pages;
     uint8_t own[FILED];
 };
 
-static void make_filed(struct filed *filed, uint64_t base)
+static struct page original[FILED];
+
+static void make_filed(struct filed *filed)
 {
-    struct page page;
-    int file = memfd_create("filed", MFD_CLOEXEC);
-    for (unsigned i = 0; i < FILED; i++) {
-        fill(&page, base + i + FILED, 1);
-        if (write(file, &page, PAGE) != PAGE)
-            abort();
-    }
+    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    if (pread(file, original, sizeof original, 0) != sizeof original)
+        abort();
     filed->pages = mmap(NULL, FILED * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
     memset(filed->own, 0, sizeof filed->own);
     close(file);
@@ -83,7 +83,13 @@ static void make_filed(struct filed *filed, uint64_t base)
 static void check_filed(const struct filed *filed, uint64_t base)
 {
     for (unsigned i = 0; i < FILED; i++)
-        check(&filed->pages[i], base + i + (filed->own[i] ? 0 : FILED), "private file page");
+        if (filed->own[i])
+            check(&filed->pages[i], base + i, "private file page");
+        else if (memcmp(&filed->pages[i], &original[i], PAGE)) {
+            printf("FAIL private file page %u is not the file's\n", i);
+            fflush(stdout);
+            abort();
+        }
 }
 
 // Whole page tables: one that is dropped is given back by the kernel, table and all.
@@ -104,8 +110,10 @@ static void *work(void *arg)
         abort();
     struct page *shared = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     struct filed filed;
-    make_filed(&filed, base);
+    make_filed(&filed);
     uint8_t *tables = map_tables();
+    if (me == 1) // Huge pages, where the machine has any to give.
+        madvise(tables, TABLES * TABLE, MADV_HUGEPAGE);
     uint8_t full[TABLES] = {0};
     for (uint64_t version = 1;; version++) {
         unsigned n = (unsigned)rand_r(&seed) % PAGES;
@@ -202,6 +210,16 @@ static void *work(void *arg)
     return arg;
 }
 
+// So many pages of stack, each checked on the way back.
+static void deep(unsigned left)
+{
+    struct page page;
+    fill(&page, left, left + 1);
+    if (left)
+        deep(left - 1);
+    check(&page, left, "stack");
+}
+
 int main(int argc, char **argv)
 {
     pthread_t thread;
@@ -210,6 +228,9 @@ int main(int argc, char **argv)
         pthread_create(&thread, NULL, work, (void *)i);
     printf("ready\n");
     fflush(stdout);
-    for (;;)
-        pause();
+    // Deeper each time, so that the stack grows.
+    for (unsigned depth = 1;; depth = depth % DEPTH + 1) {
+        deep(depth);
+        usleep(100 + pause_us);
+    }
 }

@@ -41,7 +41,7 @@ struct Target {
     asked: BTreeSet<i32>,
     hold: bool,
     sites: ExecSites,
-    seccomp: bool,
+    suspend_seccomp: bool,
 }
 
 pub struct Server {
@@ -249,9 +249,7 @@ impl Server {
         reader.read_exact(&mut bytes)?;
         let journal: Journal = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
         let (children, target) = self.target()?;
-        let Some(gadgets) = target.gadgets else {
-            return Err(no_gadgets(target.group.pid));
-        };
+        let gadgets = target.may_inject()?;
         if journal.pid != target.group.pid {
             return Err(Refused::new(
                 Refusal::Other,
@@ -329,15 +327,11 @@ impl Target {
         hold: bool,
         children: &Children,
     ) -> Result<Self, Refused> {
-        let status = procfs::status(pid)
+        procfs::status(pid)
             .map_err(|_| Refused::new(Refusal::Dead, format!("there is no process {pid}")))?;
         let memory = RemoteMemory::open(pid)?;
         let maps = procfs::maps(pid)?;
-        let filtered = status.seccomp != 0;
-        let mut options = if hold { HOLD_OPTIONS } else { STOP_OPTIONS };
-        if filtered && suspend_seccomp {
-            options |= option::SUSPEND_SECCOMP;
-        }
+        let options = if hold { HOLD_OPTIONS } else { STOP_OPTIONS };
         let mut target = Self {
             group: Group::new(pid, options),
             gadgets: Gadgets::find(&memory, &maps),
@@ -349,7 +343,7 @@ impl Target {
             sites: ExecSites::find(&memory, pid),
             memory,
             hold,
-            seccomp: filtered && !suspend_seccomp,
+            suspend_seccomp,
         };
         // Stop once: whoever may not be traced is refused now, not at the first checkpoint.
         target
@@ -360,31 +354,37 @@ impl Target {
         Ok(target)
     }
 
-    fn make_userfaultfd(&mut self, children: &Children) -> Result<OwnedFd, Refused> {
+    /// Where calls can be injected into the stopped threads, if they can: a filter, which each
+    /// thread may have set at any time, may kill for one. It is suspended until the thread is let
+    /// go.
+    fn may_inject(&self) -> Result<Gadgets, Refused> {
         let pid = self.group.pid;
-        if self.seccomp {
-            return Err(Refused::new(
-                Refusal::Injection,
-                format!("process {pid} runs under a seccomp filter that this user may not suspend"),
-            ));
+        let options = self.group.options | option::SUSPEND_SECCOMP;
+        for (&tid, stopped) in &self.group.stopped {
+            let suspended = self.suspend_seccomp && stopped.set_options(options).is_ok();
+            if !suspended && procfs::status(tid).is_ok_and(|s| s.seccomp != 0) {
+                let why = "a seccomp filter that this user may not suspend";
+                let message = format!("thread {tid} of process {pid} runs under {why}");
+                return Err(Refused::new(Refusal::Injection, message));
+            }
         }
-        let gadgets = self.gadgets.ok_or_else(|| no_gadgets(pid))?;
+        self.gadgets.ok_or_else(|| no_gadgets(pid))
+    }
+
+    fn make_userfaultfd(&mut self, children: &Children) -> Result<OwnedFd, Refused> {
         self.kicks.sample();
         self.group
             .stop(children, Instant::now() + ATTACH_DEADLINE)?;
         let result = match self.settle_all() {
-            Ok(()) => self.inject_userfaultfd(gadgets, children),
+            Ok(()) => self.inject_userfaultfd(children),
             Err(error) => Err(error.into()),
         };
         self.resume()?;
         result
     }
 
-    fn inject_userfaultfd(
-        &mut self,
-        gadgets: Gadgets,
-        children: &Children,
-    ) -> Result<OwnedFd, Refused> {
+    fn inject_userfaultfd(&mut self, children: &Children) -> Result<OwnedFd, Refused> {
+        let gadgets = self.may_inject()?;
         let tids: Vec<i32> = self.group.stopped.keys().copied().collect();
         for tid in tids {
             let Some(stopped) = self.group.stopped.remove(&tid) else {
@@ -424,9 +424,6 @@ impl Target {
         everything: bool,
         children: &Children,
     ) -> Result<(Option<Facts>, PerThread), Refused> {
-        let Some(gadgets) = self.gadgets.filter(|_| !self.seccomp) else {
-            return Ok((None, PerThread::new()));
-        };
         let stopped = &self.group.stopped;
         self.asked.retain(|tid| stopped.contains_key(tid));
         let new = |tid: &i32| everything || !self.asked.contains(tid);
@@ -434,6 +431,9 @@ impl Target {
         if tids.is_empty() {
             return Ok((None, PerThread::new()));
         }
+        let Ok(gadgets) = self.may_inject() else {
+            return Ok((None, PerThread::new())); // Left unknown.
+        };
         // An interrupted call must be known before its registers are borrowed: a thread that heals
         // itself makes it again.
         self.settle_all()?;
@@ -544,6 +544,8 @@ impl Target {
         for (tid, stopped) in std::mem::take(&mut self.group.stopped) {
             let signal = group::signal_of(&stopped);
             let listens = matches!(stopped.why(), ptrace::Why::Group(_));
+            // The program's own filter is on again. ESRCH: killed, which the next call finds too.
+            let _ = stopped.set_options(self.group.options);
             if !matches!(stopped.why(), ptrace::Why::Event(ptrace::event::EXIT)) {
                 self.sites.arm(&stopped)?;
             }
