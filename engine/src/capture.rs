@@ -23,6 +23,8 @@ const STOP_DEADLINE_MS: u32 = 1000;
 /// Copying ahead goes on while a round finds more than this many pages, about 1 ms of copying.
 const WORTH_A_ROUND: u64 = 512;
 const MOST_ROUNDS: usize = 4;
+/// Times a checkpoint starts over when it meets an exec.
+const STARTS: usize = 3;
 /// What only injected calls tell is asked anew this often in periodic checkpoints.
 const FACTS_EVERY: Duration = Duration::from_secs(1);
 /// First address that no user mapping reaches.
@@ -104,15 +106,19 @@ impl Target {
     /// # Errors
     /// The target is gone, did not stop in time, or the log has no room.
     pub fn checkpoint(&mut self, request: Request<'_>) -> Result<Capture, CaptureError> {
-        match self.attempt(&request) {
-            // A map list that reads empty is an ended process or a replaced program; starting over
-            // tells which.
-            Err(_) if self.is_another_program() => {
-                self.start_over()?;
-                self.attempt(&request)
+        let mut result = self.attempt(&request);
+        // A map list that reads empty is an ended process or a replaced program; starting over
+        // tells which. It may be replaced once more meanwhile.
+        for _ in 0..STARTS {
+            match &result {
+                Err(CaptureError::Dead(_)) => {}
+                Err(_) if self.is_another_program() => {}
+                _ => break,
             }
-            other => other,
+            self.start_over()?;
+            result = self.attempt(&request);
         }
+        result
     }
 
     fn attempt(&mut self, request: &Request<'_>) -> Result<Capture, CaptureError> {
