@@ -22,6 +22,9 @@ int main(int argc, char **argv)
     fflush(stdout);
     if (fifo < 0 || read(fifo, line, sizeof line) <= 0)
         return 3;
+    // Until the writer has closed it: after an exec, the next open is to wait for the next writer.
+    while (read(fifo, line, sizeof line) > 0)
+        ;
     before_it = 42;
     if (!strcmp(argv[1], "exec")) {
         setenv("GENERATION", "1", 1);
