@@ -3,23 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testkit::{Sls, Target};
-
-/// Numbers that look random and are the same each time.
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(2) + 1)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n.max(1)
-    }
-}
+use testkit::{Dice, Sls, Target};
 
 pub fn epochs(sls: &Sls) -> Vec<u64> {
     let history = sls.json(&["history", "-m"]);

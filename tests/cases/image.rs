@@ -3,9 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::{Sls, Target, compare_with_core, rounds};
-
-use crate::campaign::Dice;
+use testkit::{Dice, Sls, Target, compare_with_core, rounds};
 
 /// Suspends at random moments, takes a checkpoint and a core, compares.
 fn equals_gcore(sls: &Sls, target: &mut Target, times: u64) {

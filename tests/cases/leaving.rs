@@ -4,9 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use testkit::{Sls, Target, children, end, kill, leaves, wait_until};
-
-use crate::campaign::Dice;
+use testkit::{Dice, Sls, Target, children, end, kill, leaves, wait_until};
 
 /// An idle daemon leaves after three seconds.
 const SOON: Duration = Duration::from_secs(8);
@@ -177,4 +175,24 @@ fn started(sls: &Sls, args: &[&str]) -> Child {
     let mut command: Command = sls.command(args);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.process_group(0).spawn().unwrap()
+}
+
+/// Who attaches right after is not told of a debugger that is only letting go.
+#[test]
+fn the_keeper_may_take_its_time_to_let_go() {
+    let sls = Sls::new();
+    let mut target = Target::tracee(sls.folder(), "ticker", &[]);
+    sls.run(&["attach", "-p", &target.p(), "-m", "--hold"]);
+    let keepers = children(sls.daemon());
+    keepers.iter().for_each(|keeper| kill(*keeper, 19));
+    sls.kill_daemon();
+    let mut attach = sls
+        .command(&["attach", "-p", &target.p(), "-m"])
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    keepers.iter().for_each(|keeper| kill(*keeper, 18));
+    assert!(attach.wait().unwrap().success());
+    sls.run(&["detach", "-p", &target.p()]);
+    target.assert_unharmed();
 }

@@ -7,9 +7,11 @@ mod image;
 mod lives;
 mod redis;
 mod target;
+mod trust;
 
 pub use daemon::{Output, Sls, children, end, kill, leaves, program, rounds, wait_until};
 pub use image::compare_with_core;
 pub use lives::Lives;
 pub use redis::Redis;
 pub use target::{Target, field, tracee};
+pub use trust::{Dice, Row, rounds_of, seed, whole};

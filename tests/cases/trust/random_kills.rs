@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use testkit::{Sls, Target, children, kill, rounds};
-
-use crate::campaign::Dice;
+use testkit::{Dice, Row, Sls, Target, rounds_of, seed};
 
 fn descriptors(target: &Target) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", target.pid()))
@@ -12,14 +10,27 @@ fn descriptors(target: &Target) -> usize {
         .count()
 }
 
+/// A row of tries that the target survives unharmed, or the test has panicked before.
+fn row(campaign: &str, usual_seed: u64) -> Row {
+    let tries = rounds_of(100, 1000);
+    Row {
+        campaign: campaign.to_owned(),
+        seed: seed(usual_seed),
+        tries,
+        unharmed: tries,
+        ..Row::default()
+    }
+}
+
 /// Kills the daemon while it takes checkpoints at full speed.
 #[test]
 fn while_checkpointing() {
     let sls = Sls::new();
-    let mut dice = Dice::new(42);
+    let row = row("killed while it takes checkpoints", 42);
+    let mut dice = Dice::new(row.seed);
     let mut target = Target::tracee(sls.folder(), "invariants", &[]);
     let before = descriptors(&target);
-    for _ in 0..rounds(100) {
+    for _ in 0..row.tries {
         sls.run(&["attach", "-p", &target.p(), "-m", "-t", "1"]);
         std::thread::sleep(Duration::from_micros(2_000 + dice.below(30_000)));
         sls.kill_daemon();
@@ -32,15 +43,17 @@ fn while_checkpointing() {
         "{} were {before}",
         descriptors(&target)
     );
+    row.report();
 }
 
 /// Kills the daemon while it rewinds.
 #[test]
 fn while_rewinding() {
     let sls = Sls::new();
-    let mut dice = Dice::new(7);
+    let row = row("killed while it rewinds", 7);
+    let mut dice = Dice::new(row.seed);
     let mut target = Target::tracee(sls.folder(), "invariants", &[]);
-    for _ in 0..rounds(100) {
+    for _ in 0..row.tries {
         sls.run(&["attach", "-p", &target.p(), "-m"]);
         let epoch = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
         std::thread::sleep(Duration::from_millis(20));
@@ -56,24 +69,5 @@ fn while_rewinding() {
     }
     std::thread::sleep(Duration::from_millis(100));
     assert!(!target.output().contains("FAIL"), "{}", target.output());
-}
-
-/// Who attaches right after is not told of a debugger that is only letting go.
-#[test]
-fn the_keeper_may_take_its_time_to_let_go() {
-    let sls = Sls::new();
-    let mut target = Target::tracee(sls.folder(), "ticker", &[]);
-    sls.run(&["attach", "-p", &target.p(), "-m", "--hold"]);
-    let keepers = children(sls.daemon());
-    keepers.iter().for_each(|keeper| kill(*keeper, 19));
-    sls.kill_daemon();
-    let mut attach = sls
-        .command(&["attach", "-p", &target.p(), "-m"])
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    keepers.iter().for_each(|keeper| kill(*keeper, 18));
-    assert!(attach.wait().unwrap().success());
-    sls.run(&["detach", "-p", &target.p()]);
-    target.assert_unharmed();
+    row.report();
 }

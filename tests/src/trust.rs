@@ -1,0 +1,85 @@
+//! Campaigns: how long they are, from which seed, and the row each adds to docs/trust.md.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Is this `./x soak`, where campaigns run whole?
+#[must_use]
+pub fn whole() -> bool {
+    std::env::var_os("SLS_TRUST").is_some()
+}
+
+/// Rounds of a campaign: `short` in `./x test`, `long` in `./x soak`; SLS_ROUNDS overrules both.
+#[must_use]
+pub fn rounds_of(short: u64, long: u64) -> u64 {
+    crate::rounds(if whole() { long } else { short })
+}
+
+/// What chance is drawn from: SLS_SEED, or the same each time.
+#[must_use]
+pub fn seed(usual: u64) -> u64 {
+    std::env::var("SLS_SEED")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(usual)
+}
+
+/// What a campaign found. Of `tries`, each is unharmed, put right, or harmed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Row {
+    /// Its name; the test's own where there is one.
+    pub campaign: String,
+    /// Seed that was used.
+    pub seed: u64,
+    /// Times the target was put at risk.
+    pub tries: u64,
+    /// Times it did not notice.
+    pub unharmed: u64,
+    /// Times it stood halted until the next slsd put it right.
+    pub put_right: u64,
+    /// Times it was mixed, wrong or dead.
+    pub harmed: u64,
+    /// Checkpoints compared with what they should hold.
+    pub epochs: u64,
+    /// Of those, wrong ones.
+    pub wrong: u64,
+    /// Figures in a few words.
+    pub note: String,
+}
+
+impl Row {
+    /// Prints the row, and adds it to the table when `./x soak` wants one.
+    ///
+    /// # Panics
+    /// The target was harmed or an epoch wrong: that is the test's verdict too.
+    pub fn report(&self) {
+        println!("{self:?}");
+        if let Some(folder) = std::env::var_os("SLS_TRUST") {
+            let path = PathBuf::from(folder).join(format!("{}.json", self.campaign));
+            let text = serde_json::to_string(self).expect("a row is plain");
+            std::fs::write(path, text).expect("SLS_TRUST names a folder");
+        }
+        assert_eq!((self.harmed, self.wrong), (0, 0), "{self:?}");
+    }
+}
+
+/// Numbers that look random and are the same each time.
+#[derive(Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// The same seed gives the same numbers.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(2) + 1)
+    }
+
+    /// One of 0..n.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n.max(1)
+    }
+}
