@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use slos::{Base, Draft, Epoch, PageIndex, Partition, Slot, SpaceDelta, SpaceId};
 use sls_keeper::Collected;
+use sls_keeper::rendezvous::Verdict;
 use sls_record::Event;
 use sls_sys::procfs::{self, MapLine};
 use sls_sys::urgent::{Awake, Urgent};
@@ -13,6 +14,7 @@ use sls_sys::urgent::{Awake, Urgent};
 use crate::copy::Copies;
 use crate::error::{CaptureError, KeeperError};
 use crate::files;
+use crate::keeper::Read;
 use crate::record::{self, Context};
 use crate::shared;
 use crate::space::{Found, Range, is_tracked, normalise};
@@ -70,7 +72,7 @@ pub struct StopCost {
     pub stop_ns: u64,
     /// Of that, until the last thread stood still.
     pub quiesce_ns: u64,
-    /// Reading the map list.
+    /// Waiting for the map list.
     pub maps_ns: u64,
     /// Scanning and protecting.
     pub scan_ns: u64,
@@ -78,7 +80,7 @@ pub struct StopCost {
     pub copy_ns: u64,
     /// Pages copied under the stop.
     pub copied: u64,
-    /// Waiting for the rest of the record, which the keeper reads meanwhile.
+    /// Waiting for the rest of the record, which the keeper reads meanwhile, and letting go.
     pub record_ns: u64,
 }
 
@@ -168,21 +170,32 @@ impl Target {
         let lets_go = !(request.stay_stopped || already);
         let awake = Awake::begin();
         let urgent = Urgent::begin();
-        cost.quiesce_ns = self.keeper.stop(STOP_DEADLINE_MS, facts)?.quiesce_ns;
+        let quiesced = self.keeper.stop(STOP_DEADLINE_MS, facts)?;
+        cost.quiesce_ns = quiesced.quiesce_ns;
         self.stopped = true;
         self.copies.stop();
         let still = self.read_still(lets_go, &mut cost);
-        let clock = Instant::now();
-        let collected = self.keeper.collected();
-        cost.record_ns = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let still = still.and_then(|still| self.copy_unvouched(still, &collected));
-        if lets_go || still.is_err() || collected.is_err() {
+        let may_go = lets_go && !still.as_ref().is_ok_and(has_ring);
+        let verdict = if may_go {
+            Verdict::LetGo
+        } else {
+            Verdict::Stay
+        };
+        let told_ns = sls_sys::monotonic().saturating_sub(quiesced.since_ns);
+        let read = self.keeper.collected(verdict);
+        let still = still.and_then(|still| self.copy_unvouched(still, &read));
+        let gone = read.as_ref().ok().and_then(|read| read.stop_ns);
+        if let Some(stop_ns) = gone {
+            self.stopped = false;
+            cost.stop_ns = stop_ns;
+        } else if lets_go || still.is_err() || read.is_err() {
             self.stopped = false;
             cost.stop_ns = self.keeper.resume()?;
         }
+        cost.record_ns = cost.stop_ns.saturating_sub(told_ns);
         drop(urgent);
         drop(awake);
-        Ok((still?, collected?, cost))
+        Ok((still?, read?.bytes, cost))
     }
 
     fn saw_everything(&mut self, still: &Still) -> Result<bool, CaptureError> {
@@ -233,22 +246,64 @@ impl Target {
     }
 
     /// Everything that must be read while nothing moves. On the clock.
-    /// A target that stays stopped has time for the thorough scan.
+    ///
+    /// Where changes are tracked by the kernel, it goes by the map list as it was a moment ago, while
+    /// the keeper reads it as it is; where the two differ it starts over.
     fn read_still(&mut self, quick: bool, cost: &mut StopCost) -> Result<Still, CaptureError> {
-        let pid = self.pid;
-        let system = |what| move |source| CaptureError::System { what, pid, source };
-        let clock = Instant::now();
-        let maps = self.maps.read().map_err(system("read the mappings"))?;
-        if maps.is_empty() {
-            return Err(CaptureError::Dead(pid));
+        if matches!(self.tracker, Tracker::Kernel(_))
+            && let Some(maps) = self.maps.guess()
+        {
+            let still = self.scan_and_copy(maps, quick, cost)?;
+            let clock = Instant::now();
+            let list = self.keeper.maps();
+            let right = list.is_some_and(|list| self.maps.is(&list));
+            cost.maps_ns = ns(clock.elapsed());
+            if right {
+                self.settled(&still.found);
+                return Ok(still);
+            }
+            self.copies.restart();
         }
-        let mapped = clock.elapsed();
+        let clock = Instant::now();
+        let maps = self.maps.read().map_err(|source| CaptureError::System {
+            what: "read the mappings",
+            pid: self.pid,
+            source,
+        })?;
+        if maps.is_empty() {
+            return Err(CaptureError::Dead(self.pid));
+        }
+        cost.maps_ns += ns(clock.elapsed());
+        let still = self.scan_and_copy(maps, quick, cost)?;
+        self.settled(&still.found);
+        Ok(still)
+    }
+
+    fn settled(&mut self, found: &Found) {
+        if let Tracker::Kernel(space) = &mut self.tracker {
+            space.settled(found);
+        }
+    }
+
+    /// A target that stays stopped has time for the thorough scan.
+    fn scan_and_copy(
+        &mut self,
+        maps: Arc<[MapLine]>,
+        quick: bool,
+        cost: &mut StopCost,
+    ) -> Result<Still, CaptureError> {
+        let pid = self.pid;
+        let clock = Instant::now();
         let mut found = Found::default();
         match &mut self.tracker {
             Tracker::Kernel(space) => space.settle(&maps, quick, &mut found),
             Tracker::Content(content) => content.settle(&self.memory, &maps, &mut found),
         }
-        .map_err(system("scan"))?;
+        .map_err(|source| CaptureError::System {
+            what: "scan",
+            pid,
+            source,
+        })?;
         if self.fresh {
             let vdso = maps.iter().filter(|m| m.path == "[vdso]");
             found.dirty.extend(vdso.map(|m| (m.start, m.end)));
@@ -259,11 +314,8 @@ impl Target {
         self.copies
             .take(&self.memory, &mut self.staging, &found.dirty)?;
         let shared = self.copy_shared(&maps)?;
-        let copied = clock.elapsed();
-        let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        cost.maps_ns = ns(mapped);
-        cost.scan_ns = ns(scanned - mapped);
-        cost.copy_ns = ns(copied - scanned);
+        cost.scan_ns += ns(scanned);
+        cost.copy_ns += ns(clock.elapsed() - scanned);
         cost.copied = (self.copies.len() - before) as u64;
         Ok(Still {
             maps,
@@ -278,13 +330,12 @@ impl Target {
     fn copy_unvouched(
         &mut self,
         mut still: Still,
-        collected: &Result<u64, KeeperError>,
+        read: &Result<Read, KeeperError>,
     ) -> Result<Still, CaptureError> {
-        let has_ring = still.maps.iter().any(|m| m.path == "anon_inode:[io_uring]");
-        let Some(&bytes) = collected.as_ref().ok().filter(|_| has_ring) else {
+        let Some(read) = read.as_ref().ok().filter(|_| has_ring(&still)) else {
             return Ok(still);
         };
-        still.buffers = files::unvouched_buffers(&self.keeper.states(bytes)?.files);
+        still.buffers = files::unvouched_buffers(&self.keeper.states(read.bytes)?.files);
         normalise(&mut still.buffers);
         self.copies
             .take(&self.memory, &mut self.staging, &still.buffers)?;
@@ -428,6 +479,15 @@ impl Target {
             self.staging.shrink(2 * (used + SPARE_PAGES));
         }
     }
+}
+
+fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn has_ring(still: &Still) -> bool {
+    let mut maps = still.maps.iter();
+    maps.any(|m| m.path == "anon_inode:[io_uring]")
 }
 
 fn add_shared<'a>(

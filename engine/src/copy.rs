@@ -100,6 +100,11 @@ impl Copies {
         self.ahead = self.rounds.len();
     }
 
+    /// Forgets what was copied since [`Copies::stop`].
+    pub fn restart(&mut self) {
+        self.rounds.truncate(self.ahead);
+    }
+
     /// Every page once, by index, newest copy. A page in `absent` that was copied ahead has gone
     /// since; one that was copied under the stop was there.
     pub fn merged(&self, absent: &[Range]) -> Vec<(u64, Slot)> {

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use sls_keeper::rendezvous::{self, Verdict};
 use sls_keeper::{Ask, BOARD_BYTES, Channel, Collected, EventKind, Outcome, Say};
 use sls_sys::probe::Probe;
 use sls_sys::shared::Board;
@@ -35,6 +36,17 @@ pub struct Keeper {
 pub struct Quiesced {
     /// ns from the first interrupt until the last thread stood still.
     pub quiesce_ns: u64,
+    /// CLOCK_MONOTONIC ns of the first interrupt.
+    pub since_ns: u64,
+}
+
+/// Second half of a stop.
+#[derive(Debug, Clone, Copy)]
+pub struct Read {
+    /// Length of the states on the board.
+    pub bytes: u64,
+    /// ns from the first interrupt to the last thread let go; None where all stand still.
+    pub stop_ns: Option<u64>,
 }
 
 impl Keeper {
@@ -89,24 +101,41 @@ impl Keeper {
     /// Stops every thread; their states follow by [`Keeper::collected`]. Asleep meanwhile: the
     /// target's threads need the CPUs to come to rest, and who sleeps is woken on an idle one.
     pub fn stop(&mut self, deadline_ms: u32, facts: bool) -> Result<Quiesced, KeeperError> {
+        rendezvous::open(&self.board);
         self.send(&Ask::Stop { deadline_ms, facts })?;
         match self.answer()? {
-            (Say::Stopped { quiesce_ns, .. }, _) => Ok(Quiesced { quiesce_ns }),
+            (
+                Say::Stopped {
+                    quiesce_ns,
+                    since_ns,
+                },
+                _,
+            ) => Ok(Quiesced {
+                quiesce_ns,
+                since_ns,
+            }),
             other => Err(out_of_turn(&other.0)),
         }
     }
 
-    /// Second half of a stop: length of the states on the board.
-    pub fn collected(&mut self) -> Result<u64, KeeperError> {
+    /// The map list of the stopped target, where the keeper has read it.
+    pub fn maps(&self) -> Option<Vec<u8>> {
+        rendezvous::handed_over(&self.board, SPIN)
+    }
+
+    /// Second half of a stop: says what is to become of the target, and waits for the states. Where
+    /// that took long it stands still nevertheless.
+    pub fn collected(&mut self, verdict: Verdict) -> Result<Read, KeeperError> {
+        rendezvous::decide(&self.board, verdict);
         match self.answer_soon()? {
-            (Say::Collected { bytes }, _) => Ok(bytes),
+            (Say::Collected { bytes, stop_ns }, _) => Ok(Read { bytes, stop_ns }),
             other => Err(out_of_turn(&other.0)),
         }
     }
 
     /// Decodes the states; off the clock, the board stays until the next stop.
     pub fn states(&self, bytes: u64) -> Result<Collected, KeeperError> {
-        postcard::from_bytes(&self.board.get(sls_sys::size(bytes)))
+        postcard::from_bytes(&rendezvous::states(&self.board, bytes))
             .map_err(|e| KeeperError::Talk(io::Error::other(e)))
     }
 

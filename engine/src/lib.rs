@@ -16,6 +16,7 @@ mod error;
 mod files;
 mod holes;
 mod keeper;
+mod maplist;
 mod record;
 mod rewind;
 mod shared;

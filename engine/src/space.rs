@@ -3,13 +3,15 @@
 //! - **Invariant**: the final scan is made with PM_SCAN_CHECK_WPASYNC. Where the kernel says that
 //!   nobody tracks it (new, moved, mapped again at the same address), it is registered and taken
 //!   whole; the map list is never trusted to tell.
+//! - **Invariant**: the final scan protects nothing. What was written until then stays so marked
+//!   and is protected, and copied once more, by the next sweep, which is on nobody's clock.
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 use sls_sys::pagemap::{self, Look, Of, Region, Regions, category};
-use sls_sys::procfs::{self, MapLine, Reread};
+use sls_sys::procfs::MapLine;
 use sls_sys::uffd::WriteProtect;
 
 use crate::holes::Tables;
@@ -17,9 +19,9 @@ use crate::holes::Tables;
 /// A range of addresses.
 pub type Range = (u64, u64);
 
-/// How many separate dirty ranges are re-protected one by one before one walk over everything is
-/// cheaper: a call costs about what walking 0.5 MiB of page table does.
-const SINGLE_PROTECTS: usize = 64;
+/// How many separate places are looked at one by one before one walk over everything is cheaper: a
+/// call costs about what walking 0.5 MiB of page table does.
+const SINGLE_LOOKS: usize = 64;
 
 /// What the scan of a checkpoint found.
 #[derive(Debug, Default)]
@@ -34,35 +36,6 @@ impl Found {
     fn clear(&mut self) {
         self.dirty.clear();
         self.absent.clear();
-    }
-}
-
-/// The map list, parsed again only when its text has changed.
-#[derive(Debug)]
-pub struct MapList {
-    file: Reread,
-    text: Vec<u8>,
-    maps: Arc<[MapLine]>,
-}
-
-impl MapList {
-    pub fn open(pid: i32) -> io::Result<Self> {
-        let file = Reread::open(pid, "maps")?;
-        Ok(Self {
-            file,
-            text: Vec::new(),
-            maps: Arc::from([]),
-        })
-    }
-
-    /// The list now; empty when the process has no memory any more.
-    pub fn read(&mut self) -> io::Result<Arc<[MapLine]>> {
-        let text = self.file.read()?;
-        if text != self.text {
-            self.maps = procfs::parse_maps(text).into();
-            text.clone_into(&mut self.text);
-        }
-        Ok(Arc::clone(&self.maps))
     }
 }
 
@@ -208,7 +181,7 @@ impl Space {
         dirty.clear();
         for run in runs(maps, &self.refused, &self.clean) {
             if run.of == Of::CleanFiles {
-                self.settle_clean(run, dirty)?;
+                self.sweep_clean(run, dirty)?;
                 continue;
             }
             self.scan(run, Look::WrittenAndProtect, |region| {
@@ -221,8 +194,9 @@ impl Space {
         Ok(())
     }
 
-    /// The final scan, with every thread stopped: what was written, protected again, and what is
-    /// gone. Where it may be `quick` it counts only once [`Space::verify`] has said so.
+    /// The final scan, with every thread stopped: what was written and what is gone.
+    /// Changes nothing that a second call with another list would miss: it counts after
+    /// [`Space::settled`]. Where it may be `quick` it counts only once [`Space::verify`] has said so.
     pub fn settle(&mut self, maps: &[MapLine], quick: bool, found: &mut Found) -> io::Result<()> {
         found.clear();
         let quick = self.tables.begin() && quick && !self.whole;
@@ -230,7 +204,7 @@ impl Space {
             let old = !overlaps(&space.adopted, run.range) && !space.whole;
             let done = match run.of {
                 Of::Anonymous => quick && old && space.settle_quickly(run, found)?,
-                Of::CleanFiles => old && space.settle_clean(run, &mut found.dirty)?,
+                Of::CleanFiles => old && space.look_clean(run, &mut found.dirty)?.is_some(),
                 Of::Files => false,
             };
             if done {
@@ -238,10 +212,6 @@ impl Space {
             }
             space.settle_thoroughly(run, maps, found)
         })?;
-        self.adopted.clear();
-        self.unspoiled.retain(|&r| !overlaps(&found.dirty, r));
-        self.clean.append(&mut self.unspoiled);
-        self.clean.retain(|&r| !overlaps(&found.dirty, r));
         for range in self.refused.clone() {
             self.take_whole(
                 Run {
@@ -256,6 +226,14 @@ impl Space {
         Ok(())
     }
 
+    /// The map list of the last settling was the true one: what it found counts.
+    pub fn settled(&mut self, found: &Found) {
+        self.adopted.clear();
+        self.unspoiled.retain(|&r| !overlaps(&found.dirty, r));
+        self.clean.append(&mut self.unspoiled);
+        self.clean.retain(|&r| !overlaps(&found.dirty, r));
+    }
+
     /// One short walk for all, then a look at each place it reports. False: there are too many, or
     /// something in the run is not tracked.
     fn settle_quickly(&mut self, run: Run, found: &mut Found) -> io::Result<bool> {
@@ -263,7 +241,7 @@ impl Space {
         match self.scan(run, Look::WrittenOrEmpty, |r| {
             push(&mut reported, r.start, r.end);
         }) {
-            Ok(()) if reported.len() <= SINGLE_PROTECTS => {}
+            Ok(()) if reported.len() <= SINGLE_LOOKS => {}
             Ok(()) => return Ok(false),
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(false),
             Err(error) => return Err(error),
@@ -275,7 +253,7 @@ impl Space {
                 ..run
             };
             let Found { dirty, absent } = found;
-            self.scan(place, Look::WrittenAndProtect, |region| {
+            self.scan(place, Look::WrittenOwn, |region| {
                 if at < region.start {
                     push(absent, at, region.start);
                 }
@@ -290,31 +268,44 @@ impl Space {
         Ok(true)
     }
 
-    /// Looks only at pages that came or were written since. A first page of the process's own ends
-    /// this kind for its mapping. False: not all of the run is tracked.
-    fn settle_clean(&mut self, run: Run, dirty: &mut Vec<Range>) -> io::Result<bool> {
+    /// Protects what came or was written since. A first page of the process's own ends this kind
+    /// for its mapping.
+    fn sweep_clean(&mut self, run: Run, dirty: &mut Vec<Range>) -> io::Result<()> {
+        let mut own = Vec::new();
+        for range in self.look_clean(run, dirty)?.unwrap_or_default() {
+            let of = Of::Files;
+            self.scan(Run { range, of }, Look::WrittenAndProtect, |r| {
+                push(&mut own, r.start, r.end);
+            })?;
+            self.scan(Run { range, of }, Look::ProtectFiles, |_| {})?;
+        }
+        // It runs: a first page may have come since it was looked at.
+        self.clean.retain(|&mapping| !overlaps(&own, mapping));
+        dirty.append(&mut own);
+        Ok(())
+    }
+
+    /// Looks only at pages that came or were written since, and gives their ranges; those of the
+    /// process's own are dirty. None: not all of the run is tracked.
+    fn look_clean(&mut self, run: Run, dirty: &mut Vec<Range>) -> io::Result<Option<Vec<Range>>> {
         let mut reported = Vec::new();
         match self.scan(run, Look::Written, |r| {
             push(&mut reported, r.start, r.end);
         }) {
             Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(None),
             Err(error) => return Err(error),
         }
         let mut own = Vec::new();
-        for range in reported {
-            let place = Run {
-                range,
-                of: Of::Files,
-            };
-            self.scan(place, Look::WrittenAndProtect, |r| {
+        for &range in &reported {
+            let of = Of::Files;
+            self.scan(Run { range, of }, Look::WrittenOwn, |r| {
                 push(&mut own, r.start, r.end);
             })?;
-            self.scan(place, Look::ProtectFiles, |_| {})?;
         }
         self.clean.retain(|&mapping| !overlaps(&own, mapping));
         dirty.append(&mut own);
-        Ok(true)
+        Ok(Some(reported))
     }
 
     fn settle_thoroughly(
@@ -330,14 +321,11 @@ impl Space {
             },
             _ => run,
         };
-        let mut written = Vec::new();
-        self.checked_scan(run, maps, |region| {
-            sort_region(region, maps, found, &mut written);
-        })?;
+        self.checked_scan(run, maps, |region| sort_region(region, maps, found))?;
         if self.whole {
             self.take_whole(run, found)?;
         }
-        self.protect(run, &written)
+        Ok(())
     }
 
     /// After the stop: did the last settling see everything? It did not where a page table may
@@ -450,21 +438,6 @@ impl Space {
         }
     }
 
-    /// Protects what was written. Nothing is mapped while every thread stands still, so nothing is
-    /// skipped that the checked scan before did not see.
-    fn protect(&mut self, run: Run, written: &[Range]) -> io::Result<()> {
-        let whole = [run.range];
-        let ranges = if written.len() > SINGLE_PROTECTS {
-            &whole[..]
-        } else {
-            written
-        };
-        for &range in ranges {
-            self.scan(Run { range, ..run }, Look::WrittenAndProtect, |_| {})?;
-        }
-        Ok(())
-    }
-
     /// Scans a run; where a mapping in it is not tracked, registers every mapping of the run and
     /// scans again. A failed scan has protected nothing, so nothing is lost by starting over.
     fn checked_scan(
@@ -515,7 +488,7 @@ fn is_private_copy(region: Region) -> bool {
     region.categories & category::FILE == 0
 }
 
-fn sort_region(region: Region, maps: &[MapLine], found: &mut Found, written: &mut Vec<Range>) {
+fn sort_region(region: Region, maps: &[MapLine], found: &mut Found) {
     let Region {
         start,
         end,
@@ -533,8 +506,5 @@ fn sort_region(region: Region, maps: &[MapLine], found: &mut Found, written: &mu
         // In a private file mapping "swapped and not written" may be the marker that a dropped
         // page leaves behind: nobody vouches for it, so it is read.
         push(&mut found.dirty, start, end);
-        if has(category::WRITTEN) {
-            push(written, start, end);
-        }
     }
 }

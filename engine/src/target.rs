@@ -17,9 +17,10 @@ use crate::copy::Copies;
 use crate::error::{AttachError, CaptureError, KeeperError};
 use crate::files::Sockets;
 use crate::keeper::{Event, Keeper};
+use crate::maplist::MapList;
 use crate::record::FileTimes;
 use crate::shared::Objects;
-use crate::space::{MapList, Space};
+use crate::space::Space;
 
 /// How to attach.
 #[derive(Debug, Clone)]

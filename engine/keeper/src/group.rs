@@ -1,17 +1,15 @@
 //! Every thread of a process, stopped to a fixed point under a deadline.
 
+use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sls_keeper::Refusal;
-use sls_sys::procfs;
-use sls_sys::ptrace::{self, Stopped, Waited, Why, option};
-
-use crate::kicks::monotonic;
+use sls_sys::ptrace::{self, Alarm, Stopped, Waited, Why, option};
+use sls_sys::{monotonic, procfs};
 
 /// Why an act on the group was refused.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +48,7 @@ impl From<io::Error> for Refused {
 /// Waits for changes of children without losing those of other threads.
 pub struct Children {
     signals: SignalFd,
+    alarm: RefCell<Alarm>,
 }
 
 impl Children {
@@ -59,7 +58,10 @@ impl Children {
         set.add(Signal::SIGCHLD);
         set.thread_block()?;
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self { signals })
+        Ok(Self {
+            signals,
+            alarm: RefCell::new(Alarm::new()?),
+        })
     }
 
     /// Descriptor to poll.
@@ -75,26 +77,41 @@ impl Children {
 
     /// Next change of `tid` (-1 any), None at the deadline.
     pub fn next(&self, tid: i32, deadline: Instant) -> io::Result<Option<Waited>> {
-        loop {
-            if let Some(waited) = ptrace::wait(tid, false)? {
-                return Ok(Some(waited));
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(None);
-            }
-            let mut fds = [PollFd::new(
-                std::os::fd::AsFd::as_fd(&self.signals),
-                PollFlags::POLLIN,
-            )];
-            let timeout =
-                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-            match poll(&mut fds, timeout) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            self.drain()?;
+        match ptrace::wait(tid, false)? {
+            Some(waited) => Ok(Some(waited)),
+            None => self.until(deadline)?.next(tid),
         }
+    }
+
+    /// To wait several times under one deadline.
+    fn until(&self, deadline: Instant) -> io::Result<Until<'_>> {
+        let mut alarm = self.alarm.borrow_mut();
+        alarm.arm(deadline.saturating_duration_since(Instant::now()))?;
+        Ok(Until { alarm, deadline })
+    }
+}
+
+struct Until<'a> {
+    alarm: RefMut<'a, Alarm>,
+    deadline: Instant,
+}
+
+impl Until<'_> {
+    /// Next change of `tid` (-1 any), None at the deadline.
+    fn next(&self, tid: i32) -> io::Result<Option<Waited>> {
+        loop {
+            match ptrace::wait_for(tid)? {
+                None if Instant::now() < self.deadline => {}
+                other => return Ok(other),
+            }
+        }
+    }
+}
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        // It has no reason to fail; a late alarm interrupts nothing but a wait.
+        let _ = self.alarm.disarm();
     }
 }
 
@@ -112,18 +129,20 @@ pub struct Group {
     pub since: u64,
     /// Threads of the last stop, to be asked before anything is listed.
     known: Vec<i32>,
+    tasks: procfs::Tasks,
 }
 
 impl Group {
-    pub fn new(pid: i32, options: usize) -> Self {
-        Self {
+    pub fn new(pid: i32, options: usize) -> io::Result<Self> {
+        Ok(Self {
             pid,
             stopped: BTreeMap::new(),
             running: Vec::new(),
             options,
             since: 0,
             known: Vec::new(),
-        }
+            tasks: procfs::Tasks::open(pid)?,
+        })
     }
 
     /// Stops everything. On refusal all is let go again.
@@ -149,7 +168,7 @@ impl Group {
         self.ask(known)?;
         self.gather(children, deadline)?;
         // As many stopped as there are: nobody was missed. Else list, ask, and look again.
-        while procfs::thread_count(self.pid).ok() != Some(self.stopped.len() as u64) {
+        while self.tasks.count().ok() != Some(self.stopped.len() as u64) {
             let tids = procfs::tasks(self.pid).map_err(|_| Refused::dead(self.pid))?;
             if self.ask(tids)? == 0 {
                 break; // Only threads that are ending are left over.
@@ -182,7 +201,10 @@ impl Group {
             match ptrace::seize(tid, self.options) {
                 Ok(()) => {}
                 Err(error) => {
-                    self.judge(tid, &error)?;
+                    if self.judge(tid, &error)? {
+                        self.running.push(tid);
+                        asked += 1;
+                    }
                     continue;
                 }
             }
@@ -194,13 +216,17 @@ impl Group {
         Ok(asked)
     }
 
-    /// A thread that cannot be seized is ending, auto-attached a moment ago, or not ours.
-    fn judge(&self, tid: i32, error: &io::Error) -> Result<(), Refused> {
+    /// A thread that cannot be seized is ending, not ours, or was attached by its birth a moment
+    /// ago: true then, its stop is on the way.
+    fn judge(&self, tid: i32, error: &io::Error) -> Result<bool, Refused> {
         let Ok(status) = procfs::status(tid) else {
-            return Ok(());
+            return Ok(false);
         };
-        if status.tracer == std::process::id().cast_signed() || matches!(status.state, 'Z' | 'X') {
-            return Ok(());
+        if matches!(status.state, 'Z' | 'X') {
+            return Ok(false);
+        }
+        if status.tracer == std::process::id().cast_signed() {
+            return Ok(true);
         }
         if status.tracer != 0 {
             let name = procfs::status(status.tracer)
@@ -215,7 +241,7 @@ impl Group {
             ));
         }
         match error.raw_os_error() {
-            Some(libc::ESRCH) => Ok(()),
+            Some(libc::ESRCH) => Ok(false),
             Some(libc::EPERM) => Err(Refused::new(
                 Refusal::Permission,
                 format!(
@@ -230,16 +256,32 @@ impl Group {
         }
     }
 
-    /// Waits until nothing that was asked still runs.
+    /// Waits until nothing that was asked still runs. For one thread at a time, the one asked last:
+    /// the others will have stopped by then, and who is woken by each of them takes a CPU from those
+    /// that have still to come to their stop.
     fn gather(&mut self, children: &Children, deadline: Instant) -> Result<(), Refused> {
-        while !self.running.is_empty() {
-            let Some(waited) = children.next(-1, deadline)? else {
-                return Err(self.late());
-            };
-            match waited {
-                Waited::Stopped(stopped) => self.note_stop(stopped)?,
-                Waited::Ended(tid, _) => self.forget(tid),
+        let wait = children.until(deadline)?;
+        while let Some(&last) = self.running.last() {
+            match wait.next(last) {
+                Ok(Some(waited)) => self.note(waited)?,
+                Ok(None) => return Err(self.late()),
+                // An exec in another thread has ended it; who is left is counted after this.
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => self.forget(last),
+                Err(error) => return Err(error.into()),
             }
+            while !self.running.is_empty()
+                && let Some(waited) = ptrace::wait(-1, false)?
+            {
+                self.note(waited)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, waited: Waited) -> io::Result<()> {
+        match waited {
+            Waited::Stopped(stopped) => self.note_stop(stopped)?,
+            Waited::Ended(tid, _) => self.forget(tid),
         }
         Ok(())
     }

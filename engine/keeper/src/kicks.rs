@@ -13,7 +13,7 @@ use libc::user_regs_struct;
 use sls_keeper::BlockedCall;
 use sls_sys::blocking::{self, Interruptible, RESTART_SYSCALL, Timeout};
 use sls_sys::ptrace::{self, Stopped, Waited, Why};
-use sls_sys::{RemoteMemory, fd, procfs};
+use sls_sys::{RemoteMemory, fd, monotonic, procfs};
 
 use crate::collect::Signals;
 use crate::group::{Children, signal_of};
@@ -59,13 +59,6 @@ pub struct Kicks {
     /// Threads in a call whose number nobody saw, and the kernel function they sleep in.
     sleeps_in: HashMap<i32, String>,
     last_stop: u64,
-}
-
-/// CLOCK_MONOTONIC in ns.
-pub fn monotonic() -> u64 {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(0, |t| {
-        t.tv_sec().cast_unsigned() * 1_000_000_000 + t.tv_nsec().cast_unsigned()
-    })
 }
 
 fn args_of(regs: &user_regs_struct) -> [u64; 6] {

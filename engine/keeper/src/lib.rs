@@ -6,6 +6,7 @@
 
 mod plan;
 mod protocol;
+pub mod rendezvous;
 
 pub use plan::{Arg, FinalState, Journal, MakeThread, Outcome, Plan, Step, Want};
 pub use protocol::{

@@ -18,7 +18,8 @@ pub enum Ask {
     },
     /// Make a userfaultfd in the target and hand it over.
     MakeUserfaultfd,
-    /// Stop every thread. Answered by Stopped, then Collected.
+    /// Stop every thread. Answered by Stopped, then Collected; what is to become of the target is
+    /// told on the board meanwhile ([`crate::rendezvous`]).
     Stop {
         /// Give up and let go after this long.
         deadline_ms: u32,
@@ -70,6 +71,8 @@ pub enum Say {
     Collected {
         /// Their length, bytes.
         bytes: u64,
+        /// ns from the first interrupt to the last thread let go; None where all stand still.
+        stop_ns: Option<u64>,
     },
     /// Running again.
     Resumed {

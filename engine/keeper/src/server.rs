@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_bytes::ByteBuf;
+use sls_keeper::rendezvous::{self, Verdict};
 use sls_keeper::{Ask, BOARD_BYTES, Channel, Collected, EventKind, Facts, Journal, Refusal, Say};
 use sls_sys::descriptors::Folders;
 use sls_sys::frame::Gadgets;
@@ -15,14 +16,14 @@ use sls_sys::procfs::Reread;
 use sls_sys::ptrace::{self, Waited, option};
 use sls_sys::shared::Board;
 use sls_sys::urgent::Urgent;
-use sls_sys::{RemoteMemory, fd, procfs, uffd};
+use sls_sys::{RemoteMemory, fd, monotonic, procfs, uffd};
 
 use crate::execute::Executor;
 use crate::facts::{self, Means, PerThread};
 use crate::group::{Children, Group, Refused, STOP_OPTIONS};
 use crate::hold::{ExecSites, HOLD_OPTIONS, Seen, judge};
 use crate::inject::Borrowed;
-use crate::kicks::{Kicks, monotonic};
+use crate::kicks::Kicks;
 use crate::{collect, group};
 
 /// How long to look for the next request before sleeping, with a target that stands still.
@@ -36,6 +37,7 @@ struct Target {
     pidfd: OwnedFd,
     folders: Folders,
     status: Reread,
+    maps: Reread,
     kicks: Kicks,
     /// Threads that told what is their own.
     asked: BTreeSet<i32>,
@@ -49,6 +51,8 @@ pub struct Server {
     children: Children,
     board: Option<Board>,
     target: Option<Target>,
+    /// As long as a target may stand still.
+    urgent: Option<Urgent>,
     /// slsd is gone or said Leave: only calls that wait for their timeout keep us.
     leaving: bool,
 }
@@ -63,6 +67,7 @@ impl Server {
             children: Children::new()?,
             board: None,
             target: None,
+            urgent: None,
             leaving: false,
         })
     }
@@ -113,7 +118,7 @@ impl Server {
         let Some((ask, fd)) = self.channel.receive::<Ask>()? else {
             return self.leave();
         };
-        let urgent = Urgent::begin();
+        self.urgent = Some(Urgent::begin());
         self.obey(ask, fd)?;
         // What follows a stop is not long in coming, and the target waits for it.
         while self
@@ -126,7 +131,7 @@ impl Server {
             };
             self.obey(ask, fd)?;
         }
-        drop(urgent);
+        self.urgent = None;
         Ok(())
     }
 
@@ -224,19 +229,44 @@ impl Server {
             },
             None,
         )?;
+        self.hand_over_maps();
         let (_, target) = self.target()?;
         let states = target.collect(facts, told)?;
+        let stop_ns = self.await_verdict()?;
         let bytes = postcard::to_stdvec(&states).map_err(io::Error::other)?;
         if let Some(board) = &mut self.board {
-            board.put(&bytes)?;
+            rendezvous::put_states(board, &bytes)?;
         }
         self.say(
             &Say::Collected {
                 bytes: bytes.len() as u64,
+                stop_ns,
             },
             None,
         )?;
         Ok(())
+    }
+
+    /// A list that cannot be read is slsd's to find out about.
+    fn hand_over_maps(&mut self) {
+        if let (Some(board), Some(target)) = (&mut self.board, &mut self.target)
+            && let Ok(list) = target.maps.read()
+        {
+            rendezvous::hand_over(board, list);
+        }
+    }
+
+    /// Lets go when slsd says so soon; the length of the stop.
+    fn await_verdict(&mut self) -> Result<Option<u64>, Refused> {
+        let (Some(board), Some(target)) = (&self.board, &mut self.target) else {
+            return Ok(None);
+        };
+        if rendezvous::decided(board, SPIN) == Verdict::Stay {
+            return Ok(None);
+        }
+        let stop_ns = target.resume()?;
+        self.urgent = None; // What was let go may want this very CPU.
+        Ok(Some(stop_ns))
     }
 
     fn execute(&mut self, file: File) -> Result<(), Refused> {
@@ -333,11 +363,12 @@ impl Target {
         let maps = procfs::maps(pid)?;
         let options = if hold { HOLD_OPTIONS } else { STOP_OPTIONS };
         let mut target = Self {
-            group: Group::new(pid, options),
+            group: Group::new(pid, options)?,
             gadgets: Gadgets::find(&memory, &maps),
             pidfd: fd::pidfd_open(pid)?,
             folders: Folders::open(pid)?,
             status: Reread::open(pid, "status")?,
+            maps: Reread::open(pid, "maps")?,
             kicks: Kicks::new(pid, sched_debug),
             asked: BTreeSet::new(),
             sites: ExecSites::find(&memory, pid),
@@ -459,7 +490,7 @@ impl Target {
         let mut states = Vec::with_capacity(self.group.stopped.len());
         let mut shared = None;
         let status = ByteBuf::from(self.status.read()?.to_vec());
-        let caught = procfs::parse_status(&status).map_or(0, |s| s.sig_caught);
+        let caught = procfs::caught_in(&status);
         for stopped in self.group.stopped.values() {
             let shared = match &shared {
                 Some(shared) => shared,
@@ -531,7 +562,7 @@ impl Target {
 
     /// Signals with a handler.
     fn caught(&mut self) -> io::Result<u64> {
-        Ok(procfs::parse_status(self.status.read()?).map_or(0, |s| s.sig_caught))
+        Ok(procfs::caught_in(self.status.read()?))
     }
 
     /// Lets everything run; ns since the first interrupt.
@@ -567,6 +598,7 @@ impl Target {
     fn reload(&mut self) -> io::Result<()> {
         let pid = self.group.pid;
         self.memory = RemoteMemory::open(pid)?;
+        self.maps = Reread::open(pid, "maps")?;
         self.gadgets = Gadgets::find(&self.memory, &procfs::maps(pid)?);
         self.sites = ExecSites::find(&self.memory, pid);
         self.group.running = vec![pid];

@@ -18,11 +18,16 @@ const MAX_MESSAGE: usize = 128 << 10;
 #[derive(Debug)]
 pub struct Channel {
     fd: OwnedFd,
+    /// For receiving: mapped anew for each message it would cost a fault a page.
+    buffer: Vec<u8>,
 }
 
 impl From<OwnedFd> for Channel {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self {
+            fd,
+            buffer: vec![0; MAX_MESSAGE],
+        }
     }
 }
 
@@ -44,7 +49,7 @@ impl Channel {
             None,
             SockFlag::SOCK_CLOEXEC,
         )?;
-        Ok((Self { fd: a }, b))
+        Ok((Self::from(a), b))
     }
 
     /// Sends `message`, with `fd` along.
@@ -76,7 +81,7 @@ impl Channel {
     /// # Errors
     /// As [`Channel::receive`].
     pub fn receive_soon<T: DeserializeOwned>(
-        &self,
+        &mut self,
         spin: Duration,
     ) -> io::Result<Option<(T, Option<OwnedFd>)>> {
         let until = Instant::now() + spin;
@@ -96,11 +101,10 @@ impl Channel {
     ///
     /// # Errors
     /// A message that does not parse.
-    pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
-        let mut bytes = vec![0; MAX_MESSAGE];
+    pub fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
         let mut control = nix::cmsg_space!([RawFd; 1]);
         let (len, fd) = {
-            let mut slices = [IoSliceMut::new(&mut bytes)];
+            let mut slices = [IoSliceMut::new(&mut self.buffer)];
             let message = loop {
                 match recvmsg::<()>(
                     self.fd.as_raw_fd(),
@@ -125,7 +129,7 @@ impl Channel {
         if len == 0 {
             return Ok(None);
         }
-        let value = postcard::from_bytes(&bytes[..len]).map_err(io::Error::other)?;
+        let value = postcard::from_bytes(&self.buffer[..len]).map_err(io::Error::other)?;
         Ok(Some((value, fd)))
     }
 }

@@ -1,10 +1,11 @@
 //! Descriptors of a process as /proc shows them: read raw while it stands still, understood later.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
@@ -54,8 +55,14 @@ pub struct Folders {
     pid: i32,
     links: OwnedFd,
     infos: OwnedFd,
+    /// Files of the second folder: they tell of whatever has the number when they are read, and
+    /// opening one takes longer than reading it.
+    open: BTreeMap<i32, File>,
     last: BTreeMap<i32, Raw>,
 }
+
+/// So many files of /proc/PID/fdinfo stay open.
+const KEPT_OPEN: usize = 256;
 
 fn folder(path: &str) -> io::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -72,6 +79,7 @@ impl Folders {
             pid,
             links: folder(&format!("/proc/{pid}/fd"))?,
             infos: folder(&format!("/proc/{pid}/fdinfo"))?,
+            open: BTreeMap::new(),
             last: BTreeMap::new(),
         })
     }
@@ -91,6 +99,7 @@ impl Folders {
                 return self.read(pidfd, full);
             }
         }
+        self.open.retain(|fd, _| raws.contains_key(fd));
         self.last.clone_from(&raws);
         Ok(raws.into_values().collect())
     }
@@ -115,7 +124,7 @@ impl Folders {
         Ok(numbers)
     }
 
-    fn one(&self, fd: i32, pidfd: BorrowedFd<'_>, full: bool) -> io::Result<Option<Raw>> {
+    fn one(&mut self, fd: i32, pidfd: BorrowedFd<'_>, full: bool) -> io::Result<Option<Raw>> {
         let name = fd.to_string();
         let name = Path::new(&name);
         let link = match readlinkat(&self.links, name) {
@@ -134,7 +143,7 @@ impl Folders {
         }
         let info = match last {
             Some(last) if link.starts_with(b"pipe:") => last.info.to_vec(),
-            _ => self.info(name)?,
+            _ => info(&self.infos, &mut self.open, fd)?,
         };
         let stat = if link.first() == Some(&b'/') {
             self.stat(name)
@@ -155,27 +164,6 @@ impl Folders {
         }))
     }
 
-    fn info(&self, name: &Path) -> io::Result<Vec<u8>> {
-        let file = openat(
-            &self.infos,
-            name,
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )?;
-        // One read is enough for all but large epoll sets: the kernel gives a page at a time.
-        let mut info = vec![0; 4096];
-        let mut len = 0;
-        loop {
-            let n = nix::unistd::read(&file, &mut info[len..])?;
-            len += n;
-            if n == 0 || len < 1024 {
-                info.truncate(len);
-                return Ok(info);
-            }
-            info.resize(len + 4096, 0);
-        }
-    }
-
     fn stat(&self, name: &Path) -> Option<FileStat> {
         let s = fstatat(&self.links, name, AtFlags::empty()).ok()?;
         Some(FileStat {
@@ -185,6 +173,35 @@ impl Folders {
             size: s.st_size.cast_unsigned(),
             mtime_ns: i128::from(s.st_mtime) * 1_000_000_000 + i128::from(s.st_mtime_nsec),
         })
+    }
+}
+
+fn info(folder: &OwnedFd, open: &mut BTreeMap<i32, File>, fd: i32) -> io::Result<Vec<u8>> {
+    if let Some(file) = open.get(&fd) {
+        return read_info(file);
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let name = fd.to_string();
+    let file = File::from(openat(folder, Path::new(&name), flags, Mode::empty())?);
+    let info = read_info(&file)?;
+    if open.len() < KEPT_OPEN {
+        open.insert(fd, file);
+    }
+    Ok(info)
+}
+
+fn read_info(file: &File) -> io::Result<Vec<u8>> {
+    // One read is enough for all but large epoll sets: the kernel gives a page at a time.
+    let mut info = vec![0; 4096];
+    let mut len = 0;
+    loop {
+        let n = file.read_at(&mut info[len..], len as u64)?;
+        len += n;
+        if n == 0 || len < 1024 {
+            info.truncate(len);
+            return Ok(info);
+        }
+        info.resize(len + 4096, 0);
     }
 }
 

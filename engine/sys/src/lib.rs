@@ -31,5 +31,13 @@ pub const fn size(n: u64) -> usize {
     n as usize
 }
 
+/// CLOCK_MONOTONIC, ns.
+#[must_use]
+pub fn monotonic() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(0, |t| {
+        t.tv_sec().cast_unsigned() * 1_000_000_000 + t.tv_nsec().cast_unsigned()
+    })
+}
+
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 compile_error!("sls-sys knows the x86-64 Linux ABI only");

@@ -63,8 +63,11 @@ pub enum Look {
     /// registered is skipped. It is not checked for here: a call that fails half way has protected
     /// pages that it does not report any more.
     WrittenAndProtect,
+    /// The same pages, nothing protected. Fails with EPERM on a mapping that is not registered
+    /// instead of skipping it.
+    WrittenOwn,
     /// Written pages and all that are not present (absent or swapped) in one walk, nothing
-    /// protected. Fails with EPERM on a mapping that is not registered instead of skipping it.
+    /// protected. Fails with EPERM as the one before.
     WrittenOrAbsent,
     /// Written pages and entries that hold nothing, not told apart, in the one walk the kernel is
     /// quick at. Missing page tables are passed over. Fails with EPERM as the one before.
@@ -123,7 +126,14 @@ pub fn scan(
             FILE | PFNZERO,
             WRITTEN | FILE | PFNZERO,
             PRESENT | SWAPPED,
-        ), // An empty slot is neither written nor present: only the inverted bit finds it.
+        ),
+        Look::WrittenOwn => (
+            PM_SCAN_CHECK_WPASYNC,
+            FILE | PFNZERO,
+            WRITTEN | FILE | PFNZERO,
+            PRESENT | SWAPPED,
+        ),
+        // An empty slot is neither written nor present: only the inverted bit finds it.
         // A file's page that is protected may be what a dropped page of the process's own left
         // behind, mark and all: it is always reported.
         Look::WrittenOrAbsent => (PM_SCAN_CHECK_WPASYNC, PRESENT, 0, WRITTEN | PRESENT | FILE),

@@ -72,16 +72,30 @@ impl Reread {
     }
 }
 
-/// Number of threads of a process, by the link count of its task folder: much cheaper than
-/// listing it.
-///
-/// # Errors
-/// The process is gone.
-pub fn thread_count(pid: i32) -> io::Result<u64> {
-    use std::os::unix::fs::MetadataExt;
-    Ok(fs::metadata(format!("/proc/{pid}/task"))?
-        .nlink()
-        .saturating_sub(2))
+/// The task folder of a process, held open.
+#[derive(Debug)]
+pub struct Tasks {
+    folder: fs::File,
+}
+
+impl Tasks {
+    /// Opens /proc/PID/task.
+    ///
+    /// # Errors
+    /// The process is gone or not ours to look at.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        let folder = fs::File::open(format!("/proc/{pid}/task"))?;
+        Ok(Self { folder })
+    }
+
+    /// Number of threads, by the link count of the folder: much cheaper than listing it.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn count(&self) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(self.folder.metadata()?.nlink().saturating_sub(2))
+    }
 }
 
 /// Parses the map list.
@@ -188,6 +202,17 @@ pub struct Status {
 pub fn status(pid: i32) -> io::Result<Status> {
     let text = fs::read(format!("/proc/{pid}/status"))?;
     parse_status(&text).ok_or_else(|| bad("status", pid))
+}
+
+/// Signals with a handler, of the text of /proc/PID/status, without parsing all of it.
+#[must_use]
+pub fn caught_in(text: &[u8]) -> u64 {
+    let mut lines = text.rsplit(|&b| b == b'\n');
+    let value = lines.find_map(|line| line.strip_prefix(b"SigCgt:\t"));
+    value
+        .and_then(|hex| std::str::from_utf8(hex).ok())
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 /// Parses /proc/PID/status.

@@ -6,6 +6,13 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::time::Duration;
+
+use nix::sys::signal::{
+    SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction,
+};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
 
 use libc::user_regs_struct;
 
@@ -111,6 +118,75 @@ pub fn wait(tid: i32, block: bool) -> io::Result<Option<Waited>> {
             }
             tid => return Ok(Some(waited(tid, status))),
         }
+    }
+}
+
+/// Ends waits that last too long: from its time on SIGALRM comes again and again, so none is missed
+/// by coming just before a wait begins.
+#[derive(Debug)]
+pub struct Alarm(Timer);
+
+impl Alarm {
+    const AGAIN: Duration = Duration::from_millis(10);
+
+    /// Takes SIGALRM for this process.
+    ///
+    /// # Errors
+    /// Out of timers.
+    pub fn new() -> io::Result<Self> {
+        extern "C" fn nothing(_: libc::c_int) {}
+        // Without SA_RESTART: that it interrupts is what it is for.
+        let action = SigAction::new(
+            SigHandler::Handler(nothing),
+            SaFlags::empty(),
+            SigSet::empty(),
+        );
+        // SAFETY: the handler does nothing at all.
+        unsafe { sigaction(Signal::SIGALRM, &action) }?;
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGALRM);
+        set.thread_unblock()?;
+        let event = SigEvent::new(SigevNotify::SigevSignal {
+            signal: Signal::SIGALRM,
+            si_value: 0,
+        });
+        Ok(Self(Timer::new(ClockId::CLOCK_MONOTONIC, event)?))
+    }
+
+    /// Sets it.
+    ///
+    /// # Errors
+    /// None that a caller could act on.
+    pub fn arm(&mut self, after: Duration) -> io::Result<()> {
+        let after = after.max(Self::AGAIN);
+        let when = Expiration::IntervalDelayed(after.into(), Self::AGAIN.into());
+        Ok(self.0.set(when, TimerSetTimeFlags::empty())?)
+    }
+
+    /// Calls it off.
+    ///
+    /// # Errors
+    /// None that a caller could act on.
+    pub fn disarm(&mut self) -> io::Result<()> {
+        let never = Expiration::OneShot(Duration::ZERO.into());
+        Ok(self.0.set(never, TimerSetTimeFlags::empty())?)
+    }
+}
+
+/// waitpid(`tid`, __WALL), which an [`Alarm`] interrupts: None then. Who waits for one thread is
+/// not woken by the others.
+///
+/// # Errors
+/// ECHILD: it is not traced by this thread, or was replaced by exec.
+pub fn wait_for(tid: i32) -> io::Result<Option<Waited>> {
+    let mut status = 0;
+    // SAFETY: `status` is an int that outlives the call.
+    match unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) } {
+        -1 => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            error => Err(error),
+        },
+        tid => Ok(Some(waited(tid, status))),
     }
 }
 

@@ -3,10 +3,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// A mapped memfd of fixed length; pages come as they are touched.
+/// Bytes before the content: the words, on a cache line of their own.
+const HEAD: usize = 64;
+
+/// A mapped memfd of fixed length; pages come as they are touched. It holds two words for what is too
+/// urgent for a message, and content.
 #[derive(Debug)]
 pub struct Board {
     fd: OwnedFd,
@@ -35,6 +40,7 @@ impl Board {
     /// Not a descriptor that can be mapped.
     pub fn map(fd: OwnedFd, len: usize) -> io::Result<Self> {
         let length = std::num::NonZeroUsize::new(len)
+            .filter(|len| len.get() > HEAD)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
         use nix::sys::mman::{MapFlags, ProtFlags, mmap};
         // SAFETY: a fresh mapping at an address of the kernel's choosing.
@@ -73,27 +79,45 @@ impl Board {
         self.len == 0
     }
 
-    /// Copies `bytes` to the front.
+    /// The words; both processes may read and change them at any time.
+    #[must_use]
+    pub fn words(&self) -> &[AtomicU32; 2] {
+        // SAFETY: a mapping is page-aligned and longer than the words, lives as long as the value,
+        // and the words are only ever used as atomics, which are valid whatever they hold.
+        unsafe { &*self.base.cast() }
+    }
+
+    /// Copies `bytes` to `offset` of the content.
     ///
     /// # Errors
     /// They do not fit.
-    pub fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.len() > self.len {
+    pub fn put(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        let Some(room) = self.part(offset, bytes.len()) else {
             return Err(io::Error::from_raw_os_error(libc::E2BIG));
-        }
-        // SAFETY: the mapping is `len` bytes long and `bytes` fits.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base, bytes.len()) };
+        };
+        // SAFETY: `part` found that so many bytes of the mapping begin there.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), room, bytes.len()) };
         Ok(())
     }
 
-    /// Copies the first `n` bytes out: the other side may be hostile to a reader in place.
+    /// Copies `n` bytes of content out, none where there are not so many: the other side may be
+    /// hostile to a reader in place.
     #[must_use]
-    pub fn get(&self, n: usize) -> Vec<u8> {
-        let n = n.min(self.len);
+    pub fn get(&self, offset: usize, n: usize) -> Vec<u8> {
+        let Some(from) = self.part(offset, n) else {
+            return Vec::new();
+        };
         let mut out = vec![0; n];
-        // SAFETY: the mapping is at least `n` bytes long.
-        unsafe { std::ptr::copy_nonoverlapping(self.base, out.as_mut_ptr(), n) };
+        // SAFETY: `part` found that so many bytes of the mapping begin there.
+        unsafe { std::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), n) };
         out
+    }
+
+    fn part(&self, offset: usize, n: usize) -> Option<*mut u8> {
+        let first = HEAD.checked_add(offset)?;
+        let end = first.checked_add(n)?;
+        // SAFETY: the mapping is `len` bytes long.
+        (end <= self.len).then(|| unsafe { self.base.add(first) })
     }
 }
 

@@ -1,7 +1,14 @@
 //! Sizes of the XSAVE area, by CPUID leaf 0xD: a constant breaks with AMX (11,008 bytes here).
+//!
+//! Asked once: on a virtual machine each CPUID leaves it, which takes as long as all else that is
+//! read of a thread.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::__cpuid_count;
+use std::sync::LazyLock;
+
+static BUFFER_BYTES: LazyLock<usize> = LazyLock::new(ask_buffer_bytes);
+static FRAME_BYTES: LazyLock<usize> = LazyLock::new(ask_frame_bytes);
 
 /// Bit of AMX tile data in XCR0: a signal frame without the permission must not carry it.
 pub const TILE_DATA: u64 = 1 << 18;
@@ -9,6 +16,10 @@ pub const TILE_DATA: u64 = 1 << 18;
 /// Upper bound of NT_X86_XSTATE's length, for buffers.
 #[must_use]
 pub fn buffer_bytes() -> usize {
+    *BUFFER_BYTES
+}
+
+fn ask_buffer_bytes() -> usize {
     // SAFETY: CPUID exists on every x86-64 machine; reading it has no side effect.
     #[allow(unused_unsafe)]
     let leaf = unsafe { __cpuid_count(0xD, 0) };
@@ -19,6 +30,10 @@ pub fn buffer_bytes() -> usize {
 /// size of the floating point part of a signal frame of a task without the AMX permission.
 #[must_use]
 pub fn frame_bytes() -> usize {
+    *FRAME_BYTES
+}
+
+fn ask_frame_bytes() -> usize {
     let mut end = 576; // legacy area and XSAVE header
     // SAFETY: as above.
     #[allow(unused_unsafe)]
