@@ -89,11 +89,16 @@ static long socket_recvmmsg_two(struct state *s)
     return result;
 }
 
-// Both halves of an item, sent one by one.
+// Both halves of an item, sent one by one: a stop after the first gives that one (docs/limits.md).
 static long socket_recv_all(struct state *s)
 {
     struct item item;
-    return got(s, recv(s->fd[0], &item, sizeof item, MSG_WAITALL), &item);
+    long result = recv(s->fd[0], &item, sizeof item, MSG_WAITALL);
+    if (result == sizeof item.number) {
+        s->row->shorts++;
+        result += recv(s->fd[0], &item.rewinds, sizeof item.rewinds, MSG_WAITALL);
+    }
+    return got(s, result, &item);
 }
 
 static void feed_halves(struct state *s)
