@@ -96,6 +96,7 @@ fn judge(row: &mut Row, captured: &[Case], twin: &[Case]) {
 
 /// Rewinds among the checkpoints, until the time is over.
 fn rewind_at_random(sls: &Sls, oracle: &mut Oracle, dice: &mut Dice, seconds: u64) {
+    testkit::wait_until(PATIENCE, "the first checkpoint", || !epochs(sls).is_empty());
     let until = now_ns() + seconds * 1_000_000_000;
     let mut told = 0;
     while now_ns() < until {
@@ -139,7 +140,9 @@ fn campaign(group: &str, how: &str, mask: &str, rewinds: bool) {
     let part = &sls.json(&["stat"])["partitions"][0];
     println!("{group}: {part}");
     row.epochs = part["taken"].as_u64().unwrap();
-    assert!(row.epochs > 10 * seconds, "too few checkpoints: {part}");
+    // Comparing everything takes longer than a period.
+    let least = if mask.is_empty() { 10 } else { 1 };
+    assert!(row.epochs > least * seconds, "too few: {part}");
     sls.run(&["detach", "-p", &pid]);
     captured.target.assert_unharmed();
     judge(&mut row, &captured.board.cases(), &twin.board.cases());
@@ -156,8 +159,9 @@ macro_rules! groups {
     };
 }
 
-groups!(captured, "", false: files pipes waits epoll sleeps futexes ipc sockets limits children
-    interrupted);
+groups!(captured, "", false: files pipes waits epoll rings long sleeps futexes ipc sockets
+    limits children interrupted);
+// Not rings: what a request in flight gives does not go back with the process (docs/limits.md).
 groups!(rewound, "", true: files pipes waits epoll sleeps futexes ipc sockets limits children
     interrupted);
 groups!(compared, "wp_async", false: files waits epoll sockets limits interrupted);

@@ -299,6 +299,9 @@ static long socket_connect_inet(struct state *s)
     set_limits(s, fd);
     long result = connect(fd, (void *)&name, size);
     int error = errno;
+    // From a call that was made again and that the kernel ended (docs/limits.md).
+    if (result < 0 && error == EALREADY)
+        s->row->shorts++, error = EINPROGRESS;
     close(fd);
     errno = error;
     return result;

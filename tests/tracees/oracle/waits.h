@@ -22,7 +22,7 @@ static void make_fixed(struct state *s)
 static void make_fixed_timeval(struct state *s)
 {
     make_pipe(s);
-    struct timeval limit = {0, s->of->timeout_us};
+    struct timeval limit = {s->of->timeout_us / 1000000, s->of->timeout_us % 1000000};
     s->own = (void *)fixed(&limit, sizeof limit);
 }
 
@@ -62,7 +62,7 @@ static fd_set only(int fd)
 static long wait_select(struct state *s)
 {
     fd_set set = only(s->fd[0]);
-    struct timeval limit = {0, s->of->timeout_us};
+    struct timeval limit = {s->of->timeout_us / 1000000, s->of->timeout_us % 1000000};
     return then_read(s, syscall(SYS_select, s->fd[0] + 1, &set, NULL, NULL, s->of->timeout_us ? &limit : NULL));
 }
 
