@@ -63,6 +63,10 @@ static void judge(struct state *s, long result, int error, long us, long hits, i
     if (!c->timeout_us)
         return;
     long late = us - c->timeout_us;
+    // Sockets and terminals wait for so many ticks, and a tick may come late: seen uncaptured too.
+    long tick = !strcmp(c->group, "limits") || c->call == pty_read ? 4000 : 0;
+    if (late < 0 && late >= -tick)
+        late = 0;
     if (late < 0) {
         row->early++;
         note(row, result, us);

@@ -84,10 +84,10 @@ impl Asleep {
     }
 }
 
-/// CLOCK_MONOTONIC minus the clock of the CPU we are on. Yielding brings this process's own entry
+/// CLOCK_MONOTONIC minus the clock of the CPU we are on. Yielding brings this thread's own entry
 /// up to the present, so that the two can be compared.
 fn clock_shift() -> Option<i64> {
-    let me = std::process::id().cast_signed();
+    let me = nix::unistd::gettid().as_raw();
     std::thread::yield_now();
     let own = procfs::last_ran_ns(me, me)?;
     Some(monotonic().cast_signed() - own.cast_signed())

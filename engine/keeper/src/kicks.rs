@@ -377,7 +377,8 @@ pub fn mark(regs: &mut user_regs_struct) {
 
 /// Was it stopped again before it came to make its call again?
 fn is_about_to_repeat(w: &Waiting, regs: &user_regs_struct) -> bool {
-    let repeats = w.ours && regs.rax == w.nr || regs.rax == RESTART_SYSCALL;
+    let marked = !w.marked || regs.eflags & MARK_BITS == MARK;
+    let repeats = w.ours && marked && regs.rax == w.nr || regs.rax == RESTART_SYSCALL;
     // In user mode orig_rax is -1 by then; on the way there it is the interrupted call's still.
     repeats && regs.rip == w.rip - 2 && regs.rsp == w.rsp && args_of(regs) == w.args
 }

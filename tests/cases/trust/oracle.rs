@@ -96,7 +96,6 @@ fn judge(row: &mut Row, captured: &[Case], twin: &[Case]) {
 
 /// Rewinds among the checkpoints, until the time is over.
 fn rewind_at_random(sls: &Sls, oracle: &mut Oracle, dice: &mut Dice, seconds: u64) {
-    testkit::wait_until(PATIENCE, "the first checkpoint", || !epochs(sls).is_empty());
     let until = now_ns() + seconds * 1_000_000_000;
     let mut told = 0;
     while now_ns() < until {
@@ -131,6 +130,8 @@ fn campaign(group: &str, how: &str, mask: &str, rewinds: bool) {
     ]);
     let pid = captured.target.p();
     sls.run(&["attach", "-p", &pid, "-m", "-t", "10"]);
+    let begun = || !epochs(&sls).is_empty();
+    testkit::wait_until(PATIENCE, "the first checkpoint", begun);
     if rewinds {
         rewind_at_random(&sls, &mut captured, &mut dice, seconds);
     } else {
