@@ -4,15 +4,17 @@ use testkit::{Sls, Target, rounds};
 
 use crate::campaign;
 
-/// A System V semaphore set outlives its maker.
-struct Semaphores(String);
+/// System V semaphores and queues outlive their maker, who names them.
+pub struct SystemV(pub String);
 
-impl Drop for Semaphores {
+impl Drop for SystemV {
     fn drop(&mut self) {
-        for id in self.0.lines().filter_map(|l| l.strip_prefix("sem ")) {
-            let _ = std::process::Command::new("ipcrm")
-                .args(["-s", id])
-                .status();
+        for (kind, flag) in [("sem ", "-s"), ("msg ", "-q")] {
+            for id in self.0.lines().filter_map(|l| l.strip_prefix(kind)) {
+                let _ = std::process::Command::new("ipcrm")
+                    .args([flag, id])
+                    .status();
+            }
         }
     }
 }
@@ -20,7 +22,7 @@ impl Drop for Semaphores {
 fn blocked_in(call: &str) {
     let sls = Sls::new();
     let mut target = Target::tracee(sls.folder(), "blocked", &[call]);
-    let _sem = Semaphores(target.output());
+    let _sem = SystemV(target.output());
     let not_restored = campaign::run(&sls, &mut target, rounds(10_000), 200);
     let sockets_only = not_restored.iter().all(|l| l.starts_with("socket "));
     assert!(
@@ -70,7 +72,7 @@ fn timeouts_are_on_time() {
         command.arg(call).env("CHECK_LATE", "1");
         let mut target = Target::start(sls.folder(), command);
         std::thread::sleep(std::time::Duration::from_millis(100));
-        let _sem = Semaphores(target.output());
+        let _sem = SystemV(target.output());
         sls.run(&["attach", "-p", &target.p(), "-m", "-t", "10"]);
         std::thread::sleep(std::time::Duration::from_secs(3));
         let worst = sls.json(&["print", "-m", "@-1", "worst_ms"]);

@@ -2,6 +2,7 @@
 //! slsctl as the only way in.
 #![allow(clippy::missing_panics_doc)] // Tests panic; that is how they fail.
 
+mod board;
 mod daemon;
 mod image;
 mod lives;
@@ -9,6 +10,7 @@ mod redis;
 mod target;
 mod trust;
 
+pub use board::{Board, Case};
 pub use daemon::{Output, Sls, children, end, kill, leaves, program, rounds, wait_until};
 pub use image::compare_with_core;
 pub use lives::Lives;

@@ -1,15 +1,15 @@
 //! Everything a stopped thread tells, read while slsd scans and copies.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use libc::user_regs_struct;
 use serde_bytes::ByteBuf;
 use sls_keeper::ThreadState;
+use sls_sys::fd;
 use sls_sys::ptrace::{Stopped, Why};
-use sls_sys::{RemoteMemory, fd};
 
 use crate::kicks::Kicks;
+use crate::limits::Place;
 
 /// Words of user_regs_struct in its own order.
 pub fn words(r: &user_regs_struct) -> [u64; 27] {
@@ -108,14 +108,13 @@ pub fn thread(
     shared: &[[u8; 128]],
     caught: u64,
     kicks: &mut Kicks,
-    memory: &RemoteMemory,
-    pidfd: Option<BorrowedFd<'_>>,
+    place: Place<'_>,
 ) -> io::Result<ThreadState> {
     let mut regs = stopped.regs()?;
     let sigmask = stopped.sigmask()?;
     let own = stopped.pending(false)?;
     let signals = Signals::of(stopped, &[shared, &own], sigmask, caught);
-    let (blocked, changed) = kicks.settle(stopped, &mut regs, signals, memory, pidfd);
+    let (blocked, changed) = kicks.settle(stopped, &mut regs, signals, place);
     if changed {
         stopped.set_regs(&regs)?;
     }

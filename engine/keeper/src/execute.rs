@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use crate::collect;
 use crate::group::{Children, Group, Refused};
 use crate::inject::Borrowed;
 use crate::kicks::{self, Kicks};
+use crate::limits::Place;
 
 /// Frame and arguments of one parked thread.
 const SLOT: u64 = 16 << 10;
@@ -40,6 +42,7 @@ pub struct Executor<'a> {
     pub memory: &'a RemoteMemory,
     pub children: &'a Children,
     pub kicks: &'a mut Kicks,
+    pub pidfd: &'a OwnedFd,
 }
 
 impl Executor<'_> {
@@ -188,13 +191,14 @@ impl Executor<'_> {
     }
 
     fn expect_calls(&mut self, plan: &Plan) {
+        let place = Place::new(self.memory, self.pidfd);
         self.kicks.clear();
         for step in &plan.steps {
             if let Step::Final(state) = step
-                && let Some((nr, remaining)) = state.blocked
+                && let Some(call) = state.blocked
             {
-                self.kicks
-                    .expect(state.tid, &collect::regs(&state.regs), nr, remaining);
+                let regs = collect::regs(&state.regs);
+                self.kicks.expect(state.tid, &regs, call, place);
             }
         }
     }

@@ -6,17 +6,18 @@
 //! result. So a target stopped a hundred times a second still sees its timeouts on time.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use libc::user_regs_struct;
 use sls_keeper::BlockedCall;
-use sls_sys::blocking::{self, Interruptible, RESTART_SYSCALL, Timeout};
+use sls_sys::blocking::{self, Mask, RESTART_SYSCALL};
 use sls_sys::ptrace::{self, Stopped, Waited, Why};
-use sls_sys::{RemoteMemory, fd, monotonic, procfs};
+use sls_sys::{monotonic, procfs};
 
+use crate::asleep::Asleep;
 use crate::collect::Signals;
 use crate::group::{Children, signal_of};
+use crate::limits::{Limit, Place, args_of};
 
 /// Flags that no arithmetic gives: a result that is zero, negative and of odd parity. The kernel
 /// keeps flags over a call and no program reads them after one, so a call that is made again is
@@ -29,8 +30,6 @@ const SF: u64 = 1 << 7;
 /// Without a mark: runs of the scheduler between two stops that a call which is merely made again explains: to
 /// make it, to come to the stop, and one preemption.
 const RUNS_OF_ONE_CALL: u64 = 3;
-/// Sleep starts are looked up for so many threads before each stop.
-const SAMPLED_THREADS: usize = 16;
 const KICK_DEADLINE: Duration = Duration::from_millis(50);
 
 /// A call a thread was in when it was last let go.
@@ -42,6 +41,8 @@ struct Waiting {
     rip: u64,
     /// CLOCK_MONOTONIC ns.
     deadline: Option<u64>,
+    /// What it gives then.
+    timed_out: i64,
     /// How often the thread had run, where that must tell this call from the next one like it.
     runs: Option<u64>,
     /// Its flags carry the mark.
@@ -50,28 +51,39 @@ struct Waiting {
     ours: bool,
 }
 
+impl Waiting {
+    /// Ends the call: its time is over.
+    fn end(&self, regs: &mut user_regs_struct, place: Place<'_>) {
+        place.nothing_came(self.nr, &self.args);
+        regs.rip = self.rip;
+        regs.orig_rax = !0;
+        regs.rax = self.timed_out.cast_unsigned();
+    }
+
+    fn blocked(&self, now: u64) -> BlockedCall {
+        BlockedCall {
+            nr: self.nr,
+            remaining_ns: self.deadline.map(|d| d.saturating_sub(now)),
+        }
+    }
+}
+
 /// All of them, by thread.
 pub struct Kicks {
     pid: i32,
-    sched_debug: bool,
+    asleep: Asleep,
     waiting: HashMap<i32, Waiting>,
-    fell_asleep: HashMap<i32, u64>,
     /// Threads in a call whose number nobody saw, and the kernel function they sleep in.
     sleeps_in: HashMap<i32, String>,
     last_stop: u64,
-}
-
-fn args_of(regs: &user_regs_struct) -> [u64; 6] {
-    [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9]
 }
 
 impl Kicks {
     pub fn new(pid: i32, sched_debug: bool) -> Self {
         Self {
             pid,
-            sched_debug,
+            asleep: Asleep::new(pid, sched_debug),
             waiting: HashMap::new(),
-            fell_asleep: HashMap::new(),
             sleeps_in: HashMap::new(),
             last_stop: 0,
         }
@@ -79,30 +91,12 @@ impl Kicks {
 
     /// Looks up when each thread fell asleep. Before the stop: stopping wakes it.
     pub fn sample(&mut self) {
-        self.fell_asleep.clear();
         let pid = self.pid;
         self.sleeps_in.retain(|&tid, place| {
             let now = procfs::sleeps_in(pid, tid);
             now.map(|now| *place = now).is_some()
         });
-        if !self.sched_debug {
-            return;
-        }
-        let Ok(tids) = procfs::tasks(self.pid) else {
-            return;
-        };
-        if tids.len() > SAMPLED_THREADS {
-            return;
-        }
-        let Some(shift) = scheduler_clock_shift() else {
-            return;
-        };
-        for tid in tids {
-            if let Some(at) = procfs::last_ran_ns(self.pid, tid) {
-                self.fell_asleep
-                    .insert(tid, at.saturating_add_signed(shift));
-            }
-        }
+        self.asleep.sample();
     }
 
     /// Call when a stop ends.
@@ -117,14 +111,14 @@ impl Kicks {
         stopped: &Stopped,
         regs: &mut user_regs_struct,
         signals: Signals,
-        memory: &RemoteMemory,
-        pidfd: Option<std::os::fd::BorrowedFd<'_>>,
+        place: Place<'_>,
     ) -> (Option<BlockedCall>, bool) {
         let tid = stopped.tid();
         let old = self.waiting.remove(&tid);
         if let Some(waiting) = old.filter(|w| is_about_to_repeat(w, regs)) {
-            return self.before_repeat(tid, waiting, regs);
+            return self.before_repeat(tid, waiting, regs, place);
         }
+        place.take_interruption(regs);
         let interrupted = blocking::is_interrupted(regs.rax);
         if regs.orig_rax.cast_signed() < 0
             || !(interrupted || blocking::is_restart_code(regs.rax))
@@ -138,56 +132,56 @@ impl Kicks {
             Some(w) => w.nr,
             None => self.number(tid, regs),
         };
+        let args = args_of(regs);
         let row = blocking::interruptible(nr);
-        let under = blocking::mask_argument(nr).map(|n| args_of(regs)[n]);
-        let under = under.and_then(|at| memory.read_u64(at).ok());
-        let handled = signals.run_a_handler(under);
+        let handled = signals.run_a_handler(waits_under(nr, &args, place));
+        let limit = match (same, row) {
+            (None, Some(row)) => place.limit(nr, row, regs),
+            _ => None,
+        };
         let deadline = match same {
             Some(w) => w.deadline,
-            None => row.and_then(|row| self.deadline(tid, row, regs, now, memory, pidfd)),
+            None => limit.map(|limit| self.deadline(tid, limit, now)),
         };
-        let blocked = BlockedCall {
+        let mut waiting = Waiting {
             nr,
-            remaining_ns: deadline.map(|d| d.saturating_sub(now)),
+            args,
+            rsp: regs.rsp,
+            rip: regs.rip,
+            deadline,
+            timed_out: same.map_or_else(
+                || limit.map_or(0, |limit| limit.result),
+                |same| same.timed_out,
+            ),
+            runs: None,
+            marked: same.is_some_and(|w| w.marked),
+            ours: interrupted
+                || same.is_some_and(|w| w.ours)
+                || limit.is_some_and(|limit| limit.starts_over),
         };
-        let ours = interrupted || same.is_some_and(|w| w.ours);
         let mut changed = false;
-        let mut marked = same.is_some_and(|w| w.marked);
-        if let Some(row) = row.filter(|_| ours && !handled) {
-            let late = deadline.is_some_and(|d| d <= now);
-            if late {
-                regs.orig_rax = !0;
-                regs.rax = row.timed_out.cast_unsigned();
+        if row.is_some() && waiting.ours && !handled {
+            if deadline.is_some_and(|d| d <= now) {
+                waiting.end(regs, place);
                 return (None, true);
             }
             if interrupted {
                 regs.orig_rax = nr;
                 regs.rax = blocking::RESTART_UNLESS_HANDLED;
+            }
+            if interrupted || !waiting.marked {
                 mark(regs);
-                (changed, marked) = (true, true);
+                (changed, waiting.marked) = (true, true);
             }
         } else if interrupted {
             return (None, false);
         }
         // A call with a restart block shows another number from now on, a marked one its mark, and
         // without a deadline it does not matter.
-        let alike = deadline.is_some() && !marked && !blocking::is_restart_block(regs.rax);
-        let runs = alike.then(|| procfs::times_run(self.pid, tid)).flatten();
-        let args = args_of(regs);
-        self.waiting.insert(
-            tid,
-            Waiting {
-                nr,
-                args,
-                rsp: regs.rsp,
-                rip: regs.rip,
-                deadline,
-                runs,
-                marked,
-                ours,
-            },
-        );
-        (Some(blocked), changed)
+        let alike = deadline.is_some() && !waiting.marked && !blocking::is_restart_block(regs.rax);
+        waiting.runs = alike.then(|| procfs::times_run(self.pid, tid)).flatten();
+        self.waiting.insert(tid, waiting);
+        (Some(waiting.blocked(now)), changed)
     }
 
     /// Number of a call met for the first time. The kernel's own restart hides it; what such a
@@ -210,22 +204,15 @@ impl Kicks {
         tid: i32,
         waiting: Waiting,
         regs: &mut user_regs_struct,
+        place: Place<'_>,
     ) -> (Option<BlockedCall>, bool) {
-        let left = waiting.deadline.map(|d| d.saturating_sub(monotonic()));
-        let row = blocking::interruptible(waiting.nr);
-        if let (Some(0), Some(row), true) = (left, row, waiting.ours) {
-            regs.rip = waiting.rip;
-            regs.rax = row.timed_out.cast_unsigned();
+        let now = monotonic();
+        if waiting.ours && waiting.deadline.is_some_and(|d| d <= now) {
+            waiting.end(regs, place);
             return (None, true);
         }
         self.waiting.insert(tid, waiting);
-        (
-            Some(BlockedCall {
-                nr: waiting.nr,
-                remaining_ns: left,
-            }),
-            false,
-        )
+        (Some(waiting.blocked(now)), false)
     }
 
     /// Is the thread still in the call it was last let go in?
@@ -250,30 +237,26 @@ impl Kicks {
     }
 
     /// When a call that is seen for the first time times out.
-    fn deadline(
-        &self,
-        tid: i32,
-        row: Interruptible,
-        regs: &user_regs_struct,
-        now: u64,
-        memory: &RemoteMemory,
-        pidfd: Option<std::os::fd::BorrowedFd<'_>>,
-    ) -> Option<u64> {
-        let total = timeout_ns(row.timeout, regs, memory, pidfd)?;
+    fn deadline(&self, tid: i32, limit: Limit, now: u64) -> u64 {
         // It was not in this call at the last stop, so the call began after that. Without a sleep
         // start the timeout counts from now: late is allowed, early is not.
-        let began = self
-            .fell_asleep
-            .get(&tid)
-            .copied()
-            .filter(|&at| at <= now && at >= self.last_stop)
-            .unwrap_or(now);
-        Some(began.saturating_add(total))
+        let began = self.asleep.since(tid);
+        let began = began.filter(|&at| !limit.left && at <= now && at >= self.last_stop);
+        began.unwrap_or(now).saturating_add(limit.ns)
     }
 
     /// After a rewind: the thread goes on in `nr` with `remaining` ns. `regs` are marked.
-    pub fn expect(&mut self, tid: i32, regs: &user_regs_struct, nr: u64, remaining: Option<u64>) {
+    pub fn expect(
+        &mut self,
+        tid: i32,
+        regs: &user_regs_struct,
+        (nr, remaining): (u64, Option<u64>),
+        place: Place<'_>,
+    ) {
         let Some(remaining) = remaining else { return };
+        let row = blocking::interruptible(nr);
+        let limit = row.and_then(|row| place.limit(nr, row, regs));
+        let timed_out = limit.map_or(row.map_or(0, |row| row.timed_out), |limit| limit.result);
         let waiting = Waiting {
             nr,
             args: args_of(regs),
@@ -285,6 +268,7 @@ impl Kicks {
                     0
                 },
             deadline: Some(monotonic().saturating_add(remaining)),
+            timed_out,
             runs: None,
             marked: true,
             ours: true,
@@ -337,8 +321,7 @@ impl Kicks {
         tid: i32,
         seized: bool,
         children: &Children,
-        memory: &RemoteMemory,
-        pidfd: std::os::fd::BorrowedFd<'_>,
+        place: Place<'_>,
     ) -> std::io::Result<()> {
         if !seized {
             ptrace::seize(tid, ptrace::option::SYSGOOD)
@@ -357,8 +340,7 @@ impl Kicks {
             &stopped,
             &mut regs,
             Signals::of(&stopped, &[&own, &shared], mask, caught),
-            memory,
-            Some(pidfd),
+            place,
         );
         if changed {
             stopped.set_regs(&regs)?;
@@ -372,6 +354,15 @@ impl Kicks {
     }
 }
 
+/// The signal mask a call waits under, where it is not the thread's.
+fn waits_under(nr: u64, args: &[u64; 6], place: Place<'_>) -> Option<u64> {
+    let at = match blocking::mask_argument(nr, args)? {
+        Mask::At(n) => args[n],
+        Mask::Through(n) => place.memory.read_u64(args[n]).ok()?,
+    };
+    place.memory.read_u64(at).ok()
+}
+
 /// Marks the flags a call is made again with.
 pub fn mark(regs: &mut user_regs_struct) {
     regs.eflags = regs.eflags & !MARK_BITS | MARK;
@@ -379,55 +370,8 @@ pub fn mark(regs: &mut user_regs_struct) {
 
 /// Was it stopped again before it came to make its call again?
 fn is_about_to_repeat(w: &Waiting, regs: &user_regs_struct) -> bool {
-    let repeats = w.ours && regs.rax == w.nr || regs.rax == RESTART_SYSCALL;
+    let marked = !w.marked || regs.eflags & MARK_BITS == MARK;
+    let repeats = w.ours && marked && regs.rax == w.nr || regs.rax == RESTART_SYSCALL;
     // In user mode orig_rax is -1 by then; on the way there it is the interrupted call's still.
     repeats && regs.rip == w.rip - 2 && regs.rsp == w.rsp && args_of(regs) == w.args
-}
-
-/// The relative timeout a call was made with, None for ever or for an absolute one.
-fn timeout_ns(
-    timeout: Timeout,
-    regs: &user_regs_struct,
-    memory: &RemoteMemory,
-    pidfd: Option<std::os::fd::BorrowedFd<'_>>,
-) -> Option<u64> {
-    const TIMER_ABSTIME: u64 = 1;
-    const FUTEX_WAIT: u64 = 0;
-    let args = args_of(regs);
-    let timespec = |address: u64| {
-        if address == 0 {
-            return None;
-        }
-        let seconds = memory.read_u64(address).ok()?;
-        let ns = memory.read_u64(address + 8).ok()?;
-        seconds.checked_mul(1_000_000_000)?.checked_add(ns)
-    };
-    let of_socket = |send| {
-        let number = i32::try_from(args[0]).ok()?;
-        let socket = fd::pidfd_getfd(pidfd?, number).ok()?;
-        fd::socket_timeout(socket.as_fd(), send).ok()?
-    };
-    match timeout {
-        Timeout::Never => None,
-        Timeout::Millis(n) => {
-            // An int: the upper half of the register is not part of it.
-            let bytes = args[n].to_le_bytes();
-            let millis = i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            u64::try_from(millis).ok().map(|ms| ms * 1_000_000)
-        }
-        Timeout::Timespec(n) => timespec(args[n]),
-        Timeout::SocketReceive => of_socket(false),
-        Timeout::SocketSend => of_socket(true),
-        Timeout::Futex => (args[1] & 0x7f == FUTEX_WAIT).then(|| timespec(args[3]))?,
-        Timeout::ClockSleep => (args[1] & TIMER_ABSTIME == 0).then(|| timespec(args[2]))?,
-    }
-}
-
-/// CLOCK_MONOTONIC minus the scheduler's clock. Yielding brings this process's own entry up to
-/// the present, so that the two can be compared.
-fn scheduler_clock_shift() -> Option<i64> {
-    let me = std::process::id().cast_signed();
-    std::thread::yield_now();
-    let own = procfs::last_ran_ns(me, me)?;
-    Some(monotonic().cast_signed() - own.cast_signed())
 }

@@ -1,5 +1,6 @@
 //! sls-keeper: the tracer. Started by slsd with a socket on standard input; of no use by hand.
 
+mod asleep;
 mod collect;
 mod execute;
 mod facts;
@@ -7,6 +8,7 @@ mod group;
 mod hold;
 mod inject;
 mod kicks;
+mod limits;
 mod server;
 
 use std::os::fd::AsFd;

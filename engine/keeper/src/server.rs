@@ -24,6 +24,7 @@ use crate::group::{Children, Group, Refused, STOP_OPTIONS};
 use crate::hold::{ExecSites, HOLD_OPTIONS, Seen, judge};
 use crate::inject::Borrowed;
 use crate::kicks::Kicks;
+use crate::limits::Place;
 use crate::{collect, group};
 
 /// How long to look for the next request before sleeping, with a target that stands still.
@@ -292,6 +293,7 @@ impl Server {
             memory: &target.memory,
             children,
             kicks: &mut target.kicks,
+            pidfd: &target.pidfd,
         }
         .run(&journal, &file, 8 + len);
         self.say(&Say::Executed(outcome), None)?;
@@ -331,10 +333,8 @@ impl Server {
         for tid in target.kicks.due(monotonic()) {
             let seized = target.group.running.contains(&tid);
             // ESRCH or EPERM: it ended or somebody else traces it; its call is then not ours.
-            let pidfd = target.pidfd.as_fd();
-            let _ = target
-                .kicks
-                .kick(tid, seized, &self.children, &target.memory, pidfd);
+            let place = Place::new(&target.memory, &target.pidfd);
+            let _ = target.kicks.kick(tid, seized, &self.children, place);
         }
         Ok(())
     }
@@ -501,8 +501,7 @@ impl Target {
                 shared,
                 caught,
                 &mut self.kicks,
-                &self.memory,
-                Some(self.pidfd.as_fd()),
+                Place::new(&self.memory, &self.pidfd),
             )?;
             if let Some((altstack, clear_tid)) = per_thread.get(&state.tid) {
                 state.altstack = Some(*altstack);
@@ -526,16 +525,8 @@ impl Target {
     fn settle(&mut self, stopped: &ptrace::Stopped) -> io::Result<()> {
         let shared = collect::shared_pending(stopped)?;
         let caught = self.caught()?;
-        let pidfd = Some(self.pidfd.as_fd());
-        collect::thread(
-            stopped,
-            &shared,
-            caught,
-            &mut self.kicks,
-            &self.memory,
-            pidfd,
-        )
-        .map(|_| ())
+        let place = Place::new(&self.memory, &self.pidfd);
+        collect::thread(stopped, &shared, caught, &mut self.kicks, place).map(|_| ())
     }
 
     /// Makes sure that a stop which takes no checkpoint harms no call either.
@@ -547,15 +538,8 @@ impl Target {
                 Some(shared) => shared,
                 None => shared.insert(collect::shared_pending(stopped)?),
             };
-            let pidfd = Some(self.pidfd.as_fd());
-            collect::thread(
-                stopped,
-                shared,
-                caught,
-                &mut self.kicks,
-                &self.memory,
-                pidfd,
-            )?;
+            let place = Place::new(&self.memory, &self.pidfd);
+            collect::thread(stopped, shared, caught, &mut self.kicks, place)?;
         }
         Ok(())
     }

@@ -41,7 +41,9 @@ pub enum Timeout {
     Millis(usize),
     /// struct timespec, relative, at the address in argument `n`; null waits for ever.
     Timespec(usize),
-    /// The socket's SO_RCVTIMEO; the descriptor is argument 0.
+    /// struct timeval, likewise.
+    Timeval(usize),
+    /// The socket's SO_RCVTIMEO, a terminal's VTIME; the descriptor is argument 0.
     SocketReceive,
     /// The socket's SO_SNDTIMEO; the descriptor is argument 0.
     SocketSend,
@@ -49,6 +51,8 @@ pub enum Timeout {
     Futex,
     /// clock_nanosleep: argument 2, absolute when the flags in argument 1 say so.
     ClockSleep,
+    /// io_uring_enter: in the structure at argument 4, when the flags in argument 3 say so.
+    Ring,
 }
 
 /// How a call behaves under a stop.
@@ -63,7 +67,9 @@ pub struct Interruptible {
 /// The call's row, for every call that can sleep with a timeout or answers a stop with EINTR.
 #[must_use]
 pub fn interruptible(nr: u64) -> Option<Interruptible> {
-    use Timeout::{ClockSleep, Futex, Millis, Never, SocketReceive, SocketSend, Timespec};
+    use Timeout::{
+        ClockSleep, Futex, Millis, Never, Ring, SocketReceive, SocketSend, Timespec, Timeval,
+    };
     let again = -i64::from(libc::EAGAIN);
     let (timeout, timed_out) = match nr.cast_signed() {
         libc::SYS_epoll_wait | libc::SYS_epoll_pwait => (Millis(3), 0),
@@ -72,7 +78,7 @@ pub fn interruptible(nr: u64) -> Option<Interruptible> {
         libc::SYS_semop => (Never, again),
         libc::SYS_semtimedop => (Timespec(3), again),
         libc::SYS_io_getevents | SYS_IO_PGETEVENTS => (Timespec(4), 0),
-        libc::SYS_io_uring_enter => (Never, 0),
+        libc::SYS_io_uring_enter => (Ring, -i64::from(libc::ETIME)),
         libc::SYS_recvfrom
         | libc::SYS_recvmsg
         | libc::SYS_recvmmsg
@@ -90,20 +96,51 @@ pub fn interruptible(nr: u64) -> Option<Interruptible> {
         libc::SYS_clock_nanosleep => (ClockSleep, 0),
         libc::SYS_poll => (Millis(2), 0),
         libc::SYS_ppoll => (Timespec(2), 0),
+        libc::SYS_select => (Timeval(4), 0),
+        libc::SYS_pselect6 => (Timespec(4), 0),
         libc::SYS_futex => (Futex, -i64::from(libc::ETIMEDOUT)),
         _ => return None,
     };
     Some(Interruptible { timeout, timed_out })
 }
 
-/// Argument that points at the signal mask a call waits under, for calls that answer a stop with
-/// EINTR.
+/// Does the kernel write what is left of the timeout over it when the call is interrupted, to make
+/// it again with that (poll_select_finish in fs/select.c)? Where it cannot write the call ends with EINTR.
 #[must_use]
-pub fn mask_argument(nr: u64) -> Option<usize> {
-    match nr.cast_signed() {
-        libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 => Some(4),
-        _ => None,
-    }
+pub fn counts_down(nr: u64) -> bool {
+    matches!(
+        nr.cast_signed(),
+        libc::SYS_ppoll | libc::SYS_select | libc::SYS_pselect6
+    )
+}
+
+/// Does the kernel make the call again with its whole timeout, although it is relative?
+#[must_use]
+pub fn starts_over(nr: u64) -> bool {
+    nr.cast_signed() == SYS_IO_PGETEVENTS
+}
+
+/// Where the address of the signal mask is that a call waits under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mask {
+    /// In argument `n`.
+    At(usize),
+    /// In the first word of what argument `n` points at.
+    Through(usize),
+}
+
+/// The mask a call waits under, for calls that answer a stop with EINTR or are ended by us.
+#[must_use]
+pub fn mask_argument(nr: u64, args: &[u64; 6]) -> Option<Mask> {
+    const EXT_ARG: u64 = 1 << 3;
+    Some(match nr.cast_signed() {
+        libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 => Mask::At(4),
+        libc::SYS_ppoll => Mask::At(3),
+        libc::SYS_pselect6 | SYS_IO_PGETEVENTS => Mask::Through(5),
+        libc::SYS_io_uring_enter if args[3] & EXT_ARG != 0 => Mask::Through(4),
+        libc::SYS_io_uring_enter => Mask::At(4),
+        _ => return None,
+    })
 }
 
 /// The call that a thread inside restart_syscall was first in, by the kernel function it sleeps in

@@ -139,6 +139,49 @@ pub fn socket_timeout(fd: BorrowedFd<'_>, send: bool) -> io::Result<Option<u64>>
     Ok((ns > 0).then_some(ns))
 }
 
+fn socket_number(fd: BorrowedFd<'_>, option: libc::c_int) -> Option<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len: libc::socklen_t = 4;
+    // SAFETY: `value` and `len` describe an int, which the options asked for here fill.
+    let ret = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    (ret == 0).then_some(value)
+}
+
+/// Is it a Unix socket?
+#[must_use]
+pub fn is_local_socket(fd: BorrowedFd<'_>) -> bool {
+    socket_number(fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX)
+}
+
+/// Takes the pending error of a socket away, if there is one.
+pub fn take_socket_error(fd: BorrowedFd<'_>) -> Option<i32> {
+    socket_number(fd, libc::SO_ERROR).filter(|&error| error != 0)
+}
+
+/// How long a read of a terminal waits for the first byte, ns: termios(3), noncanonical mode with
+/// MIN 0 and TIME above. None for any other descriptor.
+#[must_use]
+pub fn terminal_timeout(fd: BorrowedFd<'_>) -> Option<u64> {
+    const TENTH: u64 = 100_000_000;
+    // SAFETY: plain numbers may be all zero.
+    let mut termios: libc::termios = unsafe { std::mem::zeroed() };
+    // SAFETY: the call fills a termios.
+    if unsafe { libc::tcgetattr(fd.as_raw_fd(), &raw mut termios) } != 0 {
+        return None;
+    }
+    let tenths = u64::from(termios.c_cc[libc::VTIME]);
+    let waits = termios.c_lflag & libc::ICANON == 0 && termios.c_cc[libc::VMIN] == 0;
+    (waits && tenths > 0).then_some(tenths * TENTH)
+}
+
 /// get_robust_list(2) of a thread: head address and length.
 ///
 /// # Errors

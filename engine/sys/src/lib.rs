@@ -5,6 +5,7 @@
 
 pub mod blocking;
 pub mod channel;
+pub mod cpus;
 pub mod descriptors;
 pub mod fd;
 pub mod frame;

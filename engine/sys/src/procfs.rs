@@ -306,7 +306,7 @@ pub fn is_dead(pid: i32) -> bool {
     stat(pid).map_or(true, |s| matches!(s.state, 'Z' | 'X'))
 }
 
-/// Monotonic ns at which a thread last came off a CPU, where the kernel tells
+/// When a thread last came off a CPU, in ns of that CPU's own clock, where the kernel tells
 /// (CONFIG_SCHED_DEBUG): the start of its sleep.
 #[must_use]
 pub fn last_ran_ns(pid: i32, tid: i32) -> Option<u64> {
@@ -326,6 +326,16 @@ pub fn last_ran_ns(pid: i32, tid: i32) -> Option<u64> {
 pub fn sleeps_in(pid: i32, tid: i32) -> Option<String> {
     let name = fs::read_to_string(format!("/proc/{pid}/task/{tid}/wchan")).ok()?;
     Some(if name == "0" { String::new() } else { name })
+}
+
+/// The CPU a sleeping thread last ran on; None when it does not sleep.
+#[must_use]
+pub fn sleeps_on(pid: i32, tid: i32) -> Option<usize> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    // Fields 3 and 39 of proc(5), as in `stat`.
+    let mut fields = rest.split_whitespace();
+    matches!(fields.next()?, "S" | "D").then(|| fields.nth(35)?.parse().ok())?
 }
 
 /// How often the scheduler has run a thread: unchanged means it has not run.
