@@ -3,6 +3,7 @@
 #![allow(clippy::missing_panics_doc)] // Tests panic; that is how they fail.
 
 mod daemon;
+pub mod fuzz;
 mod image;
 mod lives;
 mod redis;
