@@ -82,7 +82,12 @@ impl CoreView {
         let backing = notes
             .files
             .iter()
-            .filter_map(|range| Some((range.path.clone(), File::open(&range.path).ok()?)))
+            .filter_map(|range| {
+                Some((
+                    range.path.clone(),
+                    crate::regular::open(range.path.as_ref()).ok()?,
+                ))
+            })
             .collect();
         Ok(Self {
             file,
@@ -330,7 +335,7 @@ fn mappings_of(segments: &[Segment], notes: &Notes) -> Vec<Mapping> {
 
 /// What the file's own program header asks for at a range: the core does not say.
 fn perms_in_file(range: &FileRange) -> Option<Perms> {
-    let file = File::open(&range.path).ok()?;
+    let file = crate::regular::open(range.path.as_ref()).ok()?;
     let cache = ReadCache::new(&file);
     let header = elf::FileHeader64::<LE>::parse(&cache).ok()?;
     let segments = header

@@ -61,7 +61,7 @@ impl Finder {
             let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
             let name = format!(".build-id/{}/{}.debug", hex.get(..2)?, hex.get(2..)?);
             self.debug_roots.iter().find_map(|root| {
-                let bytes = std::fs::read(root.join(&name)).ok()?;
+                let bytes = crate::regular::read(&root.join(&name)).ok()?;
                 (build_id_of(&bytes).as_deref() == Some(id)).then_some(bytes)
             })
         });
@@ -84,7 +84,7 @@ impl Finder {
             .chain(under)
             .filter(|candidate| candidate != path)
             .find_map(|candidate| {
-                let bytes = std::fs::read(candidate).ok()?;
+                let bytes = crate::regular::read(&candidate).ok()?;
                 (crc32(&bytes) == crc).then_some(bytes)
             })
     }

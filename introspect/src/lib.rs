@@ -23,6 +23,7 @@ mod present_rust;
 mod program;
 mod read_set;
 pub mod registers;
+pub mod regular;
 mod scalars;
 mod scopes;
 mod storage;

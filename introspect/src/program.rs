@@ -551,7 +551,8 @@ fn same_build(view: &dyn View, mappings: &[&Mapping], bytes: &[u8]) -> bool {
     let Some(first) = mappings.iter().find(|mapping| mapping.offset == 0) else {
         return true;
     };
-    let Some(of_file) = build_id_of(bytes) else {
+    // A note may be there and hold nothing.
+    let Some(of_file) = build_id_of(bytes).filter(|id| !id.is_empty()) else {
         return true;
     };
     let Some(header) = bytes.get(..64) else {

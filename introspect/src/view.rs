@@ -114,7 +114,7 @@ pub trait View {
     /// The bytes of the file behind a mapping. A bundle supplies its own copy here.
     fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
         match mapping.file_path() {
-            Some(path) => std::fs::read(path),
+            Some(path) => crate::regular::read(path.as_ref()),
             None => Err(std::io::ErrorKind::NotFound.into()),
         }
     }

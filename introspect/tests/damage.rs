@@ -149,3 +149,35 @@ fn mutated_cores_are_survived() {
     assert!(CoreView::open(&fixture.binary).is_err());
     assert!(CoreView::open("/nonexistent").is_err());
 }
+
+/// A process may map /dev/zero to run code in it, as some do; that file has no end.
+#[test]
+fn a_mapped_device_is_not_read() {
+    struct Device;
+    impl View for Device {
+        fn read(&self, address: u64, _: &mut [u8]) -> Result<(), Unavailable> {
+            Err(Unavailable::not_mapped(address))
+        }
+        fn threads(&self) -> Vec<ThreadView> {
+            Vec::new()
+        }
+        fn mappings(&self) -> Vec<Mapping> {
+            let perms = introspect::Perms::parse("r-xp");
+            let path = "/dev/zero".to_owned();
+            let (start, end, offset) = (0x1000, 0x2000, 0);
+            vec![Mapping {
+                start,
+                end,
+                offset,
+                perms,
+                path,
+            }]
+        }
+    }
+    assert!(Device.open_file(&Device.mappings()[0]).is_err());
+    assert!(
+        Program::load(&Device, &Finder::default())
+            .modules()
+            .is_empty()
+    );
+}

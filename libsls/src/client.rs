@@ -89,7 +89,14 @@ impl Client {
             path: socket.into(),
             source,
         };
-        let mut stream = UnixStream::connect(socket).map_err(at)?;
+        Self::over(UnixStream::connect(socket).map_err(at)?)
+    }
+
+    /// Greets whoever is at the other end of a connection.
+    ///
+    /// # Errors
+    /// It does not greet back, or in another version.
+    pub fn over(mut stream: UnixStream) -> Result<Self, ClientError> {
         write_frame(
             &mut stream,
             &Hello {

@@ -41,12 +41,15 @@ pub fn write_frame<T: Serialize>(
     message: &T,
     limit: u32,
 ) -> Result<(), FrameError> {
-    let mut bytes = postcard::to_extend(message, vec![0; 4])?;
-    let len = u32::try_from(bytes.len() - 4).unwrap_or(u32::MAX);
+    // Known first, so that memory is taken once, and none for what is too long.
+    let size = postcard::experimental::serialized_size(message)?;
+    let len = u32::try_from(size).unwrap_or(u32::MAX);
     if len > limit {
         return Err(FrameError::TooLong { len, limit });
     }
-    bytes[..4].copy_from_slice(&len.to_le_bytes());
+    let mut bytes = Vec::with_capacity(size + 4);
+    bytes.extend_from_slice(&len.to_le_bytes());
+    let bytes = postcard::to_extend(message, bytes)?;
     to.write_all(&bytes)?;
     Ok(())
 }

@@ -15,4 +15,4 @@ pub use client::{Client, ClientError};
 pub use frame::{FrameError, read_frame, write_frame};
 pub use reference::{EpochRef, ReferenceError, is_temporary, partition_name, temporary_name};
 pub use sls_record as record;
-pub use socket::{SocketError, default_socket, memory_name, state_folder};
+pub use socket::{SocketError, default_socket, memory_name, private_folder, state_folder};

@@ -11,7 +11,7 @@ pub const VERSION: u32 = 1;
 /// First word of a hello.
 pub const MAGIC: u32 = 0x534c_5301;
 /// Longest request.
-pub const MAX_REQUEST: u32 = 1 << 20;
+pub const MAX_REQUEST: u32 = 256 << 10;
 /// Longest answer.
 pub const MAX_ANSWER: u32 = 32 << 20;
 /// Most pages one request may ask for.
@@ -116,7 +116,8 @@ pub enum Request {
     Stat,
     Check,
     /// How far along `epochs`, each the child of the one before and the first of `from`, do these
-    /// pages and all mappings of the process (None: the root) stay as they are at `from`?
+    /// pages and all mappings of the process (None: the root) stay as they are at `from`? A long
+    /// walk ends early: ask again for the rest.
     Steady {
         part: Option<String>,
         pid: Option<i32>,

@@ -64,7 +64,12 @@ pub fn memory_name(socket: &Path) -> String {
     name.trim_start_matches(['-', '.']).to_owned()
 }
 
-fn private_folder(path: &Path) -> Result<(), SocketError> {
+/// Makes a folder when it is missing, and checks that it is this user's alone: in a folder of
+/// somebody else's every file may be a link to anywhere.
+///
+/// # Errors
+/// It is not safe or cannot be made.
+pub fn private_folder(path: &Path) -> Result<(), SocketError> {
     let made = fs::DirBuilder::new().mode(0o700).create(path);
     if let Err(source) = made
         && source.kind() != io::ErrorKind::AlreadyExists

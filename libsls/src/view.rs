@@ -114,7 +114,7 @@ impl CheckpointView {
         };
         let mut bytes = bytes.chunks_exact(PAGE_BYTES);
         let mut pages = self.pages.borrow_mut();
-        for (page, present) in (first..first + count).zip(present) {
+        for (page, present) in (first..first.saturating_add(count)).zip(present) {
             let content = if present {
                 bytes.next().and_then(boxed)
             } else {
@@ -132,10 +132,10 @@ impl CheckpointView {
         buf: &mut [u8],
     ) -> Result<(), Unavailable> {
         let file = self.file(mapping).map_err(|why| at(address, why))?;
-        let offset = mapping.offset + (address - mapping.start);
+        let offset = mapping.offset.wrapping_add(address - mapping.start);
         let mut done = 0;
         while done < buf.len() {
-            match file.read_at(&mut buf[done..], offset + done as u64) {
+            match file.read_at(&mut buf[done..], offset.wrapping_add(done as u64)) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(error) => return Err(at(address, error.to_string())),
@@ -181,7 +181,9 @@ fn place(process: &Process, mapping: &sls_record::Mapping, address: u64) -> Opti
     match mapping.backing {
         Backing::Kernel => None,
         Backing::Shared { space } => {
-            Some((space, (address - mapping.start + mapping.offset) / PAGE))
+            // A record may say anything; what it says of no page is of page none.
+            let at = (address - mapping.start).wrapping_add(mapping.offset);
+            Some((space, at / PAGE))
         }
         Backing::Anonymous | Backing::File => Some((process.space, address / PAGE)),
     }
@@ -204,7 +206,7 @@ fn open_as_mapped(mapping: &sls_record::Mapping) -> Result<Rc<File>, String> {
         .path
         .strip_suffix(" (deleted)")
         .unwrap_or(&mapping.path);
-    let file = File::open(path).map_err(|e| format!("{path}: {e}"))?;
+    let file = introspect::regular::open(path.as_ref()).map_err(|e| format!("{path}: {e}"))?;
     let meta = file.metadata().map_err(|e| format!("{path}: {e}"))?;
     let mtime = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
     if meta.ino() != mapping.inode || mapping.file_mtime_ns != 0 && mtime != mapping.file_mtime_ns {
@@ -358,7 +360,9 @@ impl PartitionHistory {
             };
             let places = (place(&old, a, address), place(&new, b, address));
             let same_file = (a.dev, a.inode, a.file_mtime_ns) == (b.dev, b.inode, b.file_mtime_ns)
-                && (a.inode == 0 || address - a.start + a.offset == address - b.start + b.offset);
+                && (a.inode == 0
+                    || (address - a.start).wrapping_add(a.offset)
+                        == (address - b.start).wrapping_add(b.offset));
             let (Some(place), true) = (places.0, places.0 == places.1 && same_file) else {
                 return Ok(None);
             };

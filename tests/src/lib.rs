@@ -4,6 +4,7 @@
 
 mod board;
 mod daemon;
+pub mod fuzz;
 mod image;
 mod lives;
 mod redis;

@@ -1,5 +1,6 @@
 //! Campaigns: proofs that no target is ever hurt and that every epoch is exact. A short share runs
 //! in `./x test`, the whole in `./x soak`, which renews docs/trust.md from the rows they report.
 
+mod hostile_clients;
 mod oracle;
 mod random_kills;

@@ -8,7 +8,7 @@ use slos::Epoch;
 
 use crate::registry::{Refusal, Registry};
 use crate::worker::{Command, Reply};
-use crate::{check, history};
+use crate::{check, history, names};
 
 /// Shortest period between checkpoints.
 const SHORTEST_PERIOD_MS: u64 = 1;
@@ -56,6 +56,7 @@ fn obey(registry: &Registry, request: Request) -> Result<Answer, Refusal> {
             command(part.command(Command::Detach)?)
         }
         Request::Checkpoint { part, name } => {
+            names::checkpoint(name.as_deref())?;
             let part = registry.find(part.as_deref())?;
             command(part.command(Command::Checkpoint { name })?)
         }
@@ -116,6 +117,7 @@ fn obey(registry: &Registry, request: Request) -> Result<Answer, Refusal> {
             space,
         } => history::diff_pages(&*registry.find(part.as_deref())?, (from, to), space),
         Request::Name { part, epoch, name } => {
+            names::checkpoint(name.as_deref())?;
             let part = registry.find(part.as_deref())?;
             part.history
                 .set_name(Epoch(epoch), name)

@@ -1,5 +1,7 @@
 //! Questions that only the history answers.
 
+use std::time::{Duration, Instant};
+
 use libsls::protocol::{Answer, History, HistoryRow, MAX_PAGES};
 use libsls::record::Mapping;
 use slos::{Epoch, PageIndex, Presence, SpaceId};
@@ -7,6 +9,13 @@ use slos::{Epoch, PageIndex, Presence, SpaceId};
 use crate::part::Part;
 use crate::registry::Refusal;
 use libsls::protocol::Failure;
+
+/// Most pages one question may compare.
+const MOST_COMPARED: u64 = 1 << 20;
+/// Between so many a checkpoint that waits to be entered into the history gets its turn.
+const COMPARED_AT_ONCE: usize = 4096;
+/// A walk along checkpoints ends after this, wherever it is then.
+const WALK: Duration = Duration::from_millis(50);
 
 fn read(error: slos::ReadError) -> Refusal {
     let kind = match error {
@@ -20,7 +29,9 @@ fn read(error: slos::ReadError) -> Refusal {
 pub fn history(part: &Part) -> Result<History, Refusal> {
     let branch = part.figures().branch.clone();
     let infos = part.history.history().map_err(read)?;
-    let head = part.history.head(&branch).map_err(read)?.map_or(0, |e| e.0);
+    // Of this very list: a checkpoint that was taken since is not in it.
+    let newest = infos.iter().rev().find(|info| *info.branch == *branch);
+    let head = newest.map_or(0, |info| info.epoch.0);
     let mut checkpoints = Vec::with_capacity(infos.len());
     for info in infos {
         // It may be thinned between the two looks: then its own parent's number must do.
@@ -99,10 +110,14 @@ pub fn steady(
     (from, epochs): (u64, &[u64]),
     pages: &[(u32, u64, u64)],
 ) -> Result<Answer, Refusal> {
+    let started = Instant::now();
     let mut before = from;
     let first = mappings(part, pid, from)?;
     let mut same = 0;
     for &epoch in epochs {
+        if same > 0 && started.elapsed() > WALK {
+            break;
+        }
         if mappings(part, pid, epoch)? != first {
             let remapped = true;
             return Ok(Answer::Steady { same, remapped });
@@ -144,17 +159,23 @@ fn any_changed(
     (from, to): (u64, u64),
     pages: &[(u32, u64, u64)],
 ) -> Result<bool, Refusal> {
+    let total = pages.iter().fold(0, |n: u64, p| n.saturating_add(p.2));
+    if total > MOST_COMPARED {
+        return Err(Refusal::new(
+            Failure::Usage,
+            format!("{total} pages to compare, {MOST_COMPARED} are allowed at once"),
+        ));
+    }
     for &(space, first, count) in pages {
-        let set: Vec<PageIndex> = (first..first.saturating_add(count.min(1 << 20)))
-            .map(PageIndex)
-            .collect();
-        match part
-            .history
-            .changed(Epoch(from), Epoch(to), SpaceId(space), &set)
-        {
-            Ok(false) => {}
-            Ok(true) | Err(slos::ReadError::NoSpace { .. }) => return Ok(true),
-            Err(error) => return Err(read(error)),
+        let end = first.saturating_add(count);
+        for from_page in (first..end).step_by(COMPARED_AT_ONCE) {
+            let until = end.min(from_page.saturating_add(COMPARED_AT_ONCE as u64));
+            let some: Vec<PageIndex> = (from_page..until).map(PageIndex).collect();
+            match (part.history).changed(Epoch(from), Epoch(to), SpaceId(space), &some) {
+                Ok(false) => {}
+                Ok(true) | Err(slos::ReadError::NoSpace { .. }) => return Ok(true),
+                Err(error) => return Err(read(error)),
+            }
         }
     }
     Ok(false)

@@ -84,6 +84,12 @@ impl<Q, A> Inbox<Q, A> {
         }
     }
 
+    /// There may be more letters: the bell is not to be waited for.
+    pub fn ring(&self) {
+        // Fails only when the counter is full: then it rings already.
+        let _ = self.bell.write(1);
+    }
+
     /// Readable when it is worth looking.
     pub fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()

@@ -5,12 +5,17 @@ mod attach;
 mod check;
 mod connection;
 mod events;
+mod gate;
+mod guests;
 mod history;
 mod leave;
 mod mailbox;
+mod names;
 mod part;
 mod registry;
+mod room;
 mod stops;
+mod timed;
 mod worker;
 
 use std::fs::{self, OpenOptions};
@@ -25,6 +30,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Parser;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sls_engine::Probe;
 
 use crate::registry::Registry;
@@ -63,10 +69,13 @@ fn main() -> anyhow::Result<()> {
         None => libsls::default_socket()?,
     };
     let state = libsls::state_folder(&socket);
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .recursive(true)
-        .create(&state)?;
+    if let Some(parent) = state.parent() {
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(parent)?;
+    }
+    libsls::private_folder(&state)?;
     if args.background {
         return background(&socket, &state, &args.mask);
     }
@@ -90,6 +99,8 @@ fn background(socket: &Path, state: &Path, mask: &str) -> anyhow::Result<()> {
         .arg(socket)
         .arg("--foreground")
         .args(["--mask", mask]);
+    // Else glibc keeps what a long answer took, up to 32 MiB a thread's arena, for the next one.
+    daemon.env("MALLOC_MMAP_THRESHOLD_", "131072");
     daemon
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -104,6 +115,7 @@ fn serve(socket: &Path, state: &Path, mask: &str) -> anyhow::Result<()> {
     let Some(_lock) = lock(socket, state)? else {
         return Ok(()); // Another one was quicker; clients find that one.
     };
+    raise_descriptor_limit();
     let probe = Probe::run().mask(mask).map_err(anyhow::Error::msg)?;
     let keeper = std::env::current_exe()?.with_file_name("sls-keeper");
     let registry = Arc::new(Registry::open(socket, probe, keeper)?);
@@ -119,6 +131,15 @@ fn serve(socket: &Path, state: &Path, mask: &str) -> anyhow::Result<()> {
     leave::watch(&registry, leave::Door::of(socket)?)?;
     connection::accept(&listener, &registry);
     Ok(())
+}
+
+/// Each client and each 16 MiB of history is a descriptor; the usual 1,024 are soon used up.
+fn raise_descriptor_limit() {
+    let done = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = done {
+        tracing::warn!(%error, "raise the limit of descriptors");
+    }
 }
 
 /// One daemon a socket; None when another one serves it. One that is leaving, or was killed and

@@ -81,6 +81,27 @@ impl Part {
         if let Some(parent) = folder.parent() {
             private(parent)?;
         }
+        // What is there already is somebody's history, even where it cannot be recovered.
+        let there = folder.exists();
+        let made = Self::make(name, folder, keep, budget, period, registry);
+        if made.is_err()
+            && !there
+            && let Err(error) = fs::remove_dir_all(folder)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(name, %error, "remove what was begun");
+        }
+        made
+    }
+
+    fn make(
+        name: &str,
+        folder: &Path,
+        keep: Keep,
+        budget: u64,
+        period: Option<Duration>,
+        registry: &Registry,
+    ) -> anyhow::Result<Self> {
         let options = Options {
             budget: Some(budget),
             segment_size: None,

@@ -13,10 +13,15 @@ use libsls::is_temporary;
 use libsls::protocol::{Failure, Keep};
 use sls_engine::Probe;
 
+use crate::guests::Guests;
+use crate::names;
 use crate::part::Part;
 
 /// No partition's name starts with a dot.
 const JOURNALS: &str = ".journals";
+
+/// Each has a thread, a folder and descriptors.
+const MOST_PARTITIONS: usize = 256;
 
 /// A refusal a client can act on.
 #[derive(Debug)]
@@ -42,6 +47,7 @@ impl Refusal {
 pub struct Registry {
     parts: Mutex<BTreeMap<String, Arc<Part>>>,
     pub clients: AtomicU64,
+    pub guests: Arc<Guests>,
     /// The daemon leaves: who comes now is turned away, and starts another.
     closed: AtomicBool,
     pub started: Instant,
@@ -61,6 +67,7 @@ impl Registry {
         let registry = Self {
             parts: Mutex::new(BTreeMap::new()),
             clients: AtomicU64::new(0),
+            guests: Arc::default(),
             closed: AtomicBool::new(false),
             started: Instant::now(),
             probe,
@@ -132,7 +139,7 @@ impl Registry {
                 )),
                 _ => Err(Refusal::new(
                     Failure::Usage,
-                    format!("name one of the partitions with -o: {}", names(&parts)),
+                    format!("name one of the partitions with -o: {}", list(&parts)),
                 )),
             };
         };
@@ -140,7 +147,11 @@ impl Registry {
         parts.get(&name).cloned().ok_or_else(|| {
             Refusal::new(
                 Failure::NotFound,
-                format!("there is no partition {name}; there are: {}", names(&parts)),
+                format!(
+                    "there is no partition {}; there are: {}",
+                    names::shown(&name),
+                    list(&parts)
+                ),
             )
         })
     }
@@ -167,15 +178,16 @@ impl Registry {
         period: Option<Duration>,
     ) -> Result<Arc<Part>, Refusal> {
         let name = libsls::partition_name(given);
-        if name.is_empty() || name.len() > 64 || name.starts_with('.') || name.contains('/') {
+        names::partition(&name)?;
+        let mut parts = self.lock();
+        if parts.len() >= MOST_PARTITIONS {
             return Err(Refusal::new(
-                Failure::Usage,
+                Failure::Other,
                 format!(
-                    "{name:?} cannot name a partition: up to 64 characters, no slash, no leading dot"
+                    "there are {MOST_PARTITIONS} partitions already; remove one with `slsctl partdel`"
                 ),
             ));
         }
-        let mut parts = self.lock();
         if parts.contains_key(&name) {
             return Err(Refusal::new(
                 Failure::Exists,
@@ -286,7 +298,7 @@ impl Registry {
     }
 }
 
-fn names(parts: &BTreeMap<String, Arc<Part>>) -> String {
+fn list(parts: &BTreeMap<String, Arc<Part>>) -> String {
     if parts.is_empty() {
         return "none".to_owned();
     }

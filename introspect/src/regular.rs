@@ -1,0 +1,22 @@
+//! Regular files only: a device or a pipe at a mapped file's path would be read for ever.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Opens it if it is a regular file.
+pub fn open(path: &Path) -> io::Result<File> {
+    // Looked at first: opening alone may wait, or do something to a device.
+    if std::fs::metadata(path)?.is_file() {
+        return File::open(path);
+    }
+    let message = format!("{} is no regular file", path.display());
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
+/// Its bytes.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut open(path)?, &mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,177 @@
+//! A process with one of everything a record can hold.
+
+use libsls::record::{
+    AltStack, Backing, Blocked, Epoll, File, FileKind, IntervalTimer, Mapping, Perms, PosixTimer,
+    Process, Queued, Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
+};
+
+const MAPPED: u64 = 0x40_0000;
+const PAGE: u64 = 4096;
+
+/// The process.
+pub fn process() -> Process {
+    Process {
+        pid: 7,
+        ppid: 1,
+        pgid: 7,
+        sid: 7,
+        start_ticks: 99,
+        comm: "sample".into(),
+        exe: "/bin/sample".into(),
+        cwd: "/".into(),
+        root: "/".into(),
+        umask: 0o22,
+        brk: 0x90_1000,
+        start_brk: 0x90_0000,
+        space: 0,
+        auxv: vec![(6, PAGE), (9, MAPPED)],
+        threads: vec![thread()],
+        mappings: mappings(),
+        files: files(),
+        signals: Signals {
+            actions: vec![SigAction {
+                signo: 10,
+                handler: MAPPED,
+                flags: 0x0400_0000,
+                restorer: MAPPED,
+                mask: 0,
+            }],
+            ignored: 1,
+            caught: 1 << 9,
+            pending: vec![SigInfo(vec![10; 128])],
+            as_of_ns: 5,
+        },
+        itimers: vec![IntervalTimer {
+            which: 0,
+            value_ns: 1,
+            interval_ns: 2,
+        }],
+        timers: vec![PosixTimer {
+            id: 0,
+            clock: 1,
+            notify: 0,
+            signo: 14,
+            value: 0,
+            tid: 0,
+            value_ns: 1,
+            interval_ns: 0,
+        }],
+        unvouched: vec![Unvouched {
+            start: MAPPED,
+            end: MAPPED + PAGE,
+            reason: "shared".into(),
+        }],
+        stopped: false,
+    }
+}
+
+fn thread() -> Thread {
+    Thread {
+        tid: 7,
+        name: "sample".into(),
+        regs: Registers {
+            rip: MAPPED + 16,
+            rsp: 0x7fff_0000,
+            ..Registers::default()
+        },
+        xstate: vec![3; 64],
+        sigmask: 1,
+        pending: vec![SigInfo(vec![12; 128])],
+        altstack: Some(AltStack::default()),
+        rseq: Some(Rseq {
+            addr: 0x7fff_0000,
+            size: 32,
+            signature: 7,
+        }),
+        robust_list: (0x7fff_0100, 24),
+        clear_tid: Some(0x7fff_0200),
+        blocked: Some(Blocked {
+            nr: 232,
+            remaining_ns: Some(5),
+        }),
+    }
+}
+
+fn mappings() -> Vec<Mapping> {
+    let backings = [
+        (Backing::File, "/bin/sample"),
+        (Backing::Anonymous, "[heap]"),
+        (Backing::Shared { space: 1 }, "/dev/shm/x"),
+        (Backing::Kernel, "[vvar]"),
+    ];
+    (0..)
+        .zip(backings)
+        .map(|(n, (backing, path))| Mapping {
+            start: MAPPED + n * 16 * PAGE,
+            end: MAPPED + (n * 16 + 4) * PAGE,
+            perms: Perms {
+                read: true,
+                write: n > 0,
+                exec: n == 0,
+                shared: n == 2,
+            },
+            offset: 0,
+            dev: 1,
+            inode: n,
+            path: path.into(),
+            backing,
+            file_mtime_ns: 1,
+            grows_down: false,
+            no_reserve: false,
+        })
+        .collect()
+}
+
+fn files() -> Vec<File> {
+    let kinds = vec![
+        FileKind::Regular {
+            size: 1,
+            mtime_ns: 2,
+        },
+        FileKind::Directory,
+        FileKind::Pipe {
+            content: Queued::Bytes(vec![1, 2, 3]),
+        },
+        FileKind::Pipe {
+            content: Queued::Unread("too long".into()),
+        },
+        FileKind::Socket {
+            description: "tcp".into(),
+            listening: true,
+        },
+        FileKind::EventFd { count: 3 },
+        FileKind::TimerFd {
+            clock: 1,
+            ticks: 0,
+            settime_flags: 0,
+            value_ns: 9,
+            interval_ns: 9,
+        },
+        FileKind::SignalFd { mask: 1 },
+        FileKind::Epoll {
+            members: vec![Epoll {
+                fd: 3,
+                events: 1,
+                data: 3,
+            }],
+        },
+        FileKind::Inotify {
+            watches: vec!["wd 1".into()],
+        },
+        FileKind::Memory { size: 4096 },
+        FileKind::Device,
+        FileKind::Other,
+    ];
+    (0..)
+        .zip(kinds)
+        .map(|(fd, kind)| File {
+            fd,
+            target: format!("/x/{fd}"),
+            flags: 2,
+            offset: 0,
+            dev: 1,
+            inode: 1,
+            kind,
+        })
+        .collect()
+}
