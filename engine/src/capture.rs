@@ -113,6 +113,12 @@ impl Target {
         // tells which. It may be replaced once more meanwhile.
         for _ in 0..STARTS {
             match &result {
+                // Killed: it let everything go.
+                Err(CaptureError::Keeper(KeeperError::Gone(_))) => {
+                    self.revive()?;
+                    result = self.attempt(&request);
+                    continue;
+                }
                 Err(CaptureError::Dead(_)) => {}
                 Err(_) if self.is_another_program() => {}
                 _ => break,
@@ -253,16 +259,19 @@ impl Target {
         if matches!(self.tracker, Tracker::Kernel(_))
             && let Some(maps) = self.maps.guess()
         {
-            let still = self.scan_and_copy(maps, quick, cost)?;
+            let still = self.scan_and_copy(maps, true, quick, cost);
             let clock = Instant::now();
             let list = self.keeper.maps();
             let right = list.is_some_and(|list| self.maps.is(&list));
             cost.maps_ns = ns(clock.elapsed());
-            if right {
-                self.settled(&still.found);
-                return Ok(still);
+            match still {
+                Ok(still) if right => {
+                    self.settled(&still.found);
+                    return Ok(still);
+                }
+                // By a wrong list, most likely: the true one tells.
+                Ok(_) | Err(_) => self.copies.restart(),
             }
-            self.copies.restart();
         }
         let clock = Instant::now();
         let maps = self.maps.read().map_err(|source| CaptureError::System {
@@ -274,7 +283,7 @@ impl Target {
             return Err(CaptureError::Dead(self.pid));
         }
         cost.maps_ns += ns(clock.elapsed());
-        let still = self.scan_and_copy(maps, quick, cost)?;
+        let still = self.scan_and_copy(maps, false, quick, cost)?;
         self.settled(&still.found);
         Ok(still)
     }
@@ -289,6 +298,7 @@ impl Target {
     fn scan_and_copy(
         &mut self,
         maps: Arc<[MapLine]>,
+        guess: bool,
         quick: bool,
         cost: &mut StopCost,
     ) -> Result<Still, CaptureError> {
@@ -296,7 +306,7 @@ impl Target {
         let clock = Instant::now();
         let mut found = Found::default();
         match &mut self.tracker {
-            Tracker::Kernel(space) => space.settle(&maps, quick, &mut found),
+            Tracker::Kernel(space) => space.settle(&maps, guess, quick, &mut found),
             Tracker::Content(content) => content.settle(&self.memory, &maps, &mut found),
         }
         .map_err(|source| CaptureError::System {

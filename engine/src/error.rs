@@ -41,6 +41,14 @@ pub enum AttachError {
         /// Its user.
         uid: u32,
     },
+    /// A rewind that broke off could not be put right.
+    #[error("process {pid} is halted: {why}; attach again to try once more")]
+    Halted {
+        /// Process.
+        pid: i32,
+        /// Cause.
+        why: String,
+    },
     /// The keeper could not be started or said something unexpected.
     #[error(transparent)]
     Keeper(#[from] KeeperError),

@@ -158,6 +158,26 @@ impl Keeper {
         }
     }
 
+    /// Puts right what an earlier keeper left; the target runs on.
+    pub fn put_right(&mut self, journal: &OwnedFd) -> Result<Outcome, KeeperError> {
+        self.channel
+            .send(&Ask::PutRight, Some(journal.as_fd()))
+            .map_err(|e| self.gone(e))?;
+        match self.answer()? {
+            (Say::Executed(outcome), _) => Ok(outcome),
+            other => Err(out_of_turn(&other.0)),
+        }
+    }
+
+    /// Closes descriptors of the target's.
+    pub fn close(&mut self, fds: Vec<i32>) -> Result<(), KeeperError> {
+        self.send(&Ask::Close { fds })?;
+        match self.answer()? {
+            (Say::Closed, _) => Ok(()),
+            other => Err(out_of_turn(&other.0)),
+        }
+    }
+
     /// Next thing that is about to happen to a held target, None when nothing is yet.
     pub fn event(&mut self) -> Result<Option<EventKind>, KeeperError> {
         if !self.events.is_empty() {

@@ -62,6 +62,8 @@ pub struct Space {
     tables: Tables,
     /// The map list that the last sweep registered.
     swept: Arc<[MapLine]>,
+    /// The list of this settling is a guess: a mapping that is not tracked shows it to be wrong.
+    guess: bool,
 }
 
 /// Is this mapping one whose private pages are ours to track?
@@ -163,6 +165,7 @@ impl Space {
             clean: Vec::new(),
             tables: Tables::default(),
             swept: Arc::from([]),
+            guess: false,
         })
     }
 
@@ -197,8 +200,18 @@ impl Space {
     /// The final scan, with every thread stopped: what was written and what is gone.
     /// Changes nothing that a second call with another list would miss: it counts after
     /// [`Space::settled`]. Where it may be `quick` it counts only once [`Space::verify`] has said so.
-    pub fn settle(&mut self, maps: &[MapLine], quick: bool, found: &mut Found) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// EPERM: the list was a `guess`, and a wrong one.
+    pub fn settle(
+        &mut self,
+        maps: &[MapLine],
+        guess: bool,
+        quick: bool,
+        found: &mut Found,
+    ) -> io::Result<()> {
         found.clear();
+        self.guess = guess;
         let quick = self.tables.begin() && quick && !self.whole;
         self.each_run(maps, |space, run| {
             let old = !overlaps(&space.adopted, run.range) && !space.whole;
@@ -473,6 +486,9 @@ impl Space {
     }
 
     fn register_run(&mut self, run: Range, maps: &[MapLine]) -> io::Result<()> {
+        if self.guess {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
         let refused = self.refused.len();
         self.adopt_new(run, maps)?;
         if self.refused.len() > refused {

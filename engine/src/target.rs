@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use slos::{Epoch, Staging};
-use sls_keeper::Refusal;
+use sls_keeper::{Outcome, Refusal};
 use sls_record::{AltStack, IntervalTimer, PosixTimer, SigAction};
 use sls_sys::probe::Probe;
 use sls_sys::uffd::WriteProtect;
@@ -17,6 +17,7 @@ use crate::copy::Copies;
 use crate::error::{AttachError, CaptureError, KeeperError};
 use crate::files::Sockets;
 use crate::keeper::{Event, Keeper};
+use crate::leftover::Notes;
 use crate::maplist::MapList;
 use crate::record::FileTimes;
 use crate::shared::Objects;
@@ -78,6 +79,7 @@ pub struct Target {
     pub(crate) start_ticks: u64,
     pub(crate) options: Options,
     pub(crate) keeper: Keeper,
+    pub(crate) notes: Notes,
     pub(crate) pidfd: OwnedFd,
     pub(crate) memory: RemoteMemory,
     pub(crate) maps: MapList,
@@ -109,8 +111,15 @@ impl Target {
         let memory = RemoteMemory::open(pid).map_err(|e| denied(pid, e))?;
         let mut keeper = Keeper::start(&options.keeper, pid, &options.probe, options.hold)
             .map_err(|e| refused(pid, e))?;
-        let (tracker, tracking) = tracker(pid, &options, &mut keeper)?;
+        let notes = Notes::on(pid, stat.start_ticks, &options.state);
+        let outcome = notes.put_right(&mut keeper);
+        if let Some(Outcome::Halted { why }) = outcome.map_err(|e| refused(pid, e))? {
+            keeper.leave();
+            return Err(AttachError::Halted { pid, why });
+        }
+        let (tracker, tracking) = tracker(pid, &options, &notes, &mut keeper)?;
         Ok(Self {
+            notes,
             pid,
             start_ticks: stat.start_ticks,
             pidfd,
@@ -195,6 +204,24 @@ impl Target {
         self.keeper.resume().map(|_| ())
     }
 
+    /// Another keeper in the place of one that was killed, which let everything go. What became of
+    /// a rewind that it was at.
+    ///
+    /// # Errors
+    /// It cannot take charge.
+    pub fn revive(&mut self) -> Result<Option<Outcome>, KeeperError> {
+        let Options {
+            keeper,
+            probe,
+            hold,
+            ..
+        } = &self.options;
+        let next = Keeper::start(keeper, self.pid, probe, *hold)?;
+        std::mem::replace(&mut self.keeper, next).leave();
+        self.stopped = false;
+        self.notes.put_right(&mut self.keeper)
+    }
+
     /// Is every thread stopped by us?
     #[must_use]
     pub fn is_stopped(&self) -> bool {
@@ -233,7 +260,7 @@ impl Target {
         }
         self.memory = RemoteMemory::open(pid).map_err(system("open the memory"))?;
         self.maps = MapList::open(pid).map_err(system("open the map list"))?;
-        let (tracker, tracking) = tracker(pid, &self.options, &mut self.keeper)
+        let (tracker, tracking) = tracker(pid, &self.options, &self.notes, &mut self.keeper)
             .map_err(|e| system("track the new program")(std::io::Error::other(e.to_string())))?;
         self.tracker = tracker;
         self.tracking = tracking;
@@ -248,10 +275,11 @@ impl Target {
 fn tracker(
     pid: i32,
     options: &Options,
+    notes: &Notes,
     keeper: &mut Keeper,
 ) -> Result<(Tracker, Tracking), AttachError> {
     let why = if options.probe.tracks_writes() {
-        match kernel_tracking(pid, keeper) {
+        match kernel_tracking(pid, notes, keeper) {
             Ok(space) => return Ok((Tracker::Kernel(space), Tracking::WriteProtect)),
             Err(KeeperError::Refused {
                 message,
@@ -271,8 +299,8 @@ fn tracker(
     Ok((Tracker::Content(content), Tracking::Content(why)))
 }
 
-fn kernel_tracking(pid: i32, keeper: &mut Keeper) -> Result<Space, KeeperError> {
-    let fd = keeper.userfaultfd()?;
+fn kernel_tracking(pid: i32, notes: &Notes, keeper: &mut Keeper) -> Result<Space, KeeperError> {
+    let fd = notes.userfaultfd(keeper)?;
     let space = WriteProtect::new(fd).and_then(|wp| Space::new(pid, wp));
     space
         .and_then(|mut space| space.register_all(&procfs::maps(pid)?).map(|()| space))

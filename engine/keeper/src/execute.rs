@@ -1,8 +1,8 @@
 //! Carries a plan through: injected calls from a scratch mapping, threads made and ended, pages
 //! written with every thread in ptrace-stop, final states.
 //!
-//! Every thread is parked first: its registers are set to a call that never returns, with all
-//! signals blocked, so that if this process dies nothing runs on half-changed memory.
+//! Every thread is parked first (parking.rs), so that if this process dies nothing runs on
+//! half-changed memory.
 
 use std::fs::File;
 use std::io;
@@ -10,8 +10,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use libc::user_regs_struct;
-use sls_keeper::{Arg, FinalState, Journal, MakeThread, Outcome, Plan, Step, Want};
+use sls_keeper::journal::{self, Read};
+use sls_keeper::{Arg, FinalState, MakeThread, Outcome, Plan, Step, Want};
 use sls_sys::RemoteMemory;
 use sls_sys::frame::{Gadgets, Home};
 use sls_sys::ptrace::{Stopped, Waited};
@@ -21,10 +21,11 @@ use crate::group::{Children, Group, Refused};
 use crate::inject::Borrowed;
 use crate::kicks::{self, Kicks};
 use crate::limits::Place;
+use crate::parking::{self, Caller, Found, Parking};
 
-/// Frame and arguments of one parked thread.
-const SLOT: u64 = 16 << 10;
 const CHUNK: usize = 1 << 20;
+/// A frame and the arguments below it.
+const STACK_ROOM: u64 = 16 << 10;
 const BIRTH_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Why a plan stopped half way.
@@ -35,7 +36,13 @@ struct StepFailed {
     source: io::Error,
 }
 
-/// Plan, target and what is borrowed of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Forward,
+    Back,
+}
+
+/// Journal, target and what is borrowed of it.
 pub struct Executor<'a> {
     pub group: &'a mut Group,
     pub gadgets: Gadgets,
@@ -43,71 +50,144 @@ pub struct Executor<'a> {
     pub children: &'a Children,
     pub kicks: &'a mut Kicks,
     pub pidfd: &'a OwnedFd,
+    pub journal: &'a File,
 }
 
-impl Executor<'_> {
+impl<'a> Executor<'a> {
     /// Forward, or back when a step of it fails.
-    pub fn run(&mut self, journal: &Journal, data: &File, data_at: u64) -> Outcome {
-        match self.carry_through(&journal.forward, data, data_at) {
+    pub fn run(&mut self, Read { plans, data_at, .. }: &Read) -> Outcome {
+        let mut parking = Parking::new(plans.forward.scratch, self.gadgets, self.memory);
+        match self.carry_through(Way::Forward, &plans.forward, &mut parking, *data_at) {
             Ok(reports) => Outcome::Done { reports },
-            Err(forward) => match self.carry_through(&journal.back, data, data_at) {
-                Ok(_) => Outcome::PutBack {
-                    why: forward.to_string(),
-                },
-                Err(back) => Outcome::Halted {
-                    why: format!("{forward}; putting the present back failed too: {back}"),
-                },
+            // Nothing was touched yet.
+            Err(forward) if parking.is_empty() => Outcome::PutBack {
+                why: forward.to_string(),
             },
+            Err(forward) => {
+                match self.carry_through(Way::Back, &plans.back, &mut parking, *data_at) {
+                    Ok(_) => Outcome::PutBack {
+                        why: forward.to_string(),
+                    },
+                    Err(back) => Outcome::Halted {
+                        why: format!("{forward}; putting the present back failed too: {back}"),
+                    },
+                }
+            }
         }
+    }
+
+    /// What a keeper that was killed in the middle of [`Executor::run`] left behind: threads that
+    /// wait are put back, and the scratch area goes.
+    ///
+    /// # Errors
+    /// ResourceBusy: threads are on their way out of the scratch area; let go and try again.
+    pub fn put_right(&mut self, read: &Read) -> io::Result<Outcome> {
+        let plan = &read.plans.back;
+        let why = "an earlier keeper was killed in the middle of a rewind";
+        match parking::find(self.memory, self.group.pid, plan.scratch)? {
+            Found::Nothing => {}
+            Found::Open => self.clear_away(plan.scratch)?,
+            Found::Closed => {
+                let mut parking = Parking::new(plan.scratch, self.gadgets, self.memory);
+                let back = self.carry_through(Way::Back, plan, &mut parking, read.data_at);
+                return Ok(match back {
+                    Ok(_) => Outcome::PutBack { why: why.into() },
+                    Err(back) => Outcome::Halted {
+                        why: format!("{why}; putting the present back failed: {back}"),
+                    },
+                });
+            }
+        }
+        Ok(if read.forward_done {
+            let reports = vec![format!("{why}, at its very end; what it reported is lost")];
+            Outcome::Done { reports }
+        } else {
+            Outcome::PutBack { why: why.into() }
+        })
+    }
+
+    /// Unmaps a scratch area that nobody needs any more.
+    fn clear_away(&mut self, (start, end): (u64, u64)) -> io::Result<()> {
+        let inside =
+            |stopped: &Stopped| stopped.regs().is_ok_and(|r| (start..end).contains(&r.rsp));
+        if self.group.stopped.values().any(inside) {
+            let message = "a thread has not left the scratch area yet";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+        }
+        let any = self.group.stopped.keys().next().copied();
+        let tid = any.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+        self.on_own_stack(tid, |thread| {
+            thread.expect(libc::SYS_munmap, &[start, end - start])?;
+            Ok(())
+        })
     }
 
     fn carry_through(
         &mut self,
+        way: Way,
         plan: &Plan,
-        data: &File,
+        parking: &mut Parking<'a>,
         data_at: u64,
     ) -> Result<Vec<String>, StepFailed> {
         let fail = |what: &str| {
             let what = what.to_owned();
             move |source: io::Error| StepFailed { what, source }
         };
-        self.map_scratch(plan)
+        self.map_scratch(plan, parking)
             .map_err(fail("map the scratch area"))?;
-        self.park_all(plan).map_err(fail("park the threads"))?;
+        self.park_all(parking).map_err(fail("park the threads"))?;
         let mut run = Run {
             executor: self,
             plan,
+            parking,
             saved: [0; 256],
             reports: Vec::new(),
         };
         for step in &plan.steps {
-            run.step(step, data, data_at)?;
+            run.step(step, data_at)?;
         }
-        let reports = run.reports;
-        self.finish(plan).map_err(|e| StepFailed {
+        let mut reports = run.reports;
+        let left = self.finish(way, plan, parking).map_err(|e| StepFailed {
             what: "bring the threads to their final state".into(),
             source: io::Error::other(e.to_string()),
         })?;
+        reports.extend(left);
         Ok(reports)
     }
 
-    /// Maps the scratch area by a call whose frame lies on the leader's own stack.
-    fn map_scratch(&mut self, plan: &Plan) -> io::Result<()> {
-        let (start, end) = plan.scratch;
-        let mut probe = [0; 8];
-        if self.memory.read_at(start, &mut probe).is_ok() {
+    fn map_scratch(&mut self, plan: &Plan, parking: &Parking<'_>) -> io::Result<()> {
+        if parking::is_there(self.memory, plan.scratch) {
             return Ok(()); // A plan that stopped half way mapped it.
         }
-        let leader = self.take(plan.leader)?;
-        let nr = self.kicks.number_of(plan.leader);
-        let mut borrowed = Borrowed::new(leader, nr, self.gadgets, self.memory, self.children)
+        let (start, end) = plan.scratch;
+        let mut refused = io::Error::from_raw_os_error(libc::ESRCH);
+        let tids: Vec<i32> = self.group.stopped.keys().copied().collect();
+        // The first that has room on its stack.
+        for tid in std::iter::once(plan.leader).chain(tids) {
+            match self.on_own_stack(tid, |thread| map_scratch_call(thread, start, end)) {
+                Ok(()) => return parking.found(),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
+    /// Calls with the frame on the thread's own stack.
+    fn on_own_stack(
+        &mut self,
+        tid: i32,
+        act: impl FnOnce(&mut Borrowed<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let stopped = self.take(tid)?;
+        let nr = self.kicks.number_of(tid);
+        let mut borrowed = Borrowed::new(stopped, nr, self.gadgets, self.memory, self.children)
             .map_err(|(stopped, error)| {
-                self.group.stopped.insert(plan.leader, stopped);
+                self.group.stopped.insert(tid, stopped);
                 error
             })?;
-        let result = map_scratch_call(&mut borrowed, start, end);
+        let result = act(&mut borrowed);
         let stopped = borrowed.finish().map_err(io::Error::other)?;
-        self.group.stopped.insert(plan.leader, stopped);
+        self.group.stopped.insert(tid, stopped);
         result
     }
 
@@ -120,74 +200,149 @@ impl Executor<'_> {
         })
     }
 
-    /// Top of a thread's slot in the scratch area; the leader's is the first.
-    fn slot_top(plan: &Plan, index: usize) -> io::Result<u64> {
-        let top = plan.scratch.0 + (index as u64 + 1) * SLOT;
-        if top > plan.scratch.1 {
-            return Err(io::Error::other(
-                "the scratch area is too small for the threads",
-            ));
-        }
-        Ok(top)
-    }
-
-    fn park_all(&mut self, plan: &Plan) -> io::Result<()> {
-        let mut index = 1;
+    fn park_all(&mut self, parking: &mut Parking<'_>) -> io::Result<()> {
         for (&tid, stopped) in &self.group.stopped {
-            let top = if tid == plan.leader {
-                Self::slot_top(plan, 0)?
-            } else {
-                index += 1;
-                Self::slot_top(plan, index)?
-            };
-            let home = parking(stopped, self.gadgets)?;
-            let regs = park_at(&home, self.gadgets, top, self.memory)?;
-            stopped.set_sigmask(!0)?;
-            stopped.set_regs(&regs)?;
+            parking.park(stopped, self.kicks.number_of(tid))?;
         }
-        Ok(())
+        parking.close()
     }
 
-    /// Ends the rewind: the other threads are set already; the leader unmaps the scratch area with
-    /// a frame on its own stack, which by now is as it shall be.
-    fn finish(&mut self, plan: &Plan) -> Result<(), Refused> {
+    /// Ends the rewind: every frame leads to the final state and the gate opens; from there on who
+    /// is let go is where it shall be. What a frame does not carry is set by hand, and the last
+    /// thread unmaps the scratch area with a frame on its own stack, which by now is as it shall be.
+    fn finish(
+        &mut self,
+        way: Way,
+        plan: &Plan,
+        parking: &mut Parking<'_>,
+    ) -> Result<Option<String>, Refused> {
+        let finals = || {
+            plan.steps.iter().filter_map(|step| match step {
+                Step::Final(state) => Some(state),
+                _ => None,
+            })
+        };
         let mut last = None;
-        for step in &plan.steps {
-            let Step::Final(state) = step else { continue };
-            if state.tid == plan.leader {
-                last = Some(state);
-                continue;
+        for state in finals() {
+            if last.is_none() && self.makes_room(state, plan, parking)? {
+                last = Some(state.tid);
             }
+        }
+        for state in finals() {
+            let stopped = self.take(state.tid)?;
+            parking.lead(&stopped, &home_of(state))?;
+            self.group.stopped.insert(state.tid, stopped);
+        }
+        if way == Way::Forward {
+            journal::note_forward_done(self.journal)?;
+        }
+        parking.open()?;
+        for state in finals().filter(|state| Some(state.tid) != last) {
             let stopped = self.take(state.tid)?;
             let home = home_of(state);
             stopped.set_xstate(&home.xstate)?;
+            // First the mask, which its frame sets too: else it would go on deaf.
             stopped.set_sigmask(home.sigmask)?;
             stopped.set_regs(&home.regs)?;
             self.group.stopped.insert(state.tid, stopped);
         }
-        let state = last.ok_or_else(|| io::Error::other("the plan has no state for its leader"))?;
-        let leader = self.take(plan.leader)?;
+        let report = match finals().find(|state| Some(state.tid) == last) {
+            Some(state) => {
+                self.unmap_scratch(plan.scratch, state)?;
+                None
+            }
+            None => {
+                let (start, end) = plan.scratch;
+                let what = "no thread has room on its stack to unmap the rewind's own memory at";
+                Some(format!("{what} {start:#x}-{end:#x}"))
+            }
+        };
+        self.expect_calls(plan);
+        Ok(report)
+    }
+
+    fn unmap_scratch(
+        &mut self,
+        (start, end): (u64, u64),
+        state: &FinalState,
+    ) -> Result<(), Refused> {
+        let stopped = self.take(state.tid)?;
         let home = home_of(state);
-        let top = home.regs.rsp;
         let mut borrowed = Borrowed::at(
-            leader,
+            stopped,
             home.clone(),
-            top,
+            home.regs.rsp,
             true,
             self.gadgets,
             self.memory,
             self.children,
         )
         .map_err(|(stopped, error)| {
-            self.group.stopped.insert(plan.leader, stopped);
+            self.group.stopped.insert(state.tid, stopped);
             error
         })?;
-        let (start, end) = plan.scratch;
         borrowed.expect(libc::SYS_munmap, &[start, end - start])?;
         let stopped = borrowed.finish_as(&home)?;
-        self.group.stopped.insert(plan.leader, stopped);
-        self.expect_calls(plan);
+        self.group.stopped.insert(state.tid, stopped);
         Ok(())
+    }
+
+    /// Is there room for a frame below the stack pointer of a final state? A main stack grows when
+    /// the thread itself touches what is below it, as a call does that writes there.
+    fn makes_room(
+        &mut self,
+        state: &FinalState,
+        plan: &Plan,
+        parking: &Parking<'_>,
+    ) -> io::Result<bool> {
+        let rsp = collect::regs(&state.regs).rsp;
+        let Some(low) = rsp.checked_sub(STACK_ROOM) else {
+            return Ok(false);
+        };
+        let low = low & !63;
+        let mut room = vec![0; sls_sys::size(STACK_ROOM)];
+        if self.memory.read_at(low, &mut room).is_ok() {
+            return Ok(true);
+        }
+        const CLOCK_MONOTONIC: u64 = 1;
+        let touched = self.borrow_parked(state.tid, plan, parking, |thread| {
+            thread.call(libc::SYS_clock_gettime, &[CLOCK_MONOTONIC, low])
+        })?;
+        Ok(touched == 0 && self.memory.read_at(low, &mut room).is_ok())
+    }
+
+    /// Runs `act` with a parked thread on a frame of the scratch area.
+    fn borrow_parked<T>(
+        &mut self,
+        tid: i32,
+        plan: &Plan,
+        parking: &Parking<'_>,
+        act: impl FnOnce(&mut Borrowed<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let caller = if tid == plan.leader {
+            Caller::Leader
+        } else {
+            Caller::Other
+        };
+        let (wait, top) = parking.loan(tid, caller)?;
+        let stopped = self.take(tid)?;
+        let mut borrowed = Borrowed::at(
+            stopped,
+            wait,
+            top,
+            false,
+            self.gadgets,
+            self.memory,
+            self.children,
+        )
+        .map_err(|(stopped, error)| {
+            self.group.stopped.insert(tid, stopped);
+            error
+        })?;
+        let result = act(&mut borrowed);
+        let stopped = borrowed.finish().map_err(io::Error::other)?;
+        self.group.stopped.insert(tid, stopped);
+        result
     }
 
     fn expect_calls(&mut self, plan: &Plan) {
@@ -238,40 +393,16 @@ fn home_of(state: &FinalState) -> Home {
     }
 }
 
-/// A state that waits for ever: pause() with every signal blocked, and its own frame behind it.
-fn parking(stopped: &Stopped, gadgets: Gadgets) -> io::Result<Home> {
-    let mut home = Borrowed::home_of(stopped, None)?;
-    home.sigmask = !0;
-    home.regs.orig_rax = !0;
-    home.regs.rip = gadgets.syscall;
-    home.regs.rax = libc::SYS_pause.cast_unsigned();
-    Ok(home)
-}
-
-/// Writes the parking frame and gives the registers that run into it.
-fn park_at(
-    home: &Home,
-    gadgets: Gadgets,
-    top: u64,
-    memory: &RemoteMemory,
-) -> io::Result<user_regs_struct> {
-    let mut home = home.clone();
-    // The frame returns to the very stack pointer it was laid for: a loop without an end.
-    home.regs.rsp = home.frame(gadgets, top)?.rsp;
-    let frame = home.frame(gadgets, top)?;
-    memory.write_at(frame.address, &frame.bytes)?;
-    Ok(home.regs)
-}
-
 struct Run<'r, 'a> {
     executor: &'r mut Executor<'a>,
     plan: &'r Plan,
+    parking: &'r mut Parking<'a>,
     saved: [u64; 256],
     reports: Vec<String>,
 }
 
 impl Run<'_, '_> {
-    fn step(&mut self, step: &Step, data: &File, data_at: u64) -> Result<(), StepFailed> {
+    fn step(&mut self, step: &Step, data_at: u64) -> Result<(), StepFailed> {
         let (what, result) = match step {
             Step::Call {
                 what,
@@ -298,7 +429,7 @@ impl Run<'_, '_> {
                 len,
             } => (
                 format!("write {len} bytes at {address:#x}"),
-                self.write(data, data_at + offset, *address, *len),
+                self.write(data_at + offset, *address, *len),
             ),
             Step::End { tid } => (format!("end thread {tid}"), self.end(*tid)),
             Step::Make(thread) => (format!("make thread {}", thread.tid), self.make(thread)),
@@ -360,41 +491,26 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Runs `act` with the thread on a parking frame of the scratch area.
     fn borrow<T>(
         &mut self,
         tid: i32,
         act: impl FnOnce(&mut Borrowed<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
-        let ex = &mut *self.executor;
-        let top = Executor::slot_top(self.plan, usize::from(tid != self.plan.leader))?;
-        let stopped = ex.take(tid)?;
-        let mut home = parking(&stopped, ex.gadgets)?;
-        home.regs.rsp = home.frame(ex.gadgets, top)?.rsp;
-        let mut borrowed = Borrowed::at(
-            stopped,
-            home,
-            top,
-            false,
-            ex.gadgets,
-            ex.memory,
-            ex.children,
-        )
-        .map_err(|(stopped, error)| {
-            ex.group.stopped.insert(tid, stopped);
-            error
-        })?;
-        let result = act(&mut borrowed);
-        let stopped = borrowed.finish().map_err(io::Error::other)?;
-        ex.group.stopped.insert(tid, stopped);
-        result
+        let Self {
+            executor,
+            plan,
+            parking,
+            ..
+        } = self;
+        executor.borrow_parked(tid, plan, parking, act)
     }
 
-    fn write(&self, data: &File, mut offset: u64, mut address: u64, len: u64) -> io::Result<()> {
+    fn write(&self, mut offset: u64, mut address: u64, len: u64) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK.min(sls_sys::size(len))];
         let end = address + len;
         while address < end {
             let n = buffer.len().min(sls_sys::size(end - address));
+            let data = self.executor.journal;
             data.read_exact_at(&mut buffer[..n], offset)?;
             self.executor.memory.write_at(address, &buffer[..n])?;
             offset += n as u64;
@@ -420,6 +536,7 @@ impl Run<'_, '_> {
             thread.expect(libc::SYS_set_robust_list, &[0, 24])?;
             thread.expect(libc::SYS_set_tid_address, &[0])
         })?;
+        self.parking.forget(tid);
         let ex = &mut *self.executor;
         let stopped = ex.take(tid)?;
         let mut regs = stopped.regs()?;
@@ -439,20 +556,15 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Makes a thread under its old id, parked, then gives it what only it can set.
+    /// Makes a thread under its old id, parked, then gives it what only it can set. One that is
+    /// there may have lost that on its way to an end that did not come.
     fn make(&mut self, thread: &MakeThread) -> io::Result<()> {
         if self.executor.group.stopped.contains_key(&thread.tid) {
-            return Ok(());
+            return self.dress(thread);
         }
-        let plan = self.plan;
-        let ex = &mut *self.executor;
-        let top = Executor::slot_top(plan, 1)?;
-        let leader = ex.group.stopped.get(&plan.leader);
-        let leader = leader.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
-        let home = parking(leader, ex.gadgets)?;
-        let parked = park_at(&home, ex.gadgets, top, ex.memory)?;
-        let args = clone_args(parked.rsp);
-        let made = self.borrow(plan.leader, |leader| {
+        let leader = self.plan.leader;
+        let args = clone_args(self.parking.expect(thread.tid, leader)?);
+        let made = self.borrow(leader, |leader| {
             let set_tid = leader.lay(0, &thread.tid.to_le_bytes())?;
             let mut bytes = args;
             bytes[64..72].copy_from_slice(&set_tid.to_le_bytes());
@@ -489,10 +601,11 @@ impl Run<'_, '_> {
                 made.expect(libc::SYS_set_robust_list, &[head, len])?;
             }
             if let Some((addr, size, signature)) = thread.rseq {
-                made.expect(
-                    libc::SYS_rseq,
-                    &[addr, u64::from(size), 0, u64::from(signature)],
-                )?;
+                let args = [addr, u64::from(size), 0, u64::from(signature)];
+                match made.expect(libc::SYS_rseq, &args) {
+                    Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {} // It has it.
+                    other => drop(other?),
+                }
             }
             Ok(())
         })

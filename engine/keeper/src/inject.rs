@@ -111,6 +111,13 @@ impl<'a> Borrowed<'a> {
             self.under = Some((self.arguments, bytes));
         }
         self.memory.write_at(frame.address, &frame.bytes)?;
+        // First to the `ret` that runs into the frame, which brings the mask back too: with all
+        // signals blocked and its own registers it would go home deaf if this process died.
+        let mut regs = self.home.regs;
+        regs.orig_rax = !0;
+        regs.rip = self.gadgets.ret();
+        regs.rsp = self.rsp;
+        self.stopped()?.set_regs(&regs)?;
         // No signal may be delivered on borrowed registers.
         self.stopped()?.set_sigmask(!0)
     }
@@ -198,12 +205,13 @@ impl<'a> Borrowed<'a> {
         let home = self.home.clone();
         self.give_back_signal()?;
         self.park()?;
-        if let Some((address, bytes)) = self.under.take() {
-            self.memory.write_at(address, &bytes)?;
-        }
         let stopped = self.stopped.take().ok_or_else(|| Refused::dead(self.tid))?;
         stopped.set_sigmask(home.sigmask)?;
         stopped.set_regs(&home.regs)?;
+        // Last: until here the frame is what brings it home if this process dies.
+        if let Some((address, bytes)) = self.under.take() {
+            self.memory.write_at(address, &bytes)?;
+        }
         Ok(stopped)
     }
 

@@ -4,6 +4,7 @@
 //! injects, resumes, and carries a rewind through once it has the whole plan, whether slsd lives
 //! or not. slsd copies pages by itself: that needs no tracer.
 
+pub mod journal;
 mod plan;
 mod protocol;
 pub mod rendezvous;

@@ -9,6 +9,7 @@ mod hold;
 mod inject;
 mod kicks;
 mod limits;
+mod parking;
 mod server;
 
 use std::os::fd::AsFd;

@@ -32,6 +32,14 @@ pub enum Ask {
     /// Carry the journal through (its descriptor comes along); everything stays stopped after it.
     /// Answered by Executed.
     Execute,
+    /// Put right what a keeper that was killed in the middle of a rewind left, by its journal (the
+    /// descriptor comes along); everything runs after it. Answered by Executed.
+    PutRight,
+    /// Close descriptors of the target's, all of them ours. Answered by Closed.
+    Close {
+        /// Their numbers.
+        fds: Vec<i32>,
+    },
     /// Let go of everything and leave when no call waits for its timeout any more.
     Leave,
 }
@@ -81,6 +89,8 @@ pub enum Say {
     },
     /// The plan was carried through.
     Executed(crate::Outcome),
+    /// The descriptors are closed.
+    Closed,
     /// Refused or failed; nothing of the request is left half done.
     Failed {
         /// Kind.

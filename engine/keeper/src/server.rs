@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_bytes::ByteBuf;
 use sls_keeper::rendezvous::{self, Verdict};
-use sls_keeper::{Ask, BOARD_BYTES, Channel, Collected, EventKind, Facts, Journal, Refusal, Say};
+use sls_keeper::{Ask, BOARD_BYTES, Channel, Collected, EventKind, Facts, Refusal, Say, journal};
 use sls_sys::descriptors::Folders;
 use sls_sys::frame::Gadgets;
 use sls_sys::procfs::Reread;
@@ -104,12 +104,15 @@ impl Server {
                 PollTimeout::try_from(Duration::from_nanos(ns + 999_999))
                     .unwrap_or(PollTimeout::MAX)
             });
-        let mut fds = vec![PollFd::new(self.children.fd().as_fd(), PollFlags::POLLIN)];
-        if !self.leaving {
-            fds.push(PollFd::new(self.channel.as_fd(), PollFlags::POLLIN));
-        }
+        // Who is leaving stays for the target's calls only, and not beyond its end.
+        let other = match &self.target {
+            Some(target) if self.leaving => target.pidfd.as_fd(),
+            _ => self.channel.as_fd(),
+        };
+        let mut fds =
+            [self.children.fd().as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds, timeout) {
-            Ok(_) => Ok(fds.get(1).and_then(PollFd::any).unwrap_or(false)),
+            Ok(_) => Ok(!self.leaving && fds[1].any().unwrap_or(false)),
             Err(nix::errno::Errno::EINTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -200,7 +203,16 @@ impl Server {
             }
             Ask::Execute => {
                 let fd = fd.ok_or_else(|| io::Error::other("execute without a journal"))?;
-                self.execute(File::from(fd))?;
+                self.execute(&File::from(fd))?;
+            }
+            Ask::PutRight => {
+                let fd = fd.ok_or_else(|| io::Error::other("put right without a journal"))?;
+                self.put_right(&File::from(fd))?;
+            }
+            Ask::Close { fds } => {
+                let (children, target) = self.target()?;
+                target.close(&fds, children)?;
+                self.say(&Say::Closed, None)?;
             }
             Ask::Leave => {}
         }
@@ -270,32 +282,31 @@ impl Server {
         Ok(Some(stop_ns))
     }
 
-    fn execute(&mut self, file: File) -> Result<(), Refused> {
-        use io::Read;
-        let mut reader = &file;
-        let mut head = [0; 8];
-        reader.read_exact(&mut head)?;
-        let len = u64::from_le_bytes(head);
-        let mut bytes = vec![0; sls_sys::size(len)];
-        reader.read_exact(&mut bytes)?;
-        let journal: Journal = postcard::from_bytes(&bytes).map_err(io::Error::other)?;
+    fn execute(&mut self, file: &File) -> Result<(), Refused> {
+        let read = journal::read(file)?;
         let (children, target) = self.target()?;
-        let gadgets = target.may_inject()?;
-        if journal.pid != target.group.pid {
-            return Err(Refused::new(
-                Refusal::Other,
-                "the journal is for another process",
-            ));
-        }
-        let outcome = Executor {
-            group: &mut target.group,
-            gadgets,
-            memory: &target.memory,
-            children,
-            kicks: &mut target.kicks,
-            pidfd: &target.pidfd,
-        }
-        .run(&journal, &file, 8 + len);
+        let outcome = target.executor(&read, file, children)?.run(&read);
+        self.say(&Say::Executed(outcome), None)?;
+        Ok(())
+    }
+
+    fn put_right(&mut self, file: &File) -> Result<(), Refused> {
+        let read = journal::read(file)?;
+        let (children, target) = self.target()?;
+        let deadline = Instant::now() + ATTACH_DEADLINE;
+        let outcome = loop {
+            let done = target.stopped(children, |target| {
+                Ok(target.executor(&read, file, children)?.put_right(&read))
+            });
+            match done? {
+                Err(error)
+                    if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                done => break done?,
+            }
+        };
         self.say(&Say::Executed(outcome), None)?;
         Ok(())
     }
@@ -402,20 +413,74 @@ impl Target {
         self.gadgets.ok_or_else(|| no_gadgets(pid))
     }
 
+    fn executor<'a>(
+        &'a mut self,
+        read: &journal::Read,
+        journal: &'a File,
+        children: &'a Children,
+    ) -> Result<Executor<'a>, Refused> {
+        let gadgets = self.may_inject()?;
+        if read.plans.pid != self.group.pid {
+            let message = "the journal is for another process";
+            return Err(Refused::new(Refusal::Other, message));
+        }
+        Ok(Executor {
+            group: &mut self.group,
+            gadgets,
+            memory: &self.memory,
+            children,
+            kicks: &mut self.kicks,
+            pidfd: &self.pidfd,
+            journal,
+        })
+    }
+
     fn make_userfaultfd(&mut self, children: &Children) -> Result<OwnedFd, Refused> {
+        self.stopped(children, |target| {
+            let pidfd = target.pidfd.try_clone()?;
+            target.in_any_thread("userfaultfd", children, |thread| {
+                take_userfaultfd(thread, pidfd.as_fd())
+            })
+        })
+    }
+
+    fn close(&mut self, fds: &[i32], children: &Children) -> Result<(), Refused> {
+        self.stopped(children, |target| {
+            target.in_any_thread("close a descriptor", children, |thread| {
+                fds.iter().try_for_each(|&fd| {
+                    thread.expect(libc::SYS_close, &[u64::from(fd.cast_unsigned())])?;
+                    Ok(())
+                })
+            })
+        })
+    }
+
+    /// Stops everything for `act`, and lets go again.
+    fn stopped<T>(
+        &mut self,
+        children: &Children,
+        act: impl FnOnce(&mut Self) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
         self.kicks.sample();
         self.group
             .stop(children, Instant::now() + ATTACH_DEADLINE)?;
         let result = match self.settle_all() {
-            Ok(()) => self.inject_userfaultfd(children),
+            Ok(()) => act(self),
             Err(error) => Err(error.into()),
         };
         self.resume()?;
         result
     }
 
-    fn inject_userfaultfd(&mut self, children: &Children) -> Result<OwnedFd, Refused> {
+    /// Calls in the first thread that has room on its stack.
+    fn in_any_thread<T>(
+        &mut self,
+        what: &str,
+        children: &Children,
+        act: impl FnOnce(&mut Borrowed<'_>) -> io::Result<T>,
+    ) -> Result<T, Refused> {
         let gadgets = self.may_inject()?;
+        let pid = self.group.pid;
         let tids: Vec<i32> = self.group.stopped.keys().copied().collect();
         for tid in tids {
             let Some(stopped) = self.group.stopped.remove(&tid) else {
@@ -429,23 +494,17 @@ impl Target {
                     continue;
                 }
             };
-            let result = take_userfaultfd(&mut borrowed, self.pidfd.as_fd());
+            let result = act(&mut borrowed);
             let stopped = borrowed.finish()?;
             self.group.stopped.insert(tid, stopped);
             return result.map_err(|error| {
-                Refused::new(
-                    Refusal::Injection,
-                    format!("userfaultfd in process {}: {error}", self.group.pid),
-                )
+                let message = format!("{what} in process {pid}: {error}");
+                Refused::new(Refusal::Injection, message)
             });
         }
-        Err(Refused::new(
-            Refusal::Injection,
-            format!(
-                "no thread of process {} has room on its stack for a signal frame",
-                self.group.pid
-            ),
-        ))
+        let message =
+            format!("no thread of process {pid} has room on its stack for a signal frame");
+        Err(Refused::new(Refusal::Injection, message))
     }
 
     /// Asks what only injected calls tell: everything, or what threads never asked before have of

@@ -13,6 +13,7 @@ use sls_record::{Backing, Process};
 use sls_sys::RemoteMemory;
 
 use super::plan::{Built, Ends};
+use crate::leftover;
 
 const PAGE: u64 = sls_sys::PAGE;
 const PAGE_BYTES: usize = slos::PAGE;
@@ -58,7 +59,7 @@ pub struct Sources<'a> {
     pub present: &'a Process,
 }
 
-/// Writes the journal and opens it for the keeper: length of the plans, the plans, page bytes.
+/// Writes the journal and opens it for the keeper.
 pub fn write(
     path: &Path,
     sources: &Sources<'_>,
@@ -79,8 +80,7 @@ pub fn write(
         forward: forward.plan.clone(),
         back: back_plan,
     };
-    let bytes = postcard::to_stdvec(&journal).map_err(io::Error::other)?;
-    remove(path);
+    leftover::remove(path);
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -88,8 +88,7 @@ pub fn write(
         .mode(0o600)
         .open(path)?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
-    out.write_all(&(bytes.len() as u64).to_le_bytes())?;
-    out.write_all(&bytes)?;
+    out.write_all(&sls_keeper::journal::head(&journal)?)?;
     for &run in &forward.data {
         sources.write_past(&mut out, run)?;
     }
@@ -152,10 +151,4 @@ impl Sources<'_> {
         let map = self.present.mappings.iter().find(whole)?;
         Some(map.start + first * PAGE - map.offset)
     }
-}
-
-/// The rewind is over, one way or the other.
-pub fn remove(path: &Path) {
-    // Not there is as wanted; anything else is met again by the next rewind, by name.
-    let _ = std::fs::remove_file(path);
 }

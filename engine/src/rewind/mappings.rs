@@ -70,7 +70,8 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process) -> Result<Vec<Rang
     let brk_moved = brk(steps, from, to, &mut fresh);
     let (old, new) = (pieces(from), pieces(to));
     unmap(steps, &old, &new, brk_moved);
-    let mut protect = Steps::default();
+    let (mut protect, mut grow) = (Steps::default(), Steps::default());
+    let stack = from.mappings.iter().find(|m| m.grows_down);
     for piece in &new {
         for (part, was) in cut(piece, &old) {
             let (start, end) = part;
@@ -84,6 +85,10 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process) -> Result<Vec<Rang
                 _ if heap && piece.map.inode == 0 && !piece.map.perms.shared => {
                     mprotect(&mut protect, part, piece.map);
                 }
+                _ if piece.map.grows_down && stack.is_some_and(|s| end <= s.start) => {
+                    grow_stack(steps, &mut grow, part);
+                    fresh.push(part);
+                }
                 _ => {
                     map(steps, part, piece.map, from)?;
                     fresh.push(part);
@@ -91,6 +96,7 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process) -> Result<Vec<Rang
             }
         }
     }
+    steps.list.append(&mut grow.list);
     steps.list.append(&mut protect.list);
     normalise(&mut fresh);
     Ok(fresh)
@@ -152,6 +158,25 @@ fn cut<'a>(piece: &Piece<'_>, others: &[Piece<'a>]) -> Vec<(Range, Option<&'a Ma
         parts.push(((at, piece.end), None));
     }
     parts
+}
+
+/// The main stack goes down to `start`, once nothing else is there: the kernel does it for who
+/// touches it. Mapped beside it, it would be a mapping of its own, at whose end growth ends.
+fn grow_stack(steps: &mut Steps, grow: &mut Steps, (start, end): Range) {
+    const CLOCK_MONOTONIC: u64 = 1;
+    let range = || vec![start.into(), (end - start).into()];
+    let what = "make way for the stack";
+    steps.call(what, libc::SYS_munmap, range(), Want::Success);
+    let touch = vec![CLOCK_MONOTONIC.into(), start.into()];
+    grow.call(
+        "grow the stack",
+        libc::SYS_clock_gettime,
+        touch,
+        Want::Success,
+    );
+    let mut empty = range();
+    empty.push(u64::from(libc::MADV_DONTNEED.cast_unsigned()).into());
+    grow.call("empty the stack", libc::SYS_madvise, empty, Want::Success);
 }
 
 fn mprotect(steps: &mut Steps, (start, end): Range, map: &Mapping) {

@@ -17,7 +17,8 @@ use sls_keeper::Outcome;
 use sls_record::{Process, Record};
 
 use crate::capture::Request;
-use crate::error::RewindError;
+use crate::error::{KeeperError, RewindError};
+use crate::leftover;
 use crate::target::Target;
 use journal::{Ahead, Sources};
 
@@ -144,7 +145,7 @@ impl Target {
         };
         let forward = plan::build(&ends, &now, past).map_err(|e| e.of_rewind(to.0))?;
         let back = plan::build(&ends.reversed(), past, &now).map_err(|e| e.of_rewind(to.0))?;
-        let path = self.options.state.join(format!("journal-{}", self.pid));
+        let path = self.notes.journal().to_owned();
         let sources = Sources {
             ends,
             ahead,
@@ -153,13 +154,14 @@ impl Target {
         };
         let who = (self.pid, self.start_ticks);
         let journal = journal::write(&path, &sources, who, &forward, &back)?;
-        let outcome = self
-            .keeper
-            .execute(&journal)
-            .map_err(|e| RewindError::Capture(e.into()))?;
+        let outcome = match self.keeper.execute(&journal) {
+            Err(KeeperError::Gone(_)) => self.outcome_by_another(),
+            result => result,
+        };
+        let outcome = outcome.map_err(|e| RewindError::Capture(e.into()))?;
         match outcome {
             Outcome::Done { reports } => {
-                journal::remove(&path);
+                leftover::remove(&path);
                 let mut not_restored = forward.not_restored;
                 not_restored.extend(reports);
                 Ok(Done {
@@ -168,7 +170,7 @@ impl Target {
                 })
             }
             Outcome::PutBack { why } => {
-                journal::remove(&path);
+                leftover::remove(&path);
                 Err(RewindError::PutBack { epoch: to.0, why })
             }
             Outcome::Halted { why } => Err(RewindError::Halted {
@@ -177,6 +179,14 @@ impl Target {
                 why,
             }),
         }
+    }
+
+    /// The keeper was killed in the middle: the next one finds out how far it came.
+    fn outcome_by_another(&mut self) -> Result<Outcome, KeeperError> {
+        let nothing = || Outcome::PutBack {
+            why: "the keeper was killed before it began".to_owned(),
+        };
+        Ok(self.revive()?.unwrap_or_else(nothing))
     }
 
     /// Refuses what is known to fail before anything is touched.

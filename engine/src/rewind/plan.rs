@@ -7,8 +7,10 @@ use sls_record::Process;
 use super::{files, mappings, pages, signals, threads};
 use crate::error::RewindError;
 
-/// Bytes of the scratch area for each thread, as the keeper lays them out.
+/// Bytes of the scratch area for each thread, and its parts for other things, as the keeper lays
+/// them out.
 const SLOT: u64 = 16 << 10;
+const OTHER_SLOTS: u64 = 3;
 
 /// The two checkpoints and where they are kept.
 #[derive(Clone, Copy)]
@@ -111,7 +113,7 @@ pub fn build(ends: &Ends<'_>, from: &Process, to: &Process) -> Result<Built, NoP
     let leader = threads::leader(from, to).ok_or_else(|| {
         NoPlan::Impossible("no thread of that time is still there to carry the rewind".to_owned())
     })?;
-    let slots = from.threads.len().max(to.threads.len()) as u64 + 3;
+    let slots = (from.threads.len() + to.threads.len()) as u64 + OTHER_SLOTS;
     let scratch = mappings::free_range(from, to, slots * SLOT)
         .ok_or_else(|| NoPlan::Impossible("no free addresses for a scratch area".to_owned()))?;
     let mut steps = Steps::default();

@@ -60,6 +60,12 @@ fn text<'a>(
 }
 
 impl Gadgets {
+    /// The `ret` behind the call.
+    #[must_use]
+    pub fn ret(self) -> u64 {
+        self.syscall + 2
+    }
+
     /// Searches the executable mappings; None when the target has no such code.
     #[must_use]
     pub fn find(memory: &RemoteMemory, maps: &[MapLine]) -> Option<Self> {

@@ -462,7 +462,15 @@ impl Stopped {
     /// # Errors
     /// ESRCH: the thread died.
     pub fn syscall(self) -> io::Result<()> {
-        call(libc::PTRACE_SYSCALL, self.tid, 0, 0).map(|_| ())
+        self.syscall_with(0)
+    }
+
+    /// The same, with `signal` delivered (0 none).
+    ///
+    /// # Errors
+    /// ESRCH: the thread died.
+    pub fn syscall_with(self, signal: i32) -> io::Result<()> {
+        call(libc::PTRACE_SYSCALL, self.tid, 0, signal_word(signal)).map(|_| ())
     }
 
     /// Lets go, with `signal` delivered (0 none).

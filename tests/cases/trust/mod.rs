@@ -2,5 +2,6 @@
 //! in `./x test`, the whole in `./x soak`, which renews docs/trust.md from the rows they report.
 
 mod hostile_clients;
+mod keeper_sweep;
 mod oracle;
 mod random_kills;

@@ -292,7 +292,10 @@ impl Registry {
                 return Ok(());
             }
         }
-        // Journals belong to rewinds of partitions, and there is none left.
+        // Of a process that lives they are what puts it right at the next attach.
+        if self.journals.exists() && !sls_engine::clean(&self.journals)? {
+            return Ok(());
+        }
         std::fs::remove_dir_all(&self.journals)?;
         std::fs::remove_dir(&self.memory)
     }

@@ -365,7 +365,12 @@ impl Work {
                 }
                 Err(error) => {
                     tracing::error!(%error, "keeper");
-                    self.let_go();
+                    // Killed, most likely; the process runs on, and is looked after by another.
+                    let revived = target.revive();
+                    if let Err(error) = revived {
+                        tracing::error!(%error, "no other keeper");
+                        self.let_go();
+                    }
                     self.figures().last_error = Some(error.to_string());
                     return;
                 }

@@ -1,0 +1,136 @@
+//! What a keeper that was killed may leave in a process, noted before it can: the next attach reads
+//! the notes and puts it right.
+//!
+//! - `journal-PID`: a rewind. Threads that wait half way go back to the present, a scratch area goes.
+//! - `descriptor-PID`: the making of a userfaultfd, which is the target's own for a moment.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use sls_keeper::{Outcome, journal};
+use sls_sys::procfs;
+
+use crate::error::KeeperError;
+use crate::keeper::Keeper;
+
+const JOURNAL: &str = "journal-";
+const DESCRIPTOR: &str = "descriptor-";
+const USERFAULTFD: &str = "anon_inode:[userfaultfd]";
+
+/// The notes on one process.
+#[derive(Debug, Clone)]
+pub struct Notes {
+    pid: i32,
+    start_ticks: u64,
+    journal: PathBuf,
+    descriptor: PathBuf,
+}
+
+/// A userfaultfd is being made: start time of the process in ticks, and those it has of its own.
+type Making = (u64, Vec<i32>);
+
+impl Notes {
+    pub fn on(pid: i32, start_ticks: u64, folder: &Path) -> Self {
+        Self {
+            pid,
+            start_ticks,
+            journal: folder.join(format!("{JOURNAL}{pid}")),
+            descriptor: folder.join(format!("{DESCRIPTOR}{pid}")),
+        }
+    }
+
+    /// Where a rewind is written down.
+    pub fn journal(&self) -> &Path {
+        &self.journal
+    }
+
+    /// Lets the keeper make a userfaultfd in the process.
+    pub fn userfaultfd(&self, keeper: &mut Keeper) -> Result<OwnedFd, KeeperError> {
+        let making: Making = (self.start_ticks, userfaultfds(self.pid)?);
+        let bytes = postcard::to_stdvec(&making).map_err(io::Error::other)?;
+        fs::write(&self.descriptor, bytes)?;
+        let result = keeper.userfaultfd();
+        if !matches!(result, Err(KeeperError::Gone(_))) {
+            remove(&self.descriptor);
+        }
+        result
+    }
+
+    /// Puts right what the notes tell of. What became of a rewind, if there was one.
+    pub fn put_right(&self, keeper: &mut Keeper) -> Result<Option<Outcome>, KeeperError> {
+        self.close_descriptor(keeper)?;
+        let outcome = match File::open(&self.journal) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => match journal::read(&file?) {
+                Ok(journal) if journal.plans.start_ticks == self.start_ticks => {
+                    Some(keeper.put_right(&File::open(&self.journal)?.into())?)
+                }
+                // Of a process that had the number before, or not complete: not begun then.
+                Ok(_) | Err(_) => None,
+            },
+        };
+        if !matches!(outcome, Some(Outcome::Halted { .. })) {
+            remove(&self.journal);
+        }
+        Ok(outcome)
+    }
+
+    fn close_descriptor(&self, keeper: &mut Keeper) -> Result<(), KeeperError> {
+        let Ok(bytes) = fs::read(&self.descriptor) else {
+            return Ok(());
+        };
+        if let Ok((start_ticks, own)) = postcard::from_bytes::<Making>(&bytes)
+            && start_ticks == self.start_ticks
+        {
+            let mut ours = userfaultfds(self.pid)?;
+            ours.retain(|fd| !own.contains(fd));
+            if !ours.is_empty() {
+                keeper.close(ours)?;
+            }
+        }
+        remove(&self.descriptor);
+        Ok(())
+    }
+}
+
+fn userfaultfds(pid: i32) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        let is_one = fs::read_link(entry.path()).is_ok_and(|l| l == Path::new(USERFAULTFD));
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<i32>().ok());
+        found.extend(number.filter(|_| is_one));
+    }
+    Ok(found)
+}
+
+/// Removes the notes on processes that have ended. True: none are left.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn clean(folder: &Path) -> io::Result<bool> {
+    let mut left = false;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let pid = [JOURNAL, DESCRIPTOR]
+            .iter()
+            .find_map(|kind| name.strip_prefix(kind)?.parse().ok());
+        match pid {
+            Some(pid) if procfs::is_dead(pid) => remove(&entry.path()),
+            _ => left = true,
+        }
+    }
+    Ok(!left)
+}
+
+/// Not there is as wanted; anything else is met again by the next note, by name.
+pub fn remove(path: &Path) {
+    let _ = fs::remove_file(path);
+}
