@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::{Dice, Sls, Target, compare_with_core, rounds};
+use testkit::{Dice, Sls, Target, compare_with_core, rounds, wait_until};
 
 /// Suspends at random moments, takes a checkpoint and a core, compares.
 fn equals_gcore(sls: &Sls, target: &mut Target, times: u64) {
@@ -17,14 +17,12 @@ fn equals_gcore(sls: &Sls, target: &mut Target, times: u64) {
         let epoch = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
         let prefix = sls.folder().join("core").display().to_string();
         let core = sls.folder().join(format!("core.{}", target.pid()));
-        for _ in 0..20 {
-            // Refused while a periodic checkpoint has the process.
+        // Refused while a periodic checkpoint has the process.
+        wait_until(Duration::from_secs(60), "a core", || {
             let mut gcore = Command::new("gcore");
             gcore.args(["-o", &prefix, &target.p()]).output().unwrap();
-            if core.exists() {
-                break;
-            }
-        }
+            core.exists()
+        });
         bytes += compare_with_core(&sls.socket(), "mem", epoch, &core);
         std::fs::remove_file(core).unwrap();
         sls.run(&["resume", "-o", "mem"]);

@@ -66,21 +66,32 @@ fn a_dead_process_without_history_keeps_nobody() {
 }
 
 #[test]
-fn a_killed_keeper_keeps_nobody() {
+fn a_killed_keeper_is_replaced_and_keeps_nobody() {
     let sls = Sls::new();
-    let mut target = attached(&sls, &[]);
+    let mut target = attached(&sls, &["-t", "20"]);
     let daemon = sls.daemon();
-    for keeper in children(daemon) {
-        kill(keeper, 9);
-    }
-    wait_until(Duration::from_secs(1), "its end is known", || {
-        sls.json(&["ps"])["processes"] == serde_json::json!([])
+    let before = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
+    let [keeper] = children(daemon)[..] else {
+        panic!("one keeper");
+    };
+    end(keeper, 9);
+    wait_until(Duration::from_secs(5), "another keeper", || {
+        !children(daemon).is_empty()
     });
-    // It can be attached to again at once.
-    sls.run(&["attach", "-p", &target.p(), "-m"]);
+    // The attachment goes on, period and all.
+    let newest = || {
+        let history = sls.json(&["history", "-m"]);
+        let last = history["checkpoints"].as_array().unwrap().last().unwrap();
+        last["epoch"].as_u64().unwrap()
+    };
+    wait_until(Duration::from_secs(5), "more checkpoints", || {
+        newest() > before + 10
+    });
+    sls.run(&["rewind", "-m", &format!("@{before}")]);
     for keeper in children(daemon) {
         kill(keeper, 9);
     }
+    sls.run(&["partdel", "-m"]);
     target.assert_unharmed();
     assert!(leaves(daemon, SOON), "{}", sls.log());
 }
@@ -184,6 +195,7 @@ fn the_keeper_may_take_its_time_to_let_go() {
     let mut target = Target::tracee(sls.folder(), "ticker", &[]);
     sls.run(&["attach", "-p", &target.p(), "-m", "--hold"]);
     let keepers = children(sls.daemon());
+    assert!(!keepers.is_empty());
     keepers.iter().for_each(|keeper| kill(*keeper, 19));
     sls.kill_daemon();
     let mut attach = sls

@@ -131,20 +131,19 @@ fn a_session_in_a_terminal() {
     );
 
     // Back: nothing moves any more, and the values are those of that checkpoint.
-    terminal.keys(&[",", ",", ","]);
-    let past = terminal.shows("a look back", |s| {
-        s.contains(" PAST @") && !s.contains("loading")
-    });
-    let at = looked_at(&past).unwrap();
+    let loaded = |s: &str, at: u64| looked_at(s) == Some(at) && !s.contains("loading");
+    terminal.keys(&[","]);
+    let first = terminal.shows("a look back", |s| s.contains(" PAST @"));
+    let at = looked_at(&first).unwrap() - 2;
+    terminal.keys(&[",", ","]);
+    let past = terminal.shows("two more back", |s| loaded(s, at));
     assert_eq!(counter(&past), Some(printed(&sls, at)), "{past}");
     assert!(
         past.contains("ticker.c:") && past.contains(" was "),
         "{past}"
     );
     terminal.keys(&["."]);
-    let next = terminal.shows("the next one", |s| {
-        looked_at(s) == Some(at + 1) && !s.contains("loading")
-    });
+    let next = terminal.shows("the next one", |s| loaded(s, at + 1));
     assert!(counter(&next) > counter(&past), "{next}");
 
     terminal.keys(&["?"]);
