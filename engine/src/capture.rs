@@ -15,9 +15,11 @@ use crate::copy::Copies;
 use crate::error::{CaptureError, KeeperError};
 use crate::files;
 use crate::keeper::Read;
+use crate::ranges::{Range, gaps, normalise};
 use crate::record::{self, Context};
+use crate::runs::is_tracked;
 use crate::shared;
-use crate::space::{Found, Range, is_tracked, normalise};
+use crate::space::Found;
 use crate::target::{Target, Tracker};
 
 const PAGE: u64 = sls_sys::PAGE;
@@ -545,32 +547,4 @@ fn dropped(maps: &[MapLine], absent: &[Range]) -> Vec<std::ops::Range<PageIndex>
     all.into_iter()
         .map(|r| PageIndex(r.0 / PAGE)..PageIndex(r.1 / PAGE))
         .collect()
-}
-
-/// Parts of `within` that `ranges` (sorted) leave out.
-fn gaps(within: Range, ranges: &[Range]) -> Vec<Range> {
-    let mut out = Vec::with_capacity(ranges.len() + 1);
-    let mut at = within.0;
-    for &(start, end) in ranges {
-        if at < start {
-            out.push((at, start));
-        }
-        at = at.max(end);
-    }
-    if at < within.1 {
-        out.push((at, within.1));
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gaps_around_ranges() {
-        assert_eq!(gaps((0, 10), &[(2, 4), (4, 6)]), [(0, 2), (6, 10)]);
-        assert_eq!(gaps((0, 10), &[(0, 10)]), []);
-        assert_eq!(gaps((0, 10), &[]), [(0, 10)]);
-    }
 }

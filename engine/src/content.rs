@@ -12,7 +12,9 @@ use sls_sys::RemoteMemory;
 use sls_sys::pagemap::{self, Look, Of, Regions, category};
 use sls_sys::procfs::MapLine;
 
-use crate::space::{Found, Range, is_tracked};
+use crate::ranges::Range;
+use crate::runs::is_tracked;
+use crate::space::Found;
 
 const PAGE: u64 = sls_sys::PAGE;
 const BATCH: u64 = 256;

@@ -8,7 +8,7 @@ use sls_sys::RemoteMemory;
 use sls_sys::remote::Copy;
 
 use crate::error::CaptureError;
-use crate::space::Range;
+use crate::ranges::Range;
 
 const PAGE: u64 = sls_sys::PAGE;
 

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::space::Range;
+use crate::ranges::Range;
 
 /// What one page table maps.
 const TABLE: u64 = 2 << 20;

@@ -16,8 +16,8 @@ use sls_sys::procfs::MapLine;
 
 use crate::capture::Still;
 use crate::files::{Sockets, understand};
+use crate::runs::is_kernel;
 use crate::shared::{Objects, is_captured, is_device};
-use crate::space::is_kernel;
 use crate::target::{Told, ToldThread, Tracking};
 
 /// What the record needs besides what was read.

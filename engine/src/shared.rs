@@ -10,7 +10,8 @@ use std::os::fd::AsRawFd;
 
 use sls_sys::procfs::MapLine;
 
-use crate::space::{Range, is_kernel};
+use crate::ranges::Range;
+use crate::runs::is_kernel;
 
 const PAGE: u64 = sls_sys::PAGE;
 

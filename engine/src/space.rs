@@ -15,9 +15,8 @@ use sls_sys::procfs::MapLine;
 use sls_sys::uffd::WriteProtect;
 
 use crate::holes::Tables;
-
-/// A range of addresses.
-pub type Range = (u64, u64);
+use crate::ranges::{Range, gaps, normalise, overlaps, push};
+use crate::runs::{Run, SMALL, file_backed, is_tracked, runs};
 
 /// How many separate places are looked at one by one before one walk over everything is cheaper: a
 /// call costs about what walking 0.5 MiB of page table does.
@@ -64,91 +63,6 @@ pub struct Space {
     swept: Arc<[MapLine]>,
     /// The list of this settling is a guess: a mapping that is not tracked shows it to be wrong.
     guess: bool,
-}
-
-/// Is this mapping one whose private pages are ours to track?
-pub fn is_tracked(map: &MapLine) -> bool {
-    !map.shared && !is_kernel(map)
-}
-
-/// The kernel's own mappings cannot be registered and do not hold the program's data.
-pub fn is_kernel(map: &MapLine) -> bool {
-    matches!(
-        map.path.as_str(),
-        "[vvar]" | "[vvar_vclock]" | "[vsyscall]" | "[vdso]"
-    )
-}
-
-/// Neighbouring mappings of one kind.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    range: Range,
-    of: Of,
-}
-
-fn kind(map: &MapLine, clean: &[Range]) -> Of {
-    if map.inode == 0 {
-        Of::Anonymous
-    } else if clean.contains(&(map.start, map.end)) {
-        Of::CleanFiles
-    } else {
-        Of::Files
-    }
-}
-
-/// Maximal runs of tracked mappings of one kind: each is one call instead of many. Unmapped gaps
-/// inside a run are skipped by the kernel.
-fn runs(maps: &[MapLine], refused: &[Range], clean: &[Range]) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
-    let mut open = false;
-    for map in maps {
-        if !is_tracked(map) || overlaps(refused, (map.start, map.end)) {
-            open = false;
-            continue;
-        }
-        match runs.last_mut() {
-            Some(run) if open && run.of == kind(map, clean) => run.range.1 = map.end,
-            _ => runs.push(Run {
-                range: (map.start, map.end),
-                of: kind(map, clean),
-            }),
-        }
-        open = true;
-    }
-    runs
-}
-
-fn file_backed(maps: &[MapLine], at: u64) -> bool {
-    let index = maps.partition_point(|m| m.end <= at);
-    maps.get(index)
-        .is_some_and(|m| m.start <= at && m.inode != 0)
-}
-
-fn overlaps(ranges: &[Range], with: Range) -> bool {
-    ranges.iter().any(|r| r.0 < with.1 && with.0 < r.1)
-}
-
-/// Sorted, without overlap.
-pub fn normalise(ranges: &mut Vec<Range>) {
-    if ranges.windows(2).all(|w| w[0].1 < w[1].0) {
-        return;
-    }
-    ranges.sort_unstable();
-    let mut merged: Vec<Range> = Vec::with_capacity(ranges.len());
-    for &(start, end) in ranges.iter() {
-        match merged.last_mut() {
-            Some(last) if start <= last.1 => last.1 = last.1.max(end),
-            _ => merged.push((start, end)),
-        }
-    }
-    *ranges = merged;
-}
-
-fn push(ranges: &mut Vec<Range>, start: u64, end: u64) {
-    match ranges.last_mut() {
-        Some(last) if last.1 == start => last.1 = end,
-        _ => ranges.push((start, end)),
-    }
 }
 
 impl Space {
@@ -259,23 +173,15 @@ impl Space {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(false),
             Err(error) => return Err(error),
         }
-        for &(start, end) in &reported {
-            let mut at = start;
-            let place = Run {
-                range: (start, end),
-                ..run
-            };
-            let Found { dirty, absent } = found;
-            self.scan(place, Look::WrittenOwn, |region| {
-                if at < region.start {
-                    push(absent, at, region.start);
-                }
-                push(dirty, region.start, region.end);
-                at = region.end;
+        let Found { dirty, absent } = found;
+        for places in reported.chunk_by(|a, b| b.0 - a.1 <= SMALL) {
+            let range = (places[0].0, places[places.len() - 1].1);
+            let mut own = Vec::new();
+            self.scan(Run { range, ..run }, Look::WrittenOwn, |r| {
+                own.push((r.start, r.end));
             })?;
-            if at < end {
-                push(absent, at, end);
-            }
+            absent.extend(places.iter().flat_map(|&place| gaps(place, &own)));
+            dirty.append(&mut own);
         }
         self.tables.scanned(run.range, reported);
         Ok(true)
@@ -518,7 +424,7 @@ fn sort_region(region: Region, maps: &[MapLine], found: &mut Found) {
     if !is_private_copy(region) || has(category::PFNZERO) {
         // The file's clean page or the zero page where a page of its own may have been.
         push(&mut found.absent, start, end);
-    } else if has(category::WRITTEN) || file_backed(maps, start) {
+    } else if has(category::WRITTEN) || file_backed(maps, (start, end)) {
         // In a private file mapping "swapped and not written" may be the marker that a dropped
         // page leaves behind: nobody vouches for it, so it is read.
         push(&mut found.dirty, start, end);

@@ -4,8 +4,8 @@ use sls_keeper::{Arg, Want};
 use sls_record::{Backing, File, Mapping, Process};
 
 use super::plan::{Steps, int, path};
+use crate::ranges::{Range, normalise};
 use crate::shared::is_memory_only;
-use crate::space::{Range, normalise};
 
 const PAGE: u64 = sls_sys::PAGE;
 const SCRATCH_FLOOR: u64 = 0x10_0000_0000;

@@ -5,8 +5,8 @@ use sls_keeper::{Arg, Step, Want};
 use sls_record::{Backing, Mapping, Process};
 
 use super::plan::{Ends, NoPlan, Steps};
+use crate::ranges::Range;
 use crate::shared::is_memory_only;
-use crate::space::Range;
 
 const PAGE: u64 = sls_sys::PAGE;
 const MADV_REMOVE: u64 = 9;
