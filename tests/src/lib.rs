@@ -17,4 +17,4 @@ pub use image::compare_with_core;
 pub use lives::Lives;
 pub use redis::Redis;
 pub use target::{Target, field, tracee};
-pub use trust::{Dice, Row, rounds_of, seed, whole};
+pub use trust::{Dice, Load, Row, rounds_of, seed, whole};

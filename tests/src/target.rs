@@ -95,24 +95,24 @@ impl Target {
         });
     }
 
+    /// CPU time it has used, in hundredths of a second.
+    #[must_use]
+    pub fn ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        let stat = stat.unwrap_or_default();
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        let used = fields.skip(11).take(2);
+        used.filter_map(|f| f.parse::<u64>().ok()).sum()
+    }
+
     /// It must use the CPU from now on: a program that always has something to do is not stuck.
     ///
     /// # Panics
     /// It does not within seconds.
     pub fn assert_goes_on(&mut self) {
-        let ticks = || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
-            let stat = stat.unwrap_or_default();
-            let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-            let used = fields
-                .skip(11)
-                .take(2)
-                .filter_map(|f| f.parse::<u64>().ok());
-            used.sum::<u64>()
-        };
-        let before = ticks();
+        let before = self.ticks();
         let what = format!("the target goes on\n{}", self.output());
-        wait_until(Duration::from_secs(20), &what, || ticks() > before + 2);
+        wait_until(Duration::from_secs(20), &what, || self.ticks() > before + 2);
     }
 
     /// It must not have ended.

@@ -1,6 +1,8 @@
 //! Campaigns: how long they are, from which seed, and the row each adds to docs/trust.md.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +63,29 @@ impl Row {
             std::fs::write(path, text).expect("SLS_TRUST names a folder");
         }
         assert_eq!((self.harmed, self.wrong), (0, 0), "{self:?}");
+    }
+}
+
+/// Every CPU is busy as long as this lives.
+#[derive(Debug)]
+pub struct Load(Arc<AtomicBool>);
+
+impl Load {
+    /// As many threads that do nothing useful as there are CPUs.
+    #[must_use]
+    pub fn begin() -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            let done = Arc::clone(&done);
+            std::thread::spawn(move || while !done.load(Ordering::Relaxed) {});
+        }
+        Self(done)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

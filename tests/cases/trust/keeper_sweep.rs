@@ -1,113 +1,18 @@
-//! The keeper killed with -9 after its n-th system call, for every n: the target did not notice, or
-//! stood halted until the next keeper put it right. Never mixed, never deaf, nothing left behind.
+//! The keeper killed with -9 after its n-th system call, for every n, alone and together with slsd:
+//! the target did not notice, or stood halted until the next keeper put it right. Never mixed, never
+//! deaf, nothing left behind.
 
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use sls_sys::ptrace::{self, Waited, Why, option};
-use testkit::{Dice, Row, Sls, Target, children, field, kill, rounds_of, seed, wait_until};
+use testkit::{Dice, Row, Sls, Target, children, field, rounds_of, seed, wait_until};
+
+use super::sweep::{Before, Prey, client, has_scratch, is_halted, keeper, kill_after};
 
 /// A step of the sweep in `./x test`; in `./x soak` it is 1.
 const STRIDE: u64 = 17;
-/// Rewinds look for a scratch area from 64 GiB on; no program of ours lies below this.
-const SCRATCH_BELOW: u64 = 1 << 40;
 
-fn keeper(sls: &Sls) -> i32 {
-    let is_keeper = |pid: &i32| field(*pid, "Name:") == "sls-keeper";
-    let found = children(sls.daemon()).into_iter().filter(is_keeper).max();
-    found.expect("an attached process has a keeper")
-}
-
-/// What a target must still have and must not have.
-struct Before {
-    descriptors: usize,
-    blocked: Vec<String>,
-}
-
-impl Before {
-    fn of(target: &Target) -> Self {
-        Self {
-            descriptors: descriptors(target),
-            blocked: blocked(target),
-        }
-    }
-
-    fn assert_still(&self, target: &mut Target, when: &str) {
-        target.assert_unharmed();
-        target.assert_goes_on();
-        assert!(
-            !target.output().contains("FAIL"),
-            "{when}: {}",
-            target.output()
-        );
-        assert_eq!(blocked(target), self.blocked, "{when}: signal masks");
-        let maps = std::fs::read_to_string(format!("/proc/{}/maps", target.pid())).unwrap();
-        let first = u64::from_str_radix(maps.split('-').next().unwrap(), 16).unwrap();
-        assert!(first > SCRATCH_BELOW, "{when}: a stray mapping\n{maps}");
-        let descriptors = descriptors(target);
-        assert!(
-            descriptors <= self.descriptors,
-            "{when}: {descriptors} descriptors"
-        );
-    }
-}
-
-fn descriptors(target: &Target) -> usize {
-    let folder = std::fs::read_dir(format!("/proc/{}/fd", target.pid()));
-    folder.unwrap().count()
-}
-
-fn blocked(target: &Target) -> Vec<String> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", target.pid())).unwrap();
-    let tid = |task: std::fs::DirEntry| task.file_name().to_str().unwrap().parse().unwrap();
-    let mut masks: Vec<String> = tasks.map(|t| field(tid(t.unwrap()), "SigBlk:")).collect();
-    masks.sort();
-    masks
-}
-
-/// Kills `pid` after its `n`-th system call from here. False: `act` was over before.
-fn kill_after(pid: i32, n: u64, act: impl FnOnce() -> Child) -> bool {
-    ptrace::seize(pid, option::SYSGOOD).unwrap();
-    ptrace::interrupt(pid).unwrap();
-    let Some(Waited::Stopped(stopped)) = ptrace::wait(pid, true).unwrap() else {
-        panic!("the keeper has ended by itself");
-    };
-    let mut child = act();
-    stopped.syscall().unwrap();
-    let mut stops = 0;
-    loop {
-        match ptrace::wait(pid, false).unwrap() {
-            Some(Waited::Stopped(stopped)) => {
-                stops += u64::from(stopped.why() == Why::Syscall);
-                if stops == 2 * n {
-                    kill(pid, 9);
-                    // Its parent hears of it once we have.
-                    while !matches!(ptrace::wait(pid, true).unwrap(), Some(Waited::Ended(..))) {}
-                    child.wait().unwrap();
-                    return true;
-                }
-                let signal = match stopped.why() {
-                    Why::Signal(signal) => signal,
-                    _ => 0,
-                };
-                stopped.syscall_with(signal).unwrap();
-            }
-            Some(Waited::Ended(..)) => panic!("the keeper has ended by itself"),
-            None if child.try_wait().unwrap().is_some() => {
-                ptrace::interrupt(pid).unwrap();
-                // Any stop will do: the first one takes the interrupt's place.
-                match ptrace::wait(pid, true).unwrap() {
-                    Some(Waited::Stopped(stopped)) => stopped.detach(0).unwrap(),
-                    _ => panic!("the keeper has ended by itself"),
-                }
-                return false;
-            }
-            None => std::thread::yield_now(),
-        }
-    }
-}
-
-fn sweep(campaign: &str, command: impl Fn(&Sls) -> Vec<String>) {
+/// `both`: slsd dies with it, so that nobody is left to put anything right at once.
+fn sweep(campaign: &str, both: bool, command: impl Fn(&Sls) -> Vec<String>) {
     let sls = Sls::new();
     let mut row = Row {
         campaign: campaign.to_owned(),
@@ -117,22 +22,34 @@ fn sweep(campaign: &str, command: impl Fn(&Sls) -> Vec<String>) {
     let mut dice = Dice::new(row.seed);
     let mut target = Target::tracee(sls.folder(), "invariants", &[]);
     let before = Before::of(&target);
-    sls.run(&["attach", "-p", &target.p(), "-m"]);
+    sls.run(&["partadd", "memory", "-o", "mem", "--keep", "last:8"]);
+    let target_id = target.p();
+    let attach = ["attach", "-p", &target_id, "-m"];
+    sls.run(&attach);
     let stride = rounds_of(STRIDE, 1);
     let mut n = 1 + dice.below(stride);
     loop {
         let arguments = command(&sls);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let act = || {
-            let mut command = sls.command(&arguments);
-            let command = command.stdout(Stdio::null()).stderr(Stdio::null());
-            command.spawn().unwrap()
-        };
-        if !kill_after(keeper(&sls), n, act) {
+        let prey = Prey::Process(keeper(&sls));
+        let others: Vec<i32> = both.then(|| sls.daemon()).into_iter().collect();
+        if !kill_after(prey, n, &others, || client(&sls, &arguments)) {
             break;
         }
         row.tries += 1;
-        before.assert_still(&mut target, &format!("{campaign}, after call {n}"));
+        let when = format!("{campaign}, after call {n}");
+        target.assert_alive();
+        if both && (is_halted(&target) || has_scratch(&target)) {
+            // It stands, or runs with a scratch area that nobody is left to take away.
+            row.put_right += 1;
+        } else {
+            row.unharmed += 1;
+            before.assert_still(&mut target, 0, &when);
+        }
+        if both {
+            sls.run(&attach);
+            before.assert_still(&mut target, 0, &when);
+        }
         // Another one has taken its place, or does now.
         sls.run(&["checkpoint", "-m"]);
         wait_until(Duration::from_secs(5), "another keeper", || {
@@ -144,24 +61,75 @@ fn sweep(campaign: &str, command: impl Fn(&Sls) -> Vec<String>) {
     }
     assert!(row.tries > 3, "only {} calls were reached", row.tries);
     sls.run(&["detach", "-p", &target.p()]);
-    before.assert_still(&mut target, campaign);
-    row.unharmed = row.tries;
+    before.assert_still(&mut target, 0, campaign);
     row.note = format!("up to its {n}th call");
     row.report();
 }
 
+fn a_checkpoint(_: &Sls) -> Vec<String> {
+    vec!["checkpoint".to_owned(), "-m".to_owned()]
+}
+
+fn a_rewind(sls: &Sls) -> Vec<String> {
+    let epoch = sls.json(&["checkpoint", "-m"])["epoch"].clone();
+    std::thread::sleep(Duration::from_millis(5));
+    vec!["rewind".to_owned(), "-m".to_owned(), format!("@{epoch}")]
+}
+
 #[test]
 fn in_a_checkpoint() {
-    sweep("keeper killed in a checkpoint", |_| {
-        vec!["checkpoint".to_owned(), "-m".to_owned()]
-    });
+    sweep("keeper killed in a checkpoint", false, a_checkpoint);
 }
 
 #[test]
 fn in_a_rewind() {
-    sweep("keeper killed in a rewind", |sls| {
-        let epoch = sls.json(&["checkpoint", "-m"])["epoch"].clone();
-        std::thread::sleep(Duration::from_millis(5));
-        vec!["rewind".to_owned(), "-m".to_owned(), format!("@{epoch}")]
-    });
+    sweep("keeper killed in a rewind", false, a_rewind);
+}
+
+#[test]
+fn in_a_checkpoint_with_slsd() {
+    sweep("keeper and slsd killed in a checkpoint", true, a_checkpoint);
+}
+
+#[test]
+fn in_a_rewind_with_slsd() {
+    sweep("keeper and slsd killed in a rewind", true, a_rewind);
+}
+
+/// It is not there yet, or only just, when it is killed: the attach fails and says so, or goes on
+/// with another one.
+#[test]
+fn in_an_attach() {
+    let campaign = "keeper killed in an attach";
+    let sls = Sls::new();
+    let mut row = Row {
+        campaign: campaign.to_owned(),
+        seed: seed(11),
+        ..Row::default()
+    };
+    let mut dice = Dice::new(row.seed);
+    let mut target = Target::tracee(sls.folder(), "invariants", &[]);
+    let before = Before::of(&target);
+    let stride = rounds_of(STRIDE, 1);
+    let mut n = 1 + dice.below(stride);
+    let target_id = target.p();
+    let attach = ["attach", "-p", &target_id, "-m"];
+    while kill_after(Prey::ChildOf(sls.daemon()), n, &[], || {
+        client(&sls, &attach)
+    }) {
+        row.tries += 1;
+        let when = format!("{campaign}, after call {n}");
+        before.assert_still(&mut target, 1, &when);
+        // It works the next time, if it did not this time; what was left is put away.
+        let _ = sls.try_run(&["detach", "-p", &target_id]);
+        sls.run(&attach);
+        sls.run(&["checkpoint", "-m"]);
+        sls.run(&["detach", "-p", &target_id]);
+        before.assert_still(&mut target, 0, &when);
+        n += 1 + dice.below(2 * stride - 1);
+    }
+    assert!(row.tries > 3, "only {} calls were reached", row.tries);
+    row.unharmed = row.tries;
+    row.note = format!("up to its {n}th call");
+    row.report();
 }

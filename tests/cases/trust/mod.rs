@@ -1,7 +1,9 @@
 //! Campaigns: proofs that no target is ever hurt and that every epoch is exact. A short share runs
 //! in `./x test`, the whole in `./x soak`, which renews docs/trust.md from the rows they report.
 
+mod daemon_sweep;
 mod hostile_clients;
 mod keeper_sweep;
 mod oracle;
 mod random_kills;
+mod sweep;

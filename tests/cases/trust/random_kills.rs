@@ -1,8 +1,8 @@
-//! slsd killed with -9 at a random moment: the target runs on, or is put right.
+//! slsd killed with -9 at a random moment, on a busy machine: the target runs on, or is put right.
 
 use std::time::Duration;
 
-use testkit::{Dice, Row, Sls, Target, rounds_of, seed};
+use testkit::{Dice, Load, Row, Sls, Target, rounds_of, seed};
 
 fn descriptors(target: &Target) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", target.pid()))
@@ -26,6 +26,7 @@ fn row(campaign: &str, usual_seed: u64) -> Row {
 #[test]
 fn while_checkpointing() {
     let sls = Sls::new();
+    let _load = Load::begin();
     let row = row("killed while it takes checkpoints", 42);
     let mut dice = Dice::new(row.seed);
     let mut target = Target::tracee(sls.folder(), "invariants", &[]);
@@ -50,6 +51,7 @@ fn while_checkpointing() {
 #[test]
 fn while_rewinding() {
     let sls = Sls::new();
+    let _load = Load::begin();
     let row = row("killed while it rewinds", 7);
     let mut dice = Dice::new(row.seed);
     let mut target = Target::tracee(sls.folder(), "invariants", &[]);
