@@ -31,6 +31,7 @@ pub use error::{AttachError, CaptureError, RewindError};
 pub use keeper::Event;
 pub use leftover::clean;
 pub use rewind::Rewound;
+pub use sls_sys::fd::pass_on_none;
 pub use sls_sys::probe::Probe;
 pub use sls_sys::procfs;
 pub use target::{Options, Target, Tracking};

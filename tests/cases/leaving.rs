@@ -15,6 +15,29 @@ fn attached(sls: &Sls, how: &[&str]) -> Target {
     target
 }
 
+/// A lock or a pipe of whoever made the first request is not to be held for as long as there is a history.
+#[test]
+fn it_keeps_no_descriptor_of_who_started_it() {
+    let sls = Sls::new();
+    let lock = sls.folder().join("lock of the caller");
+    let mut caller = Command::new("sh");
+    caller.args(["-c", r#"exec 9>"$1"; shift; exec "$@""#, "sh"]);
+    let mut target = Target::tracee(sls.folder(), "ticker", &[]);
+    let pid = target.p();
+    let attach = sls.command(&["attach", "-p", &pid, "-m"]);
+    caller.arg(&lock).arg(attach.get_program());
+    caller.args(attach.get_args()).stdin(Stdio::null());
+    assert!(caller.status().unwrap().success());
+    assert!(lock.exists());
+    let daemon = sls.daemon();
+    for process in children(daemon).into_iter().chain([daemon]) {
+        let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+        let mut files = files.map(|f| std::fs::read_link(f.unwrap().path()).unwrap_or_default());
+        assert!(!files.any(|f| f == lock), "{process} holds it");
+    }
+    target.assert_unharmed();
+}
+
 #[test]
 fn an_emptied_daemon_leaves_nothing() {
     let sls = Sls::new();

@@ -197,6 +197,20 @@ pub fn robust_list(tid: i32) -> io::Result<(u64, u64)> {
     }
 }
 
+/// From now on no program that this process starts inherits a descriptor but the standard three.
+///
+/// # Errors
+/// ENOSYS: a kernel before 5.11.
+pub fn pass_on_none() -> io::Result<()> {
+    // SAFETY: plain integers; nothing is closed now.
+    let ret = unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 /// Do the two processes share their address space (`kcmp(KCMP_VM)`)?
 ///
 /// # Errors

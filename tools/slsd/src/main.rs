@@ -64,6 +64,8 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    // Who started us may hold locks and pipes by them, and is not to wait for our end. Before Linux 5.11 it does.
+    let _ = sls_engine::pass_on_none();
     let socket = match &args.socket {
         Some(path) => path.clone(),
         None => libsls::default_socket()?,
