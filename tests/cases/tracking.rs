@@ -40,14 +40,24 @@ fn a_sparse_reservation() {
 }
 
 /// The mutator checks every page it reads; rewound at random it must never find a stale one.
-#[test]
-fn a_mutator_rewound() {
+fn a_mutator_rewound(checkpoints: u64, rewinds: u64) {
     let sls = Sls::new();
     let mut target = Target::tracee(sls.folder(), "mutator", &["50"]);
-    let not_restored = crate::campaign::run(&sls, &mut target, testkit::rounds(2000), 100);
+    let not_restored = crate::campaign::run(&sls, &mut target, checkpoints, rewinds);
     assert!(
         not_restored.iter().all(|l| l.contains("memfd")),
         "{not_restored:?}"
     );
     assert!(!target.output().contains("FAIL"), "{}", target.output());
+}
+
+#[test]
+fn a_mutator_rewound_now_and_then() {
+    a_mutator_rewound(testkit::rounds(2000), 100);
+}
+
+/// Again and again to its first moments, when stacks were short and threads young.
+#[test]
+fn a_mutator_rewound_all_the_time() {
+    a_mutator_rewound(testkit::rounds(250), 200);
 }

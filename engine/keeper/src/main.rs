@@ -11,6 +11,7 @@ mod kicks;
 mod limits;
 mod parking;
 mod server;
+mod steps;
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;

@@ -1,0 +1,274 @@
+//! The single steps of a plan: calls in a thread's name, bytes written, threads ended and made.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use sls_keeper::{Arg, MakeThread, Plan, Step, Want};
+use sls_sys::ptrace::Waited;
+
+use crate::execute::Executor;
+use crate::inject::Borrowed;
+use crate::parking::Parking;
+
+const CHUNK: usize = 1 << 20;
+const BIRTH_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Why a plan stopped half way.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub struct StepFailed {
+    pub what: String,
+    pub source: io::Error,
+}
+
+/// A plan under way.
+pub struct Run<'r, 'a> {
+    pub executor: &'r mut Executor<'a>,
+    pub plan: &'r Plan,
+    pub parking: &'r mut Parking<'a>,
+    pub saved: [u64; 256],
+    pub reports: Vec<String>,
+}
+
+impl Run<'_, '_> {
+    pub fn step(&mut self, step: &Step, data_at: u64) -> Result<(), StepFailed> {
+        let (what, result) = match step {
+            Step::Call {
+                what,
+                nr,
+                args,
+                want,
+            } => (
+                what.clone(),
+                self.call(self.plan.leader, what, *nr, args, want),
+            ),
+            Step::CallIn {
+                tid,
+                what,
+                nr,
+                args,
+                want,
+            } => (
+                format!("thread {tid}: {what}"),
+                self.call(*tid, what, *nr, args, want),
+            ),
+            Step::Write {
+                address,
+                offset,
+                len,
+            } => (
+                format!("write {len} bytes at {address:#x}"),
+                self.write(data_at + offset, *address, *len),
+            ),
+            Step::End { tid } => (format!("end thread {tid}"), self.end(*tid)),
+            Step::Make(thread) => (format!("make thread {}", thread.tid), self.make(thread)),
+            Step::Final(_) => return Ok(()), // After all else, in `finish`.
+        };
+        result.map_err(|source| StepFailed { what, source })
+    }
+
+    fn call(&mut self, tid: i32, what: &str, nr: u64, args: &[Arg], want: &Want) -> io::Result<()> {
+        let mut words = Vec::with_capacity(args.len());
+        let saved = self.saved;
+        let (result, first) = self.borrow(tid, |thread| {
+            let mut offset = 0;
+            for arg in args {
+                words.push(match arg {
+                    Arg::Value(v) => *v,
+                    Arg::Saved(n) => saved[usize::from(*n)],
+                    Arg::Bytes(bytes) => {
+                        let at = thread.lay(offset, bytes)?;
+                        offset += (bytes.len() as u64).next_multiple_of(16);
+                        at
+                    }
+                });
+            }
+            let result = thread.call(nr.cast_signed(), &words)?;
+            Ok((result, thread.fetch::<8>(0)?))
+        })?;
+        if let (Want::SavePair(n), true) = (want, result >= 0) {
+            for (i, int) in first.chunks_exact(4).enumerate() {
+                let int = i32::from_le_bytes(int.try_into().unwrap_or_default());
+                self.saved[usize::from(*n) + i] = u64::from(int.cast_unsigned());
+            }
+        }
+        self.judge(what, result, want)
+    }
+
+    fn judge(&mut self, what: &str, result: i64, want: &Want) -> io::Result<()> {
+        let errno = (-4095..0)
+            .contains(&result)
+            .then(|| i32::try_from(-result).unwrap_or(0));
+        match (want, errno) {
+            (Want::Success | Want::Or(_) | Want::SavePair(_), None) => Ok(()),
+            (Want::Or(fine), Some(errno)) if fine.contains(&errno) => Ok(()),
+            (Want::Exactly(value), None) if *value == result.cast_unsigned() => Ok(()),
+            (Want::Exactly(value), None) => Err(io::Error::other(format!(
+                "gave {result:#x} instead of {value:#x}"
+            ))),
+            (Want::Save(n), None) => {
+                self.saved[usize::from(*n)] = result.cast_unsigned();
+                Ok(())
+            }
+            (Want::Report(_), None) => Ok(()),
+            (Want::Report(name), Some(errno)) => {
+                let cause = io::Error::from_raw_os_error(errno);
+                self.reports.push(format!("{name}: {what}: {cause}"));
+                Ok(())
+            }
+            (_, Some(errno)) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    fn borrow<T>(
+        &mut self,
+        tid: i32,
+        act: impl FnOnce(&mut Borrowed<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let Self {
+            executor,
+            plan,
+            parking,
+            ..
+        } = self;
+        executor.borrow_parked(tid, plan, parking, act)
+    }
+
+    fn write(&self, mut offset: u64, mut address: u64, len: u64) -> io::Result<()> {
+        let mut buffer = vec![0; CHUNK.min(sls_sys::size(len))];
+        let end = address + len;
+        while address < end {
+            let n = buffer.len().min(sls_sys::size(end - address));
+            let data = self.executor.journal;
+            data.read_exact_at(&mut buffer[..n], offset)?;
+            self.executor.memory.write_at(address, &buffer[..n])?;
+            offset += n as u64;
+            address += n as u64;
+        }
+        Ok(())
+    }
+
+    /// Ends a thread without a trace: its exit writes nothing and wakes nobody.
+    fn end(&mut self, tid: i32) -> io::Result<()> {
+        if !self.executor.group.stopped.contains_key(&tid) {
+            return Ok(());
+        }
+        let rseq = self.executor.group.stopped[&tid].rseq()?;
+        self.borrow(tid, |thread| {
+            if let Some((addr, size, signature)) = rseq {
+                const UNREGISTER: u64 = 1;
+                thread.expect(
+                    libc::SYS_rseq,
+                    &[addr, u64::from(size), UNREGISTER, u64::from(signature)],
+                )?;
+            }
+            thread.expect(libc::SYS_set_robust_list, &[0, 24])?;
+            thread.expect(libc::SYS_set_tid_address, &[0])
+        })?;
+        self.parking.forget(tid);
+        let ex = &mut *self.executor;
+        let stopped = ex.take(tid)?;
+        let mut regs = stopped.regs()?;
+        regs.orig_rax = !0;
+        regs.rip = ex.gadgets.syscall;
+        regs.rax = libc::SYS_exit.cast_unsigned();
+        regs.rdi = 0;
+        stopped.set_regs(&regs)?;
+        stopped.cont(0)?;
+        let deadline = Instant::now() + BIRTH_DEADLINE;
+        loop {
+            match ex.children.next(tid, deadline)? {
+                Some(Waited::Ended(..)) => return Ok(()),
+                Some(Waited::Stopped(stopped)) => stopped.cont(0)?,
+                None => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    }
+
+    /// Makes a thread under its old id, parked, then gives it what only it can set. One that is
+    /// there may have lost that on its way to an end that did not come.
+    fn make(&mut self, thread: &MakeThread) -> io::Result<()> {
+        if self.executor.group.stopped.contains_key(&thread.tid) {
+            return self.dress(thread);
+        }
+        let leader = self.plan.leader;
+        let args = clone_args(self.parking.expect(thread.tid, leader)?);
+        let made = self.borrow(leader, |leader| {
+            let set_tid = leader.lay(0, &thread.tid.to_le_bytes())?;
+            let mut bytes = args;
+            bytes[64..72].copy_from_slice(&set_tid.to_le_bytes());
+            let at = leader.lay(64, &bytes)?;
+            leader.expect(libc::SYS_clone3, &[at, bytes.len() as u64])
+        })?;
+        if made != u64::from(thread.tid.cast_unsigned()) {
+            return Err(io::Error::other(format!("the new thread is {made}")));
+        }
+        self.receive(thread.tid)?;
+        self.dress(thread)
+    }
+
+    /// Waits for the auto-attached thread's first stop.
+    fn receive(&mut self, tid: i32) -> io::Result<()> {
+        let ex = &mut *self.executor;
+        match ex.children.next(tid, Instant::now() + BIRTH_DEADLINE)? {
+            Some(Waited::Stopped(stopped)) => {
+                ex.group.stopped.insert(tid, stopped);
+                Ok(())
+            }
+            Some(Waited::Ended(..)) => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            None => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    fn dress(&mut self, thread: &MakeThread) -> io::Result<()> {
+        let (head, len) = thread.robust;
+        self.borrow(thread.tid, |made| {
+            if thread.clear_tid != 0 {
+                made.expect(libc::SYS_set_tid_address, &[thread.clear_tid])?;
+            }
+            if head != 0 {
+                made.expect(libc::SYS_set_robust_list, &[head, len])?;
+            }
+            if let Some((addr, size, signature)) = thread.rseq {
+                let args = [addr, u64::from(size), 0, u64::from(signature)];
+                match made.expect(libc::SYS_rseq, &args) {
+                    Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {} // It has it.
+                    other => drop(other?),
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// struct clone_args for a thread that begins at the `ret` after the call, on `rsp`.
+fn clone_args(rsp: u64) -> [u8; 88] {
+    let flags = libc::CLONE_VM
+        | libc::CLONE_FS
+        | libc::CLONE_FILES
+        | libc::CLONE_SIGHAND
+        | libc::CLONE_THREAD
+        | libc::CLONE_SYSVSEM;
+    let stack_size = 4096;
+    // flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+    // set_tid_size, cgroup
+    let words = [
+        u64::from(flags.cast_unsigned()),
+        0,
+        0,
+        0,
+        0,
+        rsp - stack_size,
+        stack_size,
+        0,
+        0,
+        1,
+        0,
+    ];
+    let mut out = [0; 88];
+    for (slot, word) in out.chunks_exact_mut(8).zip(words) {
+        slot.copy_from_slice(&word.to_le_bytes());
+    }
+    out
+}
