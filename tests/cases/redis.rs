@@ -58,7 +58,8 @@ fn under_benchmark_no_client_error() {
     assert!(!said.to_lowercase().contains("error"), "{said}");
     let stat = sls.json(&["stat"]);
     let part = &stat["partitions"][0];
-    assert!(part["taken"].as_u64().unwrap() > 200, "{part}");
+    // How many there is time for beside a benchmark that takes both CPUs, ./x bench redis tells.
+    assert!(part["taken"].as_u64().unwrap() > 50, "{part}");
     assert_eq!(part["failed"], 0, "{part}");
     println!(
         "stop p50 {} us p99 {} us",
