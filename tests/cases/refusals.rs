@@ -86,44 +86,18 @@ fn a_32_bit_process() {
 /// As a plain user: a process of another user is refused, one's own is not.
 #[test]
 fn a_plain_user() {
-    let sls = Sls::new();
-    let nobody = 65534;
-    let mut roots = Target::tracee(sls.folder(), "ticker", &[]);
-    let folder = tempfile::tempdir().unwrap();
-    std::os::unix::fs::chown(folder.path(), Some(nobody), Some(nobody)).unwrap();
-    // The build's own folders may be closed to others: the programs are copied out.
-    for name in ["slsctl", "slsd", "sls-keeper"] {
-        std::fs::copy(testkit::program(name), folder.path().join(name)).unwrap();
+    let sls = Sls::plain();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut roots = Target::tracee(elsewhere.path(), "ticker", &[]);
+    let mut own = sls.tracee("ticker", &[]);
+    if nix::unistd::geteuid().is_root() {
+        sls.refused(&["attach", "-p", &roots.p(), "-m"], 1, "belongs to uid 0");
     }
-    std::fs::copy(testkit::tracee("ticker"), folder.path().join("ticker")).unwrap();
-    let own = folder.path().join("ticker");
-    let mut command = Command::new(own);
-    std::os::unix::process::CommandExt::uid(&mut command, nobody);
-    command.current_dir("/");
-    let mut own = Target::start(folder.path(), command);
-    std::thread::sleep(Duration::from_millis(200));
-    let run = |args: &[&str]| {
-        let mut command = Command::new(folder.path().join("slsctl"));
-        command
-            .arg("--socket")
-            .arg(folder.path().join("s"))
-            .args(args)
-            .current_dir("/");
-        std::os::unix::process::CommandExt::uid(&mut command, nobody);
-        command.output().unwrap()
-    };
-    let refused = run(&["attach", "-p", &roots.p(), "-m"]);
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("belongs to uid 0"), "{said}");
     roots.assert_unharmed();
-    let attached = run(&["attach", "-p", &own.p(), "-m", "-t", "10"]);
-    assert!(attached.status.success(), "{attached:?}");
+    sls.run(&["attach", "-p", &own.p(), "-m", "-t", "10"]);
     std::thread::sleep(Duration::from_millis(300));
-    let checkpoint = run(&["--json", "checkpoint", "-m"]);
-    assert!(checkpoint.status.success(), "{checkpoint:?}");
-    let rewound = run(&["--json", "rewind", "-m", "@1"]);
-    assert!(rewound.status.success(), "{rewound:?}");
-    assert!(run(&["partdel", "-o", "mem"]).status.success());
+    sls.json(&["checkpoint", "-m"]);
+    sls.json(&["rewind", "-m", "@1"]);
+    sls.run(&["partdel", "-o", "mem"]);
     own.assert_unharmed();
 }

@@ -1,10 +1,13 @@
 //! A daemon for one test.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use crate::target::Target;
 
 /// A program of this project, beside the running test.
 ///
@@ -45,7 +48,19 @@ pub struct Output {
 pub struct Sls {
     folder: tempfile::TempDir,
     mask: String,
+    /// Whose it is, when not ours.
+    user: Option<u32>,
 }
+
+/// A user who may do nothing that others may not.
+const NOBODY: u32 = 65534;
+/// What everything must work without, as [`Sls::without`] takes it.
+pub const FALLBACKS: [&str; 4] = [
+    "wp_async",
+    "wp_async,pagemap_scan",
+    "suspend_seccomp",
+    "privileges",
+];
 
 impl Default for Sls {
     fn default() -> Self {
@@ -70,7 +85,51 @@ impl Sls {
         Self {
             folder,
             mask: mask.to_owned(),
+            user: None,
         }
+    }
+
+    /// As a plain user, who owns the folder. The build's own folders may be closed to others: the
+    /// programs are copied.
+    ///
+    /// # Panics
+    /// They cannot be.
+    #[must_use]
+    pub fn plain() -> Self {
+        let mut sls = Self::new();
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(sls.folder(), Some(NOBODY), Some(NOBODY)).expect("ours");
+            for name in ["slsctl", "slsd", "sls-keeper"] {
+                std::fs::copy(program(name), sls.folder().join(name)).expect("room");
+            }
+            sls.user = Some(NOBODY);
+        }
+        sls
+    }
+
+    /// Without one of [`FALLBACKS`], or with everything for "".
+    #[must_use]
+    pub fn without(what: &str) -> Self {
+        match what {
+            "privileges" => Self::plain(),
+            mask => Self::masked(mask),
+        }
+    }
+
+    /// One of our tracees, run by the daemon's user.
+    ///
+    /// # Panics
+    /// It does not start.
+    #[must_use]
+    pub fn tracee(&self, name: &str, args: &[&str]) -> Target {
+        let Some(user) = self.user else {
+            return Target::tracee(self.folder(), name, args);
+        };
+        let copy = self.folder().join(name);
+        std::fs::copy(crate::tracee(name), &copy).expect("room");
+        let mut command = Command::new(copy);
+        command.args(args).uid(user).gid(user).current_dir("/");
+        Target::ready(self.folder(), command)
     }
 
     /// Its socket.
@@ -88,7 +147,14 @@ impl Sls {
     /// A command ready to run.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program("slsctl"));
+        let mut command = match self.user {
+            None => Command::new(program("slsctl")),
+            Some(user) => {
+                let mut command = Command::new(self.folder().join("slsctl"));
+                command.uid(user).gid(user).current_dir("/");
+                command
+            }
+        };
         command.arg("--socket").arg(self.socket()).args(args);
         command.env("SLS_MASK", &self.mask).stdin(Stdio::null());
         command
@@ -170,7 +236,7 @@ impl Sls {
     /// The folder its histories are kept in, there as long as a partition is.
     #[must_use]
     pub fn memory(&self) -> PathBuf {
-        let uid = nix::unistd::geteuid();
+        let uid = self.user.unwrap_or(nix::unistd::geteuid().as_raw());
         Path::new(&format!("/dev/shm/sls-{uid}")).join(libsls::memory_name(&self.socket()))
     }
 }

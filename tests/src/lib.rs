@@ -12,7 +12,9 @@ mod target;
 mod trust;
 
 pub use board::{Board, Case};
-pub use daemon::{Output, Sls, children, end, kill, leaves, program, rounds, wait_until};
+pub use daemon::{
+    FALLBACKS, Output, Sls, children, end, kill, leaves, program, rounds, wait_until,
+};
 pub use image::compare_with_core;
 pub use lives::Lives;
 pub use redis::Redis;

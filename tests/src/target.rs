@@ -58,6 +58,15 @@ impl Target {
     pub fn tracee(folder: &std::path::Path, name: &str, args: &[&str]) -> Self {
         let mut command = Command::new(tracee(name));
         command.args(args);
+        Self::ready(folder, command)
+    }
+
+    /// Starts a tracee and waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// It does not.
+    #[must_use]
+    pub fn ready(folder: &std::path::Path, command: Command) -> Self {
         let target = Self::start(folder, command);
         wait_until(Duration::from_secs(10), "the tracee is ready", || {
             target.output().contains("ready")

@@ -2,6 +2,7 @@
 //! in `./x test`, the whole in `./x soak`, which renews docs/trust.md from the rows they report.
 
 mod daemon_sweep;
+mod fallback;
 mod hostile_clients;
 mod keeper_sweep;
 mod oracle;

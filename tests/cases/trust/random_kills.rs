@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use testkit::{Dice, Load, Row, Sls, Target, rounds_of, seed};
 
+use super::fallback::named;
+
 fn descriptors(target: &Target) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", target.pid()))
         .unwrap()
@@ -11,10 +13,10 @@ fn descriptors(target: &Target) -> usize {
 }
 
 /// A row of tries that the target survives unharmed, or the test has panicked before.
-fn row(campaign: &str, usual_seed: u64) -> Row {
-    let tries = rounds_of(100, 1000);
+fn row(campaign: &str, without: &str, short: u64, usual_seed: u64) -> Row {
+    let tries = rounds_of(short, 1000);
     Row {
-        campaign: campaign.to_owned(),
+        campaign: named(campaign, without),
         seed: seed(usual_seed),
         tries,
         unharmed: tries,
@@ -22,14 +24,29 @@ fn row(campaign: &str, usual_seed: u64) -> Row {
     }
 }
 
-/// Kills the daemon while it takes checkpoints at full speed.
 #[test]
 fn while_checkpointing() {
-    let sls = Sls::new();
+    checkpointing("", 100);
+}
+
+#[test]
+fn while_rewinding() {
+    rewinding("", 100);
+}
+
+/// Both without something.
+pub fn all(without: &str, short: u64) {
+    checkpointing(without, short);
+    rewinding(without, short);
+}
+
+/// Kills the daemon while it takes checkpoints at full speed.
+fn checkpointing(without: &str, short: u64) {
+    let sls = Sls::without(without);
     let _load = Load::begin();
-    let row = row("killed while it takes checkpoints", 42);
+    let row = row("killed while it takes checkpoints", without, short, 42);
     let mut dice = Dice::new(row.seed);
-    let mut target = Target::tracee(sls.folder(), "invariants", &[]);
+    let mut target = sls.tracee("invariants", &[]);
     let before = descriptors(&target);
     for _ in 0..row.tries {
         sls.run(&["attach", "-p", &target.p(), "-m", "-t", "1"]);
@@ -48,13 +65,12 @@ fn while_checkpointing() {
 }
 
 /// Kills the daemon while it rewinds.
-#[test]
-fn while_rewinding() {
-    let sls = Sls::new();
+fn rewinding(without: &str, short: u64) {
+    let sls = Sls::without(without);
     let _load = Load::begin();
-    let row = row("killed while it rewinds", 7);
+    let row = row("killed while it rewinds", without, short, 7);
     let mut dice = Dice::new(row.seed);
-    let mut target = Target::tracee(sls.folder(), "invariants", &[]);
+    let mut target = sls.tracee("invariants", &[]);
     for _ in 0..row.tries {
         sls.run(&["attach", "-p", &target.p(), "-m"]);
         let epoch = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
