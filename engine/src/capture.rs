@@ -159,6 +159,7 @@ impl Target {
             if self.saw_everything(&still)? {
                 cost.stop_ns += wasted_ns;
                 let states = self.keeper.states(collected)?;
+                self.siblings.clone_from(&states.siblings);
                 return self.keep(request, still, states, cost);
             }
             // What it copied is as good as copied ahead.

@@ -97,6 +97,8 @@ pub struct Target {
     /// The next checkpoint starts its page map from nothing: first one, or exec since.
     pub(crate) fresh: bool,
     pub(crate) stopped: bool,
+    /// Other processes that shared the memory at the last checkpoint.
+    pub(crate) siblings: Vec<i32>,
 }
 
 impl Target {
@@ -136,6 +138,7 @@ impl Target {
             parent: None,
             fresh: true,
             stopped: false,
+            siblings: Vec::new(),
             options,
             keeper,
         })

@@ -145,20 +145,9 @@ impl Group {
         })
     }
 
-    /// Stops everything. On refusal all is let go again.
+    /// Stops everything. On refusal some stand still, whose calls are to be settled before all is
+    /// let go again.
     pub fn stop(&mut self, children: &Children, deadline: Instant) -> Result<(), Refused> {
-        let result = self.stop_to_fixed_point(children, deadline);
-        if result.is_err() {
-            self.release();
-        }
-        result
-    }
-
-    fn stop_to_fixed_point(
-        &mut self,
-        children: &Children,
-        deadline: Instant,
-    ) -> Result<(), Refused> {
         let known = self.still_there();
         self.since = monotonic();
         for &tid in &self.running {
@@ -180,6 +169,15 @@ impl Group {
         }
         self.known = self.stopped.keys().copied().collect();
         Ok(())
+    }
+
+    /// A thread that has not ended.
+    pub fn anyone(&self) -> i32 {
+        if let Some(&stopped) = self.stopped.keys().next() {
+            return stopped;
+        }
+        let mut known = self.known.iter().copied();
+        known.find(|&tid| !procfs::is_dead(tid)).unwrap_or(self.pid)
     }
 
     /// The threads of the last stop that still are this process's: a number may have been given
@@ -264,16 +262,28 @@ impl Group {
         while let Some(&last) = self.running.last() {
             match wait.next(last) {
                 Ok(Some(waited)) => self.note(waited)?,
-                Ok(None) => return Err(self.late()),
+                Ok(None) => {
+                    // Nobody has looked at those that stopped while this one was waited for.
+                    self.note_all()?;
+                    if !self.running.is_empty() {
+                        return Err(self.late());
+                    }
+                }
                 // An exec in another thread has ended it; who is left is counted after this.
                 Err(error) if error.raw_os_error() == Some(libc::ECHILD) => self.forget(last),
                 Err(error) => return Err(error.into()),
             }
-            while !self.running.is_empty()
-                && let Some(waited) = ptrace::wait(-1, false)?
-            {
-                self.note(waited)?;
-            }
+            self.note_all()?;
+        }
+        Ok(())
+    }
+
+    /// Takes what has changed already.
+    fn note_all(&mut self) -> io::Result<()> {
+        while !self.running.is_empty()
+            && let Some(waited) = ptrace::wait(-1, false)?
+        {
+            self.note(waited)?;
         }
         Ok(())
     }
@@ -345,22 +355,9 @@ impl Group {
             // ESRCH: the thread was killed meanwhile, which is nobody's business here.
             let _ = stopped.detach(signal);
         }
-        for tid in std::mem::take(&mut self.running) {
-            self.release_late(tid);
-        }
-    }
-
-    /// A thread that was asked to stop and has not: wait for it in the background of this process,
-    /// since only a stopped thread can be let go.
-    fn release_late(&self, tid: i32) {
-        match ptrace::wait(tid, false) {
-            Ok(Some(Waited::Stopped(stopped))) => {
-                let signal = signal_of(&stopped);
-                let _ = stopped.detach(signal); // ESRCH: killed meanwhile.
-            }
-            // The server's loop lets it go when its stop arrives.
-            Ok(None | Some(Waited::Ended(..))) | Err(_) => {}
-        }
+        // Who was asked to stop and has not: only a stopped thread can be let go, and its call is to
+        // be settled first. The server's loop does that when its stop arrives.
+        self.running.clear();
     }
 }
 

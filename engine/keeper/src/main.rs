@@ -11,7 +11,10 @@ mod kicks;
 mod limits;
 mod parking;
 mod server;
+mod siblings;
 mod steps;
+mod stopping;
+mod target;
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;

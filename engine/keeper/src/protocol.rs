@@ -224,6 +224,8 @@ pub struct Collected {
     pub facts: Option<Facts>,
     /// Every thread.
     pub threads: Vec<ThreadState>,
+    /// Other processes that share the memory; stopped too.
+    pub siblings: Vec<i32>,
     /// Signals pending for the whole process.
     pub pending: Vec<serde_bytes::ByteBuf>,
     /// Descriptors.

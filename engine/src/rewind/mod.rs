@@ -203,6 +203,14 @@ impl Target {
                 past.exe, now.exe
             ));
         }
+        if let Some(&sibling) = self.siblings.first() {
+            let name = sls_sys::procfs::status(sibling)
+                .map(|s| s.name)
+                .unwrap_or_default();
+            return Err(format!(
+                "process {sibling} ({name}) shares its memory (CLONE_VM) and would see it change; end that one, or try again when it has executed or ended"
+            ));
+        }
         let alive: BTreeSet<i32> = now.threads.iter().map(|t| t.tid).collect();
         for thread in past.threads.iter().filter(|t| !alive.contains(&t.tid)) {
             let tid = thread.tid;

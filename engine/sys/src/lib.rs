@@ -3,6 +3,7 @@
 //! Facts and traps the calls rest on are in the comments beside them, with the kernel version they
 //! need. Nothing here keeps policy: what to stop, copy or put back is the engine's.
 
+pub mod births;
 pub mod blocking;
 pub mod channel;
 pub mod cpus;

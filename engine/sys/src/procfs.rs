@@ -156,6 +156,23 @@ pub fn tasks(pid: i32) -> io::Result<Vec<i32>> {
     Ok(tids)
 }
 
+/// Every process there is to be seen.
+///
+/// # Errors
+/// There is no /proc.
+pub fn processes() -> io::Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|s| s.parse::<i32>().ok()),
+        );
+    }
+    Ok(pids)
+}
+
 /// Fields of /proc/PID/status that matter here.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
@@ -326,6 +343,17 @@ pub fn last_ran_ns(pid: i32, tid: i32) -> Option<u64> {
 pub fn sleeps_in(pid: i32, tid: i32) -> Option<String> {
     let name = fs::read_to_string(format!("/proc/{pid}/task/{tid}/wchan")).ok()?;
     Some(if name == "0" { String::new() } else { name })
+}
+
+/// Threads of these processes that wait for a child of vfork, which nothing but that child can end.
+pub fn in_vfork(pids: impl Iterator<Item = i32>) -> Vec<i32> {
+    // Where wait_for_vfork_done is, inlined or not.
+    let waits = |place: String| matches!(place.as_str(), "kernel_clone" | "wait_for_vfork_done");
+    let threads = |pid| {
+        let tids = tasks(pid).unwrap_or_default().into_iter();
+        tids.filter(move |&tid| sleeps_in(pid, tid).is_some_and(waits))
+    };
+    pids.flat_map(threads).collect()
 }
 
 /// The CPU a sleeping thread last ran on; None when it does not sleep.

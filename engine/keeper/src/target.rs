@@ -1,0 +1,284 @@
+//! The one process: what is known of it, and the calls that are made inside it.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use serde_bytes::ByteBuf;
+use sls_keeper::{Collected, Facts, Refusal, journal};
+use sls_sys::descriptors::Folders;
+use sls_sys::frame::Gadgets;
+use sls_sys::procfs::Reread;
+use sls_sys::ptrace::option;
+use sls_sys::{RemoteMemory, fd, procfs, uffd};
+
+use crate::collect;
+use crate::execute::Executor;
+use crate::facts::{self, Means, PerThread};
+use crate::group::{Children, Group, Refused, STOP_OPTIONS};
+use crate::hold::{ExecSites, HOLD_OPTIONS};
+use crate::inject::Borrowed;
+use crate::kicks::Kicks;
+use crate::limits::Place;
+use crate::siblings::Siblings;
+use crate::stopping::ATTACH_DEADLINE;
+
+/// The process that was adopted.
+pub struct Target {
+    pub group: Group,
+    pub siblings: Siblings,
+    pub gadgets: Option<Gadgets>,
+    pub memory: RemoteMemory,
+    pub pidfd: OwnedFd,
+    pub folders: Folders,
+    pub status: Reread,
+    pub maps: Reread,
+    pub kicks: Kicks,
+    /// Threads that told what is their own.
+    pub asked: BTreeSet<i32>,
+    pub hold: bool,
+    pub sites: ExecSites,
+    pub suspend_seccomp: bool,
+}
+
+fn no_gadgets(pid: i32) -> Refused {
+    Refused::new(
+        Refusal::Injection,
+        format!(
+            "process {pid} has no `syscall; ret` or sigreturn trampoline in its text, so no call can be injected safely"
+        ),
+    )
+}
+
+impl Target {
+    pub fn adopt(
+        pid: i32,
+        suspend_seccomp: bool,
+        sched_debug: bool,
+        hold: bool,
+        children: &Children,
+    ) -> Result<Self, Refused> {
+        procfs::status(pid)
+            .map_err(|_| Refused::new(Refusal::Dead, format!("there is no process {pid}")))?;
+        let memory = RemoteMemory::open(pid)?;
+        let maps = procfs::maps(pid)?;
+        let options = if hold { HOLD_OPTIONS } else { STOP_OPTIONS };
+        let mut target = Self {
+            group: Group::new(pid, options)?,
+            siblings: Siblings::new(pid, sched_debug)?,
+            gadgets: Gadgets::find(&memory, &maps),
+            pidfd: fd::pidfd_open(pid)?,
+            folders: Folders::open(pid)?,
+            status: Reread::open(pid, "status")?,
+            maps: Reread::open(pid, "maps")?,
+            kicks: Kicks::new(pid, sched_debug),
+            asked: BTreeSet::new(),
+            sites: ExecSites::find(&memory, pid),
+            memory,
+            hold,
+            suspend_seccomp,
+        };
+        // Stop once: whoever may not be traced is refused now, not at the first checkpoint.
+        target.wait_for_vforks(ATTACH_DEADLINE)?;
+        target.stop_all(children, Instant::now() + ATTACH_DEADLINE)?;
+        target.settle_all()?;
+        target.resume()?;
+        Ok(target)
+    }
+
+    /// Where calls can be injected into the stopped threads, if they can: a filter, which each
+    /// thread may have set at any time, may kill for one. It is suspended until the thread is let
+    /// go.
+    fn may_inject(&self) -> Result<Gadgets, Refused> {
+        let pid = self.group.pid;
+        let options = self.group.options | option::SUSPEND_SECCOMP;
+        for (&tid, stopped) in &self.group.stopped {
+            let suspended = self.suspend_seccomp && stopped.set_options(options).is_ok();
+            if !suspended && procfs::status(tid).is_ok_and(|s| s.seccomp != 0) {
+                let why = "a seccomp filter that this user may not suspend";
+                let message = format!("thread {tid} of process {pid} runs under {why}");
+                return Err(Refused::new(Refusal::Injection, message));
+            }
+        }
+        self.gadgets.ok_or_else(|| no_gadgets(pid))
+    }
+
+    pub fn executor<'a>(
+        &'a mut self,
+        read: &journal::Read,
+        journal: &'a File,
+        children: &'a Children,
+    ) -> Result<Executor<'a>, Refused> {
+        let gadgets = self.may_inject()?;
+        if read.plans.pid != self.group.pid {
+            let message = "the journal is for another process";
+            return Err(Refused::new(Refusal::Other, message));
+        }
+        Ok(Executor {
+            group: &mut self.group,
+            gadgets,
+            memory: &self.memory,
+            children,
+            kicks: &mut self.kicks,
+            pidfd: &self.pidfd,
+            journal,
+        })
+    }
+
+    pub fn make_userfaultfd(&mut self, children: &Children) -> Result<OwnedFd, Refused> {
+        self.stopped(children, |target| {
+            let pidfd = target.pidfd.try_clone()?;
+            target.in_any_thread("userfaultfd", children, |thread| {
+                take_userfaultfd(thread, pidfd.as_fd())
+            })
+        })
+    }
+
+    pub fn close(&mut self, fds: &[i32], children: &Children) -> Result<(), Refused> {
+        self.stopped(children, |target| {
+            target.in_any_thread("close a descriptor", children, |thread| {
+                fds.iter().try_for_each(|&fd| {
+                    thread.expect(libc::SYS_close, &[u64::from(fd.cast_unsigned())])?;
+                    Ok(())
+                })
+            })
+        })
+    }
+
+    /// Calls in the first thread that has room on its stack.
+    fn in_any_thread<T>(
+        &mut self,
+        what: &str,
+        children: &Children,
+        act: impl FnOnce(&mut Borrowed<'_>) -> io::Result<T>,
+    ) -> Result<T, Refused> {
+        let gadgets = self.may_inject()?;
+        let pid = self.group.pid;
+        let tids: Vec<i32> = self.group.stopped.keys().copied().collect();
+        for tid in tids {
+            let Some(stopped) = self.group.stopped.remove(&tid) else {
+                continue;
+            };
+            let nr = self.kicks.number_of(tid);
+            let mut borrowed = match Borrowed::new(stopped, nr, gadgets, &self.memory, children) {
+                Ok(borrowed) => borrowed,
+                Err((stopped, _)) => {
+                    self.group.stopped.insert(tid, stopped);
+                    continue;
+                }
+            };
+            let result = act(&mut borrowed);
+            let stopped = borrowed.finish()?;
+            self.group.stopped.insert(tid, stopped);
+            return result.map_err(|error| {
+                let message = format!("{what} in process {pid}: {error}");
+                Refused::new(Refusal::Injection, message)
+            });
+        }
+        let message =
+            format!("no thread of process {pid} has room on its stack for a signal frame");
+        Err(Refused::new(Refusal::Injection, message))
+    }
+
+    /// Asks what only injected calls tell: everything, or what threads never asked before have of
+    /// their own.
+    pub fn ask(
+        &mut self,
+        everything: bool,
+        children: &Children,
+    ) -> Result<(Option<Facts>, PerThread), Refused> {
+        let stopped = &self.group.stopped;
+        self.asked.retain(|tid| stopped.contains_key(tid));
+        let new = |tid: &i32| everything || !self.asked.contains(tid);
+        let tids: Vec<i32> = stopped.keys().copied().filter(new).collect();
+        if tids.is_empty() {
+            return Ok((None, PerThread::new()));
+        }
+        let Ok(gadgets) = self.may_inject() else {
+            return Ok((None, PerThread::new())); // Left unknown.
+        };
+        // An interrupted call must be known before its registers are borrowed: a thread that heals
+        // itself makes it again.
+        self.settle_all()?;
+        let means = Means {
+            gadgets,
+            memory: &self.memory,
+            children,
+            kicks: &self.kicks,
+        };
+        let told = facts::ask(&mut self.group, &tids, everything, means)?;
+        self.asked.extend(told.1.keys());
+        for &tid in &tids {
+            self.kicks.ran(tid);
+        }
+        Ok(told)
+    }
+
+    pub fn collect(
+        &mut self,
+        full: bool,
+        (facts, per_thread): (Option<Facts>, PerThread),
+    ) -> io::Result<Collected> {
+        let mut states = Vec::with_capacity(self.group.stopped.len());
+        let mut shared = None;
+        let status = ByteBuf::from(self.status.read()?.to_vec());
+        let caught = procfs::caught_in(&status);
+        for stopped in self.group.stopped.values() {
+            let shared = match &shared {
+                Some(shared) => shared,
+                None => shared.insert(collect::shared_pending(stopped)?),
+            };
+            let mut state = collect::thread(
+                stopped,
+                shared,
+                caught,
+                &mut self.kicks,
+                Place::new(&self.memory, &self.pidfd),
+            )?;
+            if let Some((altstack, clear_tid)) = per_thread.get(&state.tid) {
+                state.altstack = Some(*altstack);
+                state.clear_tid = Some(*clear_tid);
+            }
+            states.push(state);
+        }
+        let pending = shared.unwrap_or_default();
+        let pid = self.group.pid;
+        Ok(Collected {
+            facts,
+            threads: states,
+            siblings: self.siblings.pids(),
+            pending: pending.into_iter().map(ByteBuf::from).collect(),
+            files: self.folders.read(self.pidfd.as_fd(), full)?,
+            status,
+            cwd: procfs::link(pid, "cwd"),
+            root: procfs::link(pid, "root"),
+        })
+    }
+
+    /// After exec: another address space, other text.
+    pub fn reload(&mut self) -> io::Result<()> {
+        let pid = self.group.pid;
+        self.memory = RemoteMemory::open(pid)?;
+        self.maps = Reread::open(pid, "maps")?;
+        self.gadgets = Gadgets::find(&self.memory, &procfs::maps(pid)?);
+        self.sites = ExecSites::find(&self.memory, pid);
+        self.group.running = vec![pid];
+        self.kicks.clear();
+        self.asked.clear();
+        Ok(())
+    }
+}
+
+fn take_userfaultfd(
+    borrowed: &mut Borrowed<'_>,
+    pidfd: BorrowedFd<'_>,
+) -> Result<OwnedFd, io::Error> {
+    let number = borrowed.expect(libc::SYS_userfaultfd, &[uffd::CREATE_FLAGS])?;
+    let taken = i32::try_from(number)
+        .map_err(io::Error::other)
+        .and_then(|number| fd::pidfd_getfd(pidfd, number));
+    borrowed.expect(libc::SYS_close, &[number])?;
+    taken
+}
