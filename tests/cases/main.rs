@@ -13,6 +13,7 @@ mod leaving;
 mod lifecycle;
 mod redis;
 mod refusals;
+mod siblings;
 mod stopped;
 mod threads;
 mod tracking;

@@ -3,6 +3,7 @@
 #![allow(clippy::missing_panics_doc)] // Tests panic; that is how they fail.
 
 mod board;
+mod causal;
 mod daemon;
 pub mod fuzz;
 mod image;
@@ -15,6 +16,7 @@ pub use board::{Board, Case};
 pub use daemon::{
     FALLBACKS, Output, Sls, children, end, kill, leaves, program, rounds, wait_until,
 };
+pub use causal::{Causal, Look};
 pub use image::compare_with_core;
 pub use lives::Lives;
 pub use redis::Redis;

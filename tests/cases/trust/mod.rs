@@ -5,6 +5,7 @@ mod daemon_sweep;
 mod fallback;
 mod hostile_clients;
 mod keeper_sweep;
+pub mod mutator;
 mod oracle;
 mod random_kills;
 mod sweep;
