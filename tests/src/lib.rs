@@ -13,10 +13,10 @@ mod target;
 mod trust;
 
 pub use board::{Board, Case};
+pub use causal::{Causal, Look};
 pub use daemon::{
     FALLBACKS, Output, Sls, children, end, kill, leaves, program, rounds, wait_until,
 };
-pub use causal::{Causal, Look};
 pub use image::compare_with_core;
 pub use lives::Lives;
 pub use redis::Redis;

@@ -11,8 +11,8 @@ pub fn named(campaign: &str, without: &str) -> String {
 }
 
 fn everything(without: &str) {
-    const STRIDE: u64 = 41;
-    const KILLS: u64 = 10;
+    const STRIDE: u64 = 61;
+    const KILLS: u64 = 5;
     daemon_sweep::all(without, STRIDE);
     keeper_sweep::all(without, STRIDE);
     random_kills::all(without, KILLS);

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sls_sys::ptrace::{self, Stopped, Waited, Why, event, option};
-use testkit::{Sls, Target, children, field, kill};
+use testkit::{Sls, Target, children, field, kill, wait_until};
 
 /// Rewinds look for a scratch area from 64 GiB on; no program of ours lies below this.
 const SCRATCH_BELOW: u64 = 1 << 40;
@@ -32,6 +32,10 @@ pub struct Before {
 
 impl Before {
     pub fn of(target: &Target) -> Self {
+        // A thread that has just been made blocks everything.
+        wait_until(Duration::from_secs(10), "threads that are ready", || {
+            blocked(target).windows(2).all(|two| two[0] == two[1])
+        });
         Self {
             descriptors: descriptors(target),
             blocked: blocked(target),
