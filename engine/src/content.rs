@@ -54,6 +54,7 @@ impl Content {
     ) -> io::Result<()> {
         found.dirty.clear();
         found.absent.clear();
+        let mut present: Vec<Range> = Vec::new();
         for map in maps.iter().filter(|m| is_tracked(m)) {
             let populated = self.populated((map.start, map.end))?;
             let mut at = map.start;
@@ -67,12 +68,13 @@ impl Content {
             if at < map.end {
                 found.absent.push((at, map.end));
             }
+            present.extend(populated);
         }
-        let absent = &found.absent;
+        // What is unmapped may come back with the very content it had.
         self.hashes.retain(|page, _| {
             let address = page * PAGE;
-            let i = absent.partition_point(|r| r.1 <= address);
-            absent.get(i).is_none_or(|r| address < r.0)
+            let i = present.partition_point(|r| r.1 <= address);
+            present.get(i).is_some_and(|r| r.0 <= address)
         });
         Ok(())
     }

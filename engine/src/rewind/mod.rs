@@ -19,7 +19,7 @@ use sls_record::{Process, Record};
 use crate::capture::Request;
 use crate::error::{KeeperError, RewindError};
 use crate::leftover;
-use crate::target::Target;
+use crate::target::{Target, Tracker};
 use journal::{Ahead, Sources};
 
 const SIGSTOP: i32 = 19;
@@ -86,6 +86,11 @@ impl Target {
         }
         let stop_ns = self.run_on()?;
         self.parent = Some(to);
+        if let Tracker::Content(content) = &mut self.tracker {
+            // Its hashes are of the state that was left. A program that runs the same way again
+            // comes to pages like those, which are not those of the new parent.
+            content.invalidate();
+        }
         self.told.at = None;
         Ok(Rewound {
             from: present.epoch,

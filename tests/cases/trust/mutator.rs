@@ -200,3 +200,8 @@ fn rewound(how: &str, mask: &str) {
 fn rewound_by_the_kernels_tracking() {
     rewound("rewound", "");
 }
+
+#[test]
+fn rewound_by_content() {
+    rewound("rewound, compared", "wp_async");
+}
