@@ -10,30 +10,30 @@ pub fn named(campaign: &str, without: &str) -> String {
     }
 }
 
-fn everything(without: &str) {
+fn campaigns(without: &str) {
     const STRIDE: u64 = 61;
     const KILLS: u64 = 5;
-    daemon_sweep::all(without, STRIDE);
-    keeper_sweep::all(without, STRIDE);
-    random_kills::all(without, KILLS);
+    daemon_sweep::without(without, STRIDE);
+    keeper_sweep::without(without, STRIDE);
+    random_kills::without(without, KILLS);
 }
 
 #[test]
 fn without_wp_async() {
-    everything(testkit::FALLBACKS[0]);
+    campaigns(testkit::FALLBACKS[0]);
 }
 
 #[test]
 fn without_pagemap_scan() {
-    everything(testkit::FALLBACKS[1]);
+    campaigns(testkit::FALLBACKS[1]);
 }
 
 #[test]
 fn without_suspending_seccomp() {
-    everything(testkit::FALLBACKS[2]);
+    campaigns(testkit::FALLBACKS[2]);
 }
 
 #[test]
 fn as_a_plain_user() {
-    everything(testkit::FALLBACKS[3]);
+    campaigns(testkit::FALLBACKS[3]);
 }
