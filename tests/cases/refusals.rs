@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use testkit::{Sls, Target};
+use testkit::{Sls, Target, threads};
 
 #[test]
 fn under_another_debugger() {
@@ -50,11 +50,8 @@ fn no_such_process_and_a_thread() {
     let sls = Sls::new();
     sls.refused(&["attach", "-p", "4194000", "-m"], 1, "no process 4194000");
     let target = Target::tracee(sls.folder(), "ticker", &[]);
-    let tids = std::fs::read_dir(format!("/proc/{}/task", target.pid())).unwrap();
-    let tid = tids
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .find(|t| *t != target.p())
-        .unwrap();
+    let mut tids = threads(target.pid()).into_iter();
+    let tid = tids.find(|&t| t != target.pid()).unwrap().to_string();
     sls.refused(&["attach", "-p", &tid, "-m"], 1, "is a thread of process");
 }
 

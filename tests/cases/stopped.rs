@@ -1,8 +1,8 @@
 //! Processes that are stopped by a signal before they are attached to: they stay so.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use testkit::{Sls, Target, field, kill, wait_until};
+use testkit::{Sls, Target, field, kill, threads, wait_until};
 
 fn is_stopped(target: &Target) -> bool {
     field(target.pid(), "State:").starts_with('T')
@@ -28,10 +28,20 @@ fn counter(sls: &Sls, target: &Target) -> i64 {
         .unwrap()
 }
 
-/// It does nothing for a while.
+/// It does nothing for a while. Nobody looks at it by a stop meanwhile: that would stop it again.
 fn assert_stands(sls: &Sls, target: &Target, after: &str) {
+    let until = Instant::now() + Duration::from_millis(100);
+    while Instant::now() < until {
+        let states = threads(target.pid())
+            .into_iter()
+            .map(|tid| field(tid, "State:"));
+        // R: on its way into the stop, which is not the program's code.
+        let sleeps = states.filter(|s| s.starts_with('S')).count();
+        assert_eq!(sleeps, 0, "so many threads go on after {after}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let before = counter(sls, target);
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(50));
     assert_eq!(counter(sls, target), before, "it runs after {after}");
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::target::Target;
+use crate::target::{Target, threads};
 
 /// A program of this project, beside the running test.
 ///
@@ -273,12 +273,11 @@ pub fn kill(pid: i32, signal: i32) {
 /// The process has ended.
 #[must_use]
 pub fn children(pid: i32) -> Vec<i32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is there");
-    let of = |task: std::io::Result<std::fs::DirEntry>| {
-        let path = task.expect("a thread").path().join("children");
+    let of = |tid: i32| {
+        let path = format!("/proc/{pid}/task/{tid}/children");
         std::fs::read_to_string(path).unwrap_or_default()
     };
-    let text: String = tasks.map(of).collect();
+    let text: String = threads(pid).into_iter().map(of).collect();
     let children = text.split_whitespace().filter_map(|p| p.parse().ok());
     children.filter(|p| is_there(*p)).collect()
 }

@@ -20,5 +20,5 @@ pub use daemon::{
 pub use image::compare_with_core;
 pub use lives::Lives;
 pub use redis::Redis;
-pub use target::{Target, field, tracee};
+pub use target::{Target, field, threads, tracee};
 pub use trust::{Dice, Load, Row, rounds_of, seed, whole};

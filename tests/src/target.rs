@@ -162,6 +162,20 @@ pub fn field(pid: i32, key: &str) -> String {
         .unwrap_or_default()
 }
 
+/// Threads of a process.
+///
+/// # Panics
+/// The process has ended.
+#[must_use]
+pub fn threads(pid: i32) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is there");
+    let name = |task: std::io::Result<std::fs::DirEntry>| task.expect("a thread").file_name();
+    tasks
+        .map(|task| name(task).to_str().and_then(|tid| tid.parse().ok()))
+        .map(|tid| tid.expect("a number"))
+        .collect()
+}
+
 impl Drop for Target {
     fn drop(&mut self) {
         if !self.ended {

@@ -60,6 +60,10 @@ impl Waiting {
         regs.rax = self.timed_out.cast_unsigned();
     }
 
+    fn is_due(&self, now: u64) -> bool {
+        self.ours && self.deadline.is_some_and(|d| d <= now)
+    }
+
     fn blocked(&self, now: u64) -> BlockedCall {
         BlockedCall {
             nr: self.nr,
@@ -207,7 +211,7 @@ impl Kicks {
         place: Place<'_>,
     ) -> (Option<BlockedCall>, bool) {
         let now = monotonic();
-        if waiting.ours && waiting.deadline.is_some_and(|d| d <= now) {
+        if waiting.is_due(now) {
             waiting.end(regs, place);
             return (None, true);
         }
@@ -308,28 +312,23 @@ impl Kicks {
         let due: Vec<i32> = self
             .waiting
             .iter()
-            .filter(|(_, w)| w.ours && w.deadline.is_some_and(|d| d <= now))
+            .filter(|(_, w)| w.is_due(now))
             .map(|(&tid, _)| tid)
             .collect();
         due
     }
 
-    /// Stops one thread for a moment and settles its call, as any stop does. `seized` threads stay
-    /// so.
-    pub fn kick(
-        &mut self,
-        tid: i32,
-        seized: bool,
-        children: &Children,
-        place: Place<'_>,
-    ) -> std::io::Result<()> {
-        if !seized {
-            ptrace::seize(tid, ptrace::option::SYSGOOD)
-                .inspect_err(|_| _ = self.waiting.remove(&tid))?;
-        }
-        ptrace::interrupt(tid)?;
-        let Some(Waited::Stopped(stopped)) = children.next(tid, Instant::now() + KICK_DEADLINE)?
-        else {
+    /// Is this thread's call one of those?
+    pub fn is_due(&self, tid: i32, now: u64) -> bool {
+        let waiting = self.waiting.get(&tid);
+        waiting.is_some_and(|w| w.is_due(now))
+    }
+
+    /// Stops a thread that nobody traces for a moment and settles its call, as any stop does.
+    pub fn kick(&mut self, tid: i32, children: &Children, place: Place<'_>) -> std::io::Result<()> {
+        ptrace::seize(tid, ptrace::option::SYSGOOD)
+            .inspect_err(|_| _ = self.waiting.remove(&tid))?;
+        let Some(Waited::Stopped(stopped)) = interrupt(tid, children)? else {
             return Ok(());
         };
         let mut regs = stopped.regs()?;
@@ -346,12 +345,14 @@ impl Kicks {
             stopped.set_regs(&regs)?;
         }
         let signal = signal_of(&stopped);
-        if seized {
-            stopped.cont(signal)
-        } else {
-            stopped.detach(signal)
-        }
+        stopped.detach(signal)
     }
+}
+
+/// Stops a thread whose call is to be ended; None when it cannot be stopped now.
+pub fn interrupt(tid: i32, children: &Children) -> std::io::Result<Option<Waited>> {
+    ptrace::interrupt(tid)?;
+    children.next(tid, Instant::now() + KICK_DEADLINE)
 }
 
 /// The signal mask a call waits under, where it is not the thread's.

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sls_keeper::rendezvous::{self, Verdict};
 use sls_keeper::{Ask, BOARD_BYTES, Channel, Refusal, Say, journal};
+use sls_sys::ptrace::{self, Waited};
 use sls_sys::shared::Board;
 use sls_sys::urgent::Urgent;
-use sls_sys::{monotonic, procfs, ptrace};
+use sls_sys::{monotonic, procfs};
 
 use crate::group::{Children, Refused};
+use crate::kicks;
 use crate::limits::Place;
 use crate::stopping::ATTACH_DEADLINE;
 use crate::target::Target;
@@ -295,16 +297,20 @@ impl Server {
                 Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(()),
                 Err(error) => return Err(error),
             };
-            let Some(target) = &mut self.target else {
-                return Ok(());
-            };
-            match target.sort_out(waited) {
-                Ok(Some(event)) => self.say(&Say::Event(event), None)?,
-                Ok(None) => {}
-                // Killed in its stop: nothing is left to be sorted out.
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                Err(error) => return Err(error),
-            }
+            self.sort_out(waited)?;
+        }
+    }
+
+    fn sort_out(&mut self, waited: Waited) -> io::Result<()> {
+        let Some(target) = &mut self.target else {
+            return Ok(());
+        };
+        match target.sort_out(waited) {
+            Ok(Some(event)) => self.say(&Say::Event(event), None),
+            Ok(None) => Ok(()),
+            // Killed in its stop: nothing is left to be sorted out.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -315,15 +321,24 @@ impl Server {
         if !target.group.stopped.is_empty() {
             return Ok(()); // Settled at the stop.
         }
-        for tid in target.kicks.due(monotonic()) {
-            let seized = target.group.running.contains(&tid);
-            // ESRCH or EPERM: it ended or somebody else traces it; its call is then not ours.
-            let place = Place::new(&target.memory, &target.pidfd);
-            let _ = target.kicks.kick(tid, seized, &self.children, place);
-        }
         target
             .siblings
             .kick(monotonic(), &self.children, &target.memory);
+        let due = target.kicks.due(monotonic());
+        let (held, free): (Vec<i32>, Vec<i32>) = due
+            .into_iter()
+            .partition(|tid| target.group.running.contains(tid));
+        for tid in free {
+            let place = Place::new(&target.memory, &target.pidfd);
+            // ESRCH or EPERM: it ended or somebody else traces it; its call is then not ours.
+            let _ = target.kicks.kick(tid, &self.children, place);
+        }
+        for tid in held {
+            // Whatever it stops for, it is judged as any stop of a held target is. ESRCH: ended.
+            if let Ok(Some(waited)) = kicks::interrupt(tid, &self.children) {
+                self.sort_out(waited)?;
+            }
+        }
         Ok(())
     }
 }

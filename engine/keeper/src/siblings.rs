@@ -234,7 +234,7 @@ impl Siblings {
             for tid in sibling.kicks.due(now) {
                 let place = Place::new(memory, &sibling.pidfd);
                 // ESRCH or EPERM: it ended, or somebody else traces it.
-                let _ = sibling.kicks.kick(tid, false, children, place);
+                let _ = sibling.kicks.kick(tid, children, place);
             }
         }
     }

@@ -203,8 +203,14 @@ impl Target {
                 if stopped.why() == ptrace::Why::Event(ptrace::event::EXEC) {
                     self.reload()?;
                 }
-                if stopped.why() == ptrace::Why::Interrupt {
-                    self.settle(&stopped)?; // As above.
+                // As above. A call whose time has come is ended in a group stop as well.
+                let settles = match stopped.why() {
+                    ptrace::Why::Interrupt => true,
+                    ptrace::Why::Group(_) => self.kicks.is_due(tid, monotonic()),
+                    _ => false,
+                };
+                if settles {
+                    self.settle(&stopped)?;
                 }
                 match judge(pid, stopped, &self.sites)? {
                     Seen::Passed | Seen::Listening => Ok(None),

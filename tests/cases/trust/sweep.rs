@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sls_sys::ptrace::{self, Stopped, Waited, Why, event, option};
-use testkit::{Sls, Target, children, field, kill, wait_until};
+use testkit::{Sls, Target, children, field, kill, threads, wait_until};
 
 /// Rewinds look for a scratch area from 64 GiB on; no program of ours lies below this.
 const SCRATCH_BELOW: u64 = 1 << 40;
@@ -74,9 +74,8 @@ fn descriptors(target: &Target) -> usize {
 }
 
 fn blocked(target: &Target) -> Vec<String> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", target.pid())).unwrap();
-    let tid = |task: std::fs::DirEntry| task.file_name().to_str().unwrap().parse().unwrap();
-    let mut masks: Vec<String> = tasks.map(|t| field(tid(t.unwrap()), "SigBlk:")).collect();
+    let tids = threads(target.pid()).into_iter();
+    let mut masks: Vec<String> = tids.map(|tid| field(tid, "SigBlk:")).collect();
     masks.sort();
     masks
 }
@@ -176,9 +175,7 @@ impl Trace {
     /// Stops the root's threads that are not yet. False: there were none; one may end meanwhile.
     fn seize_new(&mut self, root: i32, options: usize) -> bool {
         let mut new = false;
-        for task in std::fs::read_dir(format!("/proc/{root}/task")).unwrap() {
-            let name = task.unwrap().file_name();
-            let tid = name.to_str().unwrap().parse().unwrap();
+        for tid in threads(root) {
             if self.threads.contains_key(&tid) || ptrace::seize(tid, options).is_err() {
                 continue;
             }
