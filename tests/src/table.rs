@@ -9,12 +9,15 @@ use testkit::Row;
 const HEAD: &str = "\
 # What shows that no target is hurt
 
-Each row is a campaign of `./x soak`, which renews this page; `./x test` runs a short share of each from the same seed.
-A try puts the target at risk once: it did not notice, or stood halted until the next slsd put it right, or was harmed.
-Epochs are compared with what they should hold, by somebody else than who took them.
+Written by `./x soak`, which runs the campaigns below whole; `./x test` runs a short share of each. Chance is drawn from a
+seed, so the same seed does the same again as far as the machine lets it.
 
-| campaign | seed | tries | unharmed | put right | harmed | epochs compared | wrong | |
-|---|--:|--:|--:|--:|--:|--:|--:|---|
+- **tries**: times a running program was put at risk. Each is one of: **unharmed**, it did not notice; **put right**, it stood
+  halted until the next daemon put it right; **harmed**, it was mixed, wrong or dead.
+- **epochs**: checkpoints compared, by somebody else than who took them, with what they should hold; **wrong**, those that differ.
+
+| campaign | tries | unharmed | put right | harmed | epochs | wrong | seed |
+|---|--:|--:|--:|--:|--:|--:|--:|
 ";
 
 fn main() -> Result<()> {
@@ -42,19 +45,57 @@ fn rows(folder: &Path) -> Result<Vec<Row>> {
 fn page(rows: &[Row]) -> String {
     let mut out = HEAD.to_owned();
     for r in rows {
+        let Row {
+            campaign,
+            tries,
+            unharmed,
+            put_right,
+            harmed,
+            epochs,
+            wrong,
+            seed,
+            ..
+        } = r;
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-            r.campaign,
-            r.seed,
-            r.tries,
-            r.unharmed,
-            r.put_right,
-            r.harmed,
-            r.epochs,
-            r.wrong,
-            r.note
+            "| {campaign} | {tries} | {unharmed} | {put_right} | {harmed} | {epochs} | {wrong} | {seed} |"
         );
     }
+    out += "\n## What each one does\n";
+    for r in rows {
+        let _ = write!(out, "\n**{}**", r.campaign);
+        for text in [&r.about, &r.note].into_iter().filter(|t| !t.is_empty()) {
+            let _ = write!(out, "\\\n{}.", text.trim_end_matches('.'));
+        }
+        if let Some(test) = r.test.strip_prefix("trust::") {
+            let _ = write!(out, "\\\nAlone: `SLS_SEED={} ./x soak {test}`", r.seed);
+        }
+        out.push('\n');
+    }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_tells_what_and_how() {
+        let row = Row {
+            campaign: "killed while it rewinds".into(),
+            about: "slsd is killed in the middle of a rewind".into(),
+            test: "trust::random_kills::while_rewinding".into(),
+            seed: 7,
+            tries: 12,
+            unharmed: 11,
+            put_right: 1,
+            note: "2 refused".into(),
+            ..Row::default()
+        };
+        let page = page(&[row]);
+        let line = "| killed while it rewinds | 12 | 11 | 1 | 0 | 0 | 0 | 7 |\n";
+        assert!(page.contains(line), "{page}");
+        let told = "\n**killed while it rewinds**\\\nslsd is killed in the middle of a rewind.\\\n2 refused.\\\nAlone: `SLS_SEED=7 ./x soak random_kills::while_rewinding`\n";
+        assert!(page.ends_with(told), "{page}");
+    }
 }

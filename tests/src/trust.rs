@@ -32,6 +32,12 @@ pub fn seed(usual: u64) -> u64 {
 pub struct Row {
     /// Its name; the test's own where there is one.
     pub campaign: String,
+    /// What it does, in a sentence.
+    #[serde(default)]
+    pub about: String,
+    /// Where it is among the tests; filled in by [`Row::report`].
+    #[serde(default)]
+    pub test: String,
     /// Seed that was used.
     pub seed: u64,
     /// Times the target was put at risk.
@@ -56,13 +62,18 @@ impl Row {
     /// # Panics
     /// The target was harmed or an epoch wrong: that is the test's verdict too.
     pub fn report(&self) {
-        println!("{self:?}");
+        let thread = std::thread::current();
+        let row = Self {
+            test: thread.name().unwrap_or_default().to_owned(),
+            ..self.clone()
+        };
+        println!("{row:?}");
         if let Some(folder) = std::env::var_os("SLS_TRUST") {
             let path = PathBuf::from(folder).join(format!("{}.json", self.campaign));
-            let text = serde_json::to_string(self).expect("a row is plain");
+            let text = serde_json::to_string(&row).expect("a row is plain");
             std::fs::write(path, text).expect("SLS_TRUST names a folder");
         }
-        assert_eq!((self.harmed, self.wrong), (0, 0), "{self:?}");
+        assert_eq!((self.harmed, self.wrong), (0, 0), "{row:?}");
     }
 }
 

@@ -31,6 +31,7 @@ fn sweep(without: &str, stride: u64, act: Act) {
     );
     let mut row = Row {
         campaign: campaign.to_owned(),
+        about: "slsd is killed with -9 after each of its system calls in turn: the program does not notice, and the next slsd goes on".to_owned(),
         seed: seed(13),
         ..Row::default()
     };

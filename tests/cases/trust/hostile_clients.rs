@@ -158,6 +158,7 @@ impl Scene {
 fn clients_that_mean_harm() {
     let row = Row {
         campaign: "hostile clients".to_owned(),
+        about: "clients that send nonsense, flood, stall and crowd the daemon, while an honest one works and a program is captured".to_owned(),
         seed: seed(5),
         ..Row::default()
     };

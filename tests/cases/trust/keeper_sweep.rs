@@ -12,6 +12,8 @@ use super::sweep::{Before, Prey, client, has_scratch, is_halted, keeper, kill_af
 /// A step of the sweep in `./x test`; in `./x soak` it is 1.
 const STRIDE: u64 = 17;
 
+const ABOUT: &str = "sls-keeper is killed with -9 after each of its system calls in turn, alone or with slsd: the program runs on, or waits whole for the next keeper";
+
 /// What is being done when it is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
@@ -33,6 +35,7 @@ fn sweep(without: &str, stride: u64, act: Act, both: bool) {
     );
     let mut row = Row {
         campaign: campaign.to_owned(),
+        about: ABOUT.to_owned(),
         seed: seed(11),
         ..Row::default()
     };
@@ -135,6 +138,7 @@ fn sweep_attach(without: &str, stride: u64) {
     let sls = Sls::without(without);
     let mut row = Row {
         campaign: campaign.to_owned(),
+        about: ABOUT.to_owned(),
         seed: seed(11),
         ..Row::default()
     };

@@ -118,6 +118,7 @@ fn campaign(group: &str, how: &str, mask: &str, rewinds: bool) {
     let seconds = rounds_of(1, 60);
     let mut row = Row {
         campaign: format!("calls that block, {how}: {group}"),
+        about: "a process that makes every call that can block, captured a hundred times a second, beside a twin that is not: each call must give both the same".to_owned(),
         seed: seed(11),
         ..Row::default()
     };

@@ -13,10 +13,11 @@ fn descriptors(target: &Target) -> usize {
 }
 
 /// A row of tries that the target survives unharmed, or the test has panicked before.
-fn row(campaign: &str, without: &str, short: u64, usual_seed: u64) -> Row {
+fn row(campaign: &str, about: &str, without: &str, short: u64, usual_seed: u64) -> Row {
     let tries = rounds_of(short, 1000);
     Row {
         campaign: named(campaign, without),
+        about: about.to_owned(),
         seed: seed(usual_seed),
         tries,
         unharmed: tries,
@@ -46,7 +47,13 @@ pub fn without(what: &str, short: u64) {
 fn checkpointing(without: &str, short: u64) {
     let sls = Sls::without(without);
     let _load = Load::begin();
-    let row = row("killed while it takes checkpoints", without, short, 42);
+    let row = row(
+        "killed while it takes checkpoints",
+        "slsd is killed with -9 at a random moment while it takes a checkpoint each millisecond of a program that checks itself",
+        without,
+        short,
+        42,
+    );
     let mut dice = Dice::new(row.seed);
     let mut target = sls.tracee("invariants", &[]);
     let before = descriptors(&target);
@@ -70,7 +77,13 @@ fn checkpointing(without: &str, short: u64) {
 fn rewinding(without: &str, short: u64) {
     let sls = Sls::without(without);
     let _load = Load::begin();
-    let row = row("killed while it rewinds", without, short, 7);
+    let row = row(
+        "killed while it rewinds",
+        "slsd is killed with -9 at a random moment of a rewind of a program that checks itself",
+        without,
+        short,
+        7,
+    );
     let mut dice = Dice::new(row.seed);
     let mut target = sls.tracee("invariants", &[]);
     for _ in 0..row.tries {
