@@ -2,10 +2,11 @@
 //! in `./x test`, the whole in `./x soak`, which renews docs/trust.md from the rows they report.
 
 mod daemon_sweep;
+mod determinism;
 mod fallback;
 mod hostile_clients;
 mod keeper_sweep;
-pub mod mutator;
 mod oracle;
 mod random_kills;
 mod sweep;
+pub mod mutator;
