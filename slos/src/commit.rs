@@ -1,18 +1,17 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use crate::codec::{Encoder, Encoding, is_zero};
-use crate::error::{CommitError, ReadError, WriteError};
-use crate::format::{RecordType, crc32c, put_varint, record_len};
+use crate::codec::Encoder;
+use crate::error::{CommitError, WriteError};
+use crate::format::{RecordType, put_varint, record_len};
 use crate::history::CheckpointInfo;
 use crate::index::Index;
 use crate::log::{Loc, Subject};
 use crate::manifest::{Entry, Manifest, ManifestSpace};
-use crate::pagemap::LineId;
-use crate::pages::{PageRow, PagesWriter};
+use crate::pass::{Change, NewBody, Pass, Planned};
 use crate::store::{Shared, Writer};
 use crate::tree::{History, NewNode, NewSpace};
-use crate::versions::{NewVersion, Value};
+use crate::versions::NewVersion;
 use crate::{Epoch, PAGE, PageIndex, SegmentId, SpaceId};
 
 /// What a space's new map starts from.
@@ -64,36 +63,6 @@ pub struct Committed {
     pub dropped: Vec<Epoch>,
 }
 
-/// A changed page on its way into the map.
-#[derive(Clone, Copy)]
-enum Change {
-    Held(Value),
-    New(usize),
-}
-
-struct NewBody {
-    row: PageRow,
-    base: Option<Value>,
-}
-
-struct Planned<'a> {
-    space: SpaceId,
-    from: Option<SpaceId>,
-    line: Option<LineId>,
-    absent: BTreeSet<u64>,
-    pages: &'a [(PageIndex, &'a [u8])],
-}
-
-/// Encodes one draft's pages against what the index holds.
-struct Pass<'s, 'a> {
-    shared: &'s Shared,
-    writer: &'s mut Writer,
-    out: PagesWriter,
-    bodies: Vec<NewBody>,
-    /// Pages new to this draft by checksum: equal ones are stored once.
-    fresh: HashMap<u32, (&'a [u8; PAGE], usize)>,
-}
-
 impl Shared {
     pub(crate) fn commit(
         &self,
@@ -102,7 +71,61 @@ impl Shared {
         draft: &Draft<'_>,
     ) -> Result<Committed, CommitError> {
         let mut writer = self.writer()?;
-        self.file_catalogue_if_due(&mut writer)?;
+        let mut dropped = Vec::new();
+        loop {
+            match self.try_commit(&mut writer, id, partition, draft) {
+                Ok(mut committed) => {
+                    committed.dropped.append(&mut dropped);
+                    committed.dropped.sort_unstable();
+                    return Ok(committed);
+                }
+                Err(CommitError::Write(full)) if full.is_full() && !writer.log.is_dead() => {
+                    match self.shed(&mut writer, id, draft.parent)? {
+                        Some(gone) => dropped.extend(gone),
+                        None => return Err(full.into()),
+                    }
+                }
+                Err(other) => return Err(other),
+            }
+        }
+    }
+
+    fn try_commit(
+        &self,
+        writer: &mut Writer,
+        id: u32,
+        partition: &str,
+        draft: &Draft<'_>,
+    ) -> Result<Committed, CommitError> {
+        match self.file_catalogue_if_due(writer) {
+            Err(WriteError::Full { .. }) => {} // It stays due.
+            done => done?,
+        }
+        let point = writer.log.point();
+        let drafted = self.draft(writer, id, partition, draft);
+        let written = drafted.and_then(|d| self.write_draft(writer, id, draft.record, d));
+        let (drafted, blob, manifest) = match written {
+            Err(CommitError::Write(error)) => {
+                return Err(writer.log.take_back(point, error).into());
+            }
+            other => other?,
+        };
+        self.finish(
+            writer,
+            id,
+            draft.record.len() as u64,
+            (drafted, blob, manifest),
+        )
+    }
+
+    /// Appends a draft's pages.
+    fn draft(
+        &self,
+        writer: &mut Writer,
+        id: u32,
+        partition: &str,
+        draft: &Draft<'_>,
+    ) -> Result<Drafted, CommitError> {
         let (plan, epoch, depth) = {
             let index = self.read()?;
             let history = history(&index, id, partition)?;
@@ -114,13 +137,7 @@ impl Shared {
                 parent.map_or(0, |p| p.depth + 1),
             )
         };
-        let mut pass = Pass {
-            shared: self,
-            writer: &mut writer,
-            out: PagesWriter::new(id),
-            bodies: Vec::new(),
-            fresh: HashMap::new(),
-        };
+        let mut pass = Pass::new(self, writer, id);
         let mut changed = Vec::with_capacity(plan.len());
         let mut encoder = Encoder::new();
         for space in &plan {
@@ -145,25 +162,23 @@ impl Shared {
             from: p.from,
             changes,
         });
-        let drafted = Drafted {
+        Ok(Drafted {
             info,
             depth,
             spaces: spaces.collect(),
             bodies,
             places: out.placed(),
-        };
-        let committed = self.finish(&mut writer, id, draft.record, drafted)?;
-        Ok(committed)
+        })
     }
 
-    /// Writes record and manifest, which makes the checkpoint durable, then lists it.
-    fn finish(
+    /// Writes record and manifest, which makes the checkpoint durable.
+    fn write_draft(
         &self,
         writer: &mut Writer,
         id: u32,
         record: &[u8],
         mut drafted: Drafted,
-    ) -> Result<Committed, CommitError> {
+    ) -> Result<(Drafted, Vec<Loc>, Vec<Loc>), CommitError> {
         let epoch = drafted.info.epoch;
         let subject = |kind| Subject {
             kind,
@@ -184,12 +199,28 @@ impl Shared {
         let manifest = writer
             .log
             .append_split(subject(RecordType::Epoch), &payload)?;
+        Ok((drafted, blob, manifest))
+    }
+
+    /// Lists a checkpoint that is durable, and thins the history.
+    fn finish(
+        &self,
+        writer: &mut Writer,
+        id: u32,
+        record_len: u64,
+        (drafted, blob, manifest): (Drafted, Vec<Loc>, Vec<Loc>),
+    ) -> Result<Committed, CommitError> {
+        let CheckpointInfo {
+            epoch,
+            pages,
+            bytes,
+            ..
+        } = drafted.info;
         writer.filed.since += bytes;
         self.adopt_segments(writer)?;
-        let pages = drafted.info.pages;
         {
             let mut index = self.write()?;
-            drafted.enter(&mut index, id, blob, manifest, record.len() as u64);
+            drafted.enter(&mut index, id, blob, manifest, record_len);
         }
         writer.headroom.note(bytes);
         let dropped = self.thin(writer, id, epoch)?;
@@ -288,184 +319,6 @@ impl Drafted {
             manifest,
         };
         history.insert(versions, node);
-    }
-}
-
-impl<'a> Pass<'_, 'a> {
-    fn encode_space(
-        &mut self,
-        encoder: &mut Encoder,
-        space: &Planned<'a>,
-        parent: Option<Epoch>,
-    ) -> Result<Vec<(u64, Change)>, CommitError> {
-        let mut changes = Vec::with_capacity(space.pages.len());
-        let mut absent = space.absent.iter().copied().peekable();
-        for &(PageIndex(page), bytes) in space.pages {
-            while let Some(gone) = absent.next_if(|&gone| gone < page) {
-                changes.push((gone, Change::Held(Value::ABSENT)));
-            }
-            absent.next_if_eq(&page);
-            let bytes = bytes.first_chunk().expect("the plan checked the length");
-            let old = self.old_value(space, parent, page)?;
-            if let Some(change) = self.encode(encoder, old, bytes)? {
-                changes.push((page, change));
-            }
-        }
-        changes.extend(absent.map(|gone| (gone, Change::Held(Value::ABSENT))));
-        Ok(changes)
-    }
-
-    fn old_value(
-        &self,
-        space: &Planned<'_>,
-        parent: Option<Epoch>,
-        page: u64,
-    ) -> Result<Value, ReadError> {
-        let (Some(line), Some(parent)) = (space.line, parent) else {
-            return Ok(Value::ABSENT);
-        };
-        let index = self.shared.read()?;
-        let history = index.histories.get(&self.out.partition());
-        Ok(history.map_or(Value::ABSENT, |h| h.lines.value(line, parent.0, page)))
-    }
-
-    /// Decides how a page is stored; `None` when it is what it was.
-    fn encode(
-        &mut self,
-        encoder: &mut Encoder,
-        old: Value,
-        page: &'a [u8; PAGE],
-    ) -> Result<Option<Change>, CommitError> {
-        if is_zero(page) {
-            let change = Change::Held(Value::ZERO);
-            return Ok((old != Value::ZERO).then_some(change));
-        }
-        let crc = crc32c(page);
-        if !old.is_version() {
-            return self.encode_new(encoder, page, crc).map(Some);
-        }
-        if self.holds(old, page, crc)? {
-            return Ok(None);
-        }
-        let Some((base, dead)) = self.base_of(old, &mut encoder.base)? else {
-            return self.store_whole(encoder, page, crc).map(Some);
-        };
-        if *encoder.base == *page {
-            return Ok(Some(Change::Held(base)));
-        }
-        let change = match encoder.delta(page, dead) {
-            Some(body) => self.push(crc, body.encoding, body.bytes, Some(base)),
-            None => self.store_whole(encoder, page, crc),
-        };
-        change.map(Some)
-    }
-
-    /// A page that has no earlier version: it may equal one of another space, or of another image.
-    fn encode_new(
-        &mut self,
-        encoder: &mut Encoder,
-        page: &'a [u8; PAGE],
-        crc: u32,
-    ) -> Result<Change, CommitError> {
-        if let Some(&(content, body)) = self.fresh.get(&crc)
-            && content == page
-        {
-            return Ok(Change::New(body));
-        }
-        let known = self.shared.read()?.versions.candidate(crc);
-        if let Some(known) = known
-            && self.holds(known, page, crc)?
-        {
-            return Ok(Change::Held(known));
-        }
-        let change = self.store_whole(encoder, page, crc)?;
-        if let Change::New(body) = change {
-            self.fresh.insert(crc, (page, body));
-        }
-        Ok(change)
-    }
-
-    fn store_whole(
-        &mut self,
-        encoder: &mut Encoder,
-        page: &[u8; PAGE],
-        crc: u32,
-    ) -> Result<Change, CommitError> {
-        let body = encoder.whole(page);
-        self.writer.bases.put(self.writer.log.next_uid, page);
-        self.push(crc, body.encoding, body.bytes, None)
-    }
-
-    fn push(
-        &mut self,
-        crc: u32,
-        encoding: Encoding,
-        bytes: &[u8],
-        base: Option<Value>,
-    ) -> Result<Change, CommitError> {
-        let base_uid = match base {
-            Some(base) => Some(self.shared.read()?.versions.get(base).uid),
-            None => None,
-        };
-        let row = PageRow {
-            uid: self.writer.log.next_uid,
-            base: base_uid,
-            crc,
-            length: u16::try_from(bytes.len()).expect("bodies are at most a page"),
-            encoding,
-        };
-        self.writer.log.next_uid += 1;
-        self.out.add(&mut self.writer.log, row, bytes)?;
-        self.bodies.push(NewBody { row, base });
-        Ok(Change::New(self.bodies.len() - 1))
-    }
-
-    /// Whether a stored version has this content. A damaged one has not: the page is stored anew.
-    fn holds(&self, value: Value, page: &[u8; PAGE], crc: u32) -> Result<bool, ReadError> {
-        let located = {
-            let index = self.shared.read()?;
-            if index.versions.get(value).crc != crc {
-                return Ok(false);
-            }
-            if let Some(known) = self.writer.bases.get(&index.versions, value) {
-                return Ok(known == page);
-            }
-            index.locate(value)
-        };
-        let mut stored = [0; PAGE];
-        Ok(located.read(&mut stored).is_ok() && stored == *page)
-    }
-
-    /// The whole version that a delta of the page can build on, decoded into `out`, and whether
-    /// only deltas keep it; none when it is worn out or unreadable.
-    fn base_of(
-        &mut self,
-        old: Value,
-        out: &mut [u8; PAGE],
-    ) -> Result<Option<(Value, bool)>, ReadError> {
-        let index = self.shared.read()?;
-        let versions = &index.versions;
-        let version = versions.get(old);
-        let base = match version.encoding {
-            Encoding::Lost => return Ok(None),
-            Encoding::Xor => version.base(),
-            _ => Some(old),
-        };
-        let Some(base) = base.filter(|&b| !versions.is_worn(b)) else {
-            return Ok(None);
-        };
-        let dead = versions.is_pinned_base(base);
-        if let Some(page) = self.writer.bases.get(versions, base) {
-            out.copy_from_slice(page);
-            return Ok(Some((base, dead)));
-        }
-        let (located, uid) = (index.locate(base), versions.get(base).uid);
-        drop(index);
-        if located.read(out).is_err() {
-            return Ok(None);
-        }
-        self.writer.bases.put(uid, out);
-        Ok(Some((base, dead)))
     }
 }
 

@@ -41,6 +41,12 @@ pub enum WriteError {
         segment: SegmentId,
         source: io::Error,
     },
+    /// The log is as it was before: the same may be tried again once there is room.
+    #[error("there is no room for {segment}: {source}")]
+    Full {
+        segment: SegmentId,
+        source: io::Error,
+    },
     #[error("segment numbers are used up")]
     SegmentsUsedUp,
     #[error("a record of {0} bytes is too large")]
@@ -57,6 +63,23 @@ pub enum WriteError {
     Budget { budget: u64, held: u64 },
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+impl WriteError {
+    /// Is there nothing wrong but that the medium has no room?
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Full { .. } => true,
+            Self::Append { source, .. } => {
+                matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                )
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Why a draft did not become a checkpoint. The history is as it was, but for what thinning

@@ -30,6 +30,7 @@ mod medium;
 mod pagemap;
 mod pages;
 mod partition;
+mod pass;
 mod recover;
 mod replay;
 mod retain;

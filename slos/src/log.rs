@@ -49,12 +49,21 @@ pub(crate) struct Log {
     dead: bool,
 }
 
+#[derive(Clone)]
 struct Active {
     id: SegmentId,
     segment: Arc<Segment>,
     at: u32,
     previous: u32,
     records: u32,
+}
+
+/// An end of the log that it can be taken back to, for as long as nobody was told of what follows.
+pub(crate) struct Point {
+    next_segment: u32,
+    next_lsn: u64,
+    active: Option<Active>,
+    last_lsn: u64,
 }
 
 /// Where a log that was found goes on.
@@ -119,9 +128,62 @@ impl Log {
         self.active.as_ref().map(|a| a.id)
     }
 
+    /// Its present end.
+    pub fn point(&self) -> Point {
+        Point {
+            next_segment: self.next_segment,
+            next_lsn: self.next_lsn,
+            last_lsn: self.active.as_ref().map_or(0, |a| a.segment.last_lsn()),
+            active: self.active.clone(),
+        }
+    }
+
+    /// After an error: where nothing is wrong but that the medium is full, what was written since
+    /// is taken back, and the log lives. Uids that were given away are not given again.
+    pub fn take_back(&mut self, to: Point, error: WriteError) -> WriteError {
+        if !error.is_full() || self.cut(to).is_err() {
+            return error;
+        }
+        self.dead = false;
+        match error {
+            WriteError::Append { segment, source } => WriteError::Full { segment, source },
+            other => other,
+        }
+    }
+
+    /// From the end on, so that what a kill leaves of it is a shorter log.
+    fn cut(&mut self, to: Point) -> std::io::Result<()> {
+        for id in (to.next_segment..self.next_segment).rev().map(SegmentId) {
+            match self.medium.remove(id) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => self.born.remove(&id),
+            };
+        }
+        if let Some(active) = &to.active {
+            active.segment.file.truncate(u64::from(active.at))?;
+            let used = &active.segment.used;
+            used.store(u64::from(active.at), Ordering::Relaxed);
+            let last = &active.segment.last_lsn;
+            last.store(to.last_lsn, Ordering::Relaxed);
+        }
+        self.next_segment = to.next_segment;
+        self.next_lsn = to.next_lsn;
+        self.active = to.active;
+        Ok(())
+    }
+
+    /// All of it or nothing, where the medium is full.
+    fn whole<T>(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
+        let point = self.point();
+        write(self).map_err(|error| self.take_back(point, error))
+    }
+
     /// Appends one record that is not split.
     pub fn append(&mut self, subject: Subject, payload: &[u8]) -> Result<Loc, WriteError> {
-        self.fragment_at(subject, payload, false, false)
+        self.whole(|log| log.fragment_at(subject, payload, false, false))
     }
 
     /// Appends a logical record as fragments of consecutive lsns.
@@ -132,16 +194,22 @@ impl Log {
     ) -> Result<Vec<Loc>, WriteError> {
         let size = self.fragment();
         let count = payload.len().div_ceil(size).max(1);
-        (0..count)
-            .map(|i| {
-                let part = &payload[i * size..payload.len().min((i + 1) * size)];
-                self.fragment_at(subject, part, i + 1 < count, i > 0)
-            })
-            .collect()
+        self.whole(|log| {
+            (0..count)
+                .map(|i| {
+                    let part = &payload[i * size..payload.len().min((i + 1) * size)];
+                    log.fragment_at(subject, part, i + 1 < count, i > 0)
+                })
+                .collect()
+        })
     }
 
     /// Ends the active segment with a footer; the next record begins a new one.
     pub fn seal(&mut self) -> Result<(), WriteError> {
+        self.whole(Self::end_segment)
+    }
+
+    fn end_segment(&mut self) -> Result<(), WriteError> {
         let Some(active) = &self.active else {
             return Ok(());
         };
@@ -155,6 +223,11 @@ impl Log {
         self.write(footer, &payload, false, false)?;
         self.active = None;
         Ok(())
+    }
+
+    /// See [`Medium::room`].
+    pub fn room(&self) -> Option<u64> {
+        self.medium.room()
     }
 
     /// Removes a segment that nothing lives in.
@@ -179,7 +252,7 @@ impl Log {
         let room = record_len(payload.len()) + FOOTER_ROOM;
         let full = |a: &Active| a.at as usize + room > self.segment_size as usize;
         if self.active.as_ref().is_some_and(full) {
-            self.seal()?;
+            self.end_segment()?;
         }
         if self.active.is_none() {
             self.begin_segment()?;

@@ -16,6 +16,10 @@ pub trait Medium: Send + Sync {
     fn list(&self) -> io::Result<Vec<SegmentId>>;
     /// Whoever still holds the segment's file may go on reading it.
     fn remove(&self, segment: SegmentId) -> io::Result<()>;
+    /// Bytes that more segments may take, where that is limited and known. Others may take them too.
+    fn room(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// One segment. Bytes once written are never changed, but for the truncation of a torn tail.
@@ -125,6 +129,13 @@ impl Medium for FolderMedium {
 
     fn remove(&self, segment: SegmentId) -> io::Result<()> {
         std::fs::remove_file(self.file(segment))
+    }
+
+    fn room(&self) -> Option<u64> {
+        let stat = nix::sys::statvfs::statvfs(&self.path).ok()?;
+        // A tmpfs without a limit says that it has no blocks at all.
+        let limited = stat.blocks() > 0;
+        limited.then(|| stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 }
 

@@ -57,23 +57,31 @@ impl Shared {
         newest: Epoch,
     ) -> Result<Vec<Epoch>, WriteError> {
         let due = self.read()?.history_due(id, newest);
-        let mut dropped = self.drop_free(writer, id, &due)?;
-        match self.keep_within_budget(writer) {
-            Ok(more) => {
-                let own = more.into_iter().filter(|&(of, _)| of == id);
-                dropped.extend(own.map(|(_, epoch)| epoch));
-            }
+        let mut dropped = match self.drop_free(writer, id, &due) {
+            Err(WriteError::Full { .. }) => Vec::new(),
+            done => done?,
+        };
+        let mut more = Vec::new();
+        let kept = self.keep_within_budget(writer, &mut more);
+        let own = more.into_iter().filter(|&(of, _)| of == id);
+        dropped.extend(own.map(|(_, epoch)| epoch));
+        match kept {
+            // The checkpoint is kept; the next one thins again.
+            Ok(()) | Err(WriteError::Full { .. }) => {}
             Err(WriteError::Budget { budget, held }) => {
                 self.drop_epochs(writer, id, &[newest])?;
                 self.reclaim(writer)?;
                 // The rest was within the budget before; if it no longer is, the caller learns
                 // of this shortage all the same.
-                self.keep_within_budget(writer)?;
+                self.keep_within_budget(writer, &mut Vec::new())?;
                 return Err(WriteError::Budget { budget, held });
             }
             Err(other) => return Err(other),
         }
-        self.reclaim(writer)?;
+        match self.reclaim(writer) {
+            Err(WriteError::Full { .. }) => {}
+            done => done?,
+        }
         dropped.sort_unstable();
         Ok(dropped)
     }
@@ -89,7 +97,8 @@ impl Shared {
             None => return Ok(Vec::new()),
         };
         let mut dropped = self.drop_free(writer, id, &due)?;
-        let more = self.keep_within_budget(writer)?;
+        let mut more = Vec::new();
+        self.keep_within_budget(writer, &mut more)?;
         let own = more.into_iter().filter(|&(of, _)| of == id);
         dropped.extend(own.map(|(_, epoch)| epoch));
         self.reclaim(writer)?;
@@ -114,7 +123,15 @@ impl Shared {
                 }
             }
         }
-        self.drop_epochs(writer, id, &free)?;
+        if let Err(error) = self.drop_epochs(writer, id, &free) {
+            if let Some(history) = self.write()?.histories.get_mut(&id) {
+                for epoch in &free {
+                    let node = history.nodes.get_mut(epoch);
+                    node.into_iter().for_each(|n| n.leaving = false);
+                }
+            }
+            return Err(error);
+        }
         Ok(free)
     }
 
@@ -147,29 +164,79 @@ impl Shared {
         heirs.dedup();
         for heir in heirs {
             if self.read()?.is_worth_rewriting(id, heir) {
-                self.rewrite_manifest(writer, id, heir)?;
+                match self.rewrite_manifest(writer, id, heir) {
+                    Err(WriteError::Full { .. }) => {} // It only saves room.
+                    done => done?,
+                }
             }
         }
         Ok(())
     }
 
+    /// Makes room on a medium that somebody else has filled meanwhile. `None` when nothing could be given back, be it
+    /// that there is not even room to note what goes.
+    pub(crate) fn shed(
+        &self,
+        writer: &mut Writer,
+        id: u32,
+        parent: Option<Epoch>,
+    ) -> Result<Option<Vec<Epoch>>, WriteError> {
+        self.adopt_segments(writer)?;
+        let before = self.read()?.versions.file_bytes();
+        let mut dropped = Vec::new();
+        self.keep_parent(id, parent, |holds| holds + 1)?;
+        let shed = self.keep_within_budget(writer, &mut dropped);
+        self.keep_parent(id, parent, |holds| holds - 1)?;
+        match shed {
+            Ok(()) | Err(WriteError::Full { .. } | WriteError::Budget { .. }) => {}
+            other => other?,
+        }
+        let own = dropped.into_iter().filter(|&(of, _)| of == id);
+        let own = own.map(|(_, epoch)| epoch).collect();
+        Ok((self.read()?.versions.file_bytes() < before).then_some(own))
+    }
+
+    /// The draft that waits for room builds on its parent.
+    fn keep_parent(
+        &self,
+        id: u32,
+        parent: Option<Epoch>,
+        count: impl Fn(u32) -> u32,
+    ) -> Result<(), WriteError> {
+        let mut index = self.write()?;
+        let history = index.histories.get_mut(&id);
+        let node = parent.and_then(|p| history?.nodes.get_mut(&p));
+        if let Some(node) = node {
+            node.holds = count(node.holds);
+        }
+        Ok(())
+    }
+
+    /// What lives in a segment may have no room to be copied to: then others have to go.
+    fn clean_if_it_fits(&self, writer: &mut Writer) -> Result<bool, WriteError> {
+        match self.clean_one(writer) {
+            Err(WriteError::Full { .. }) => Ok(false),
+            done => done,
+        }
+    }
+
     /// Cleans, and drops the oldest checkpoints where that is not enough, until every budget
-    /// holds. `Budget` when there is nothing left that may go.
+    /// holds; `dropped` takes what went. `Budget` when there is nothing left that may go.
     pub(crate) fn keep_within_budget(
         &self,
         writer: &mut Writer,
-    ) -> Result<Vec<(u32, Epoch)>, WriteError> {
-        let mut dropped = Vec::new();
+        dropped: &mut Vec<(u32, Epoch)>,
+    ) -> Result<(), WriteError> {
         // Least bytes held since the last drop: cleaning that does not get below is futile.
         let mut least = u64::MAX;
         loop {
-            let Some(short) = self.read()?.shortage(self.budget, writer.headroom) else {
-                return Ok(dropped);
+            let Some(short) = self.read()?.shortage(self.budget, writer) else {
+                return Ok(());
             };
             let gaining = short.held < least;
             least = least.min(short.held);
             let sparse = short.live <= short.budget / LOW_WATER.1 * LOW_WATER.0;
-            if gaining && sparse && self.clean_one(writer)? {
+            if gaining && sparse && self.clean_if_it_fits(writer)? {
                 continue;
             }
             let oldest = self.read()?.oldest_droppable(short.partition);
@@ -177,10 +244,10 @@ impl Shared {
                 let epochs = self.drop_free(writer, id, &epochs)?;
                 dropped.extend(epochs.into_iter().map(|epoch| (id, epoch)));
                 least = u64::MAX;
-            } else if !gaining || !self.clean_one(writer)? {
+            } else if !gaining || !self.clean_if_it_fits(writer)? {
                 let (budget, held) = (short.budget, short.held);
-                if held <= budget {
-                    return Ok(dropped); // Only the headroom is missing.
+                if held <= budget || short.of_medium {
+                    return Ok(()); // Only the headroom is missing.
                 }
                 return Err(WriteError::Budget { budget, held });
             }
@@ -189,6 +256,8 @@ impl Shared {
 }
 
 struct Shortage {
+    /// The medium has no more room: what is held does fit, whatever is missing.
+    of_medium: bool,
     /// The partition that is over its own budget; `None` when the store is.
     partition: Option<u32>,
     budget: u64,
@@ -216,11 +285,25 @@ impl Index {
         })
     }
 
-    fn shortage(&self, store_budget: Option<u64>, headroom: Headroom) -> Option<Shortage> {
+    fn shortage(&self, store_budget: Option<u64>, writer: &Writer) -> Option<Shortage> {
+        let headroom = writer.headroom;
+        let files = self.versions.file_bytes();
+        if let Some(budget) = writer.log.room().map(|room| files.saturating_add(room))
+            && files > headroom.below(budget)
+        {
+            return Some(Shortage {
+                of_medium: true,
+                partition: None,
+                budget,
+                held: files,
+                live: self.versions.live_bytes(),
+            });
+        }
         let memory = self.memory();
         let held = self.held_bytes();
         if let Some(budget) = store_budget.filter(|&b| held > headroom.below(b)) {
             return Some(Shortage {
+                of_medium: false,
                 partition: None,
                 budget,
                 held,
@@ -232,6 +315,7 @@ impl Index {
             let held = self.partition_bytes(history.id);
             let own = self.versions.owned_bytes(history.id) + history.log_bytes();
             (held > headroom.below(budget)).then(|| Shortage {
+                of_medium: false,
                 partition: Some(history.id),
                 budget,
                 held,

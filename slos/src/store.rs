@@ -157,8 +157,17 @@ impl Store {
         };
         // The catalogue proves the folder to be a store, and makes all found segments cleanable.
         let mut writer = store.shared.writer()?;
-        store.shared.file_catalogue(&mut writer)?;
-        store.shared.keep_within_budget(&mut writer)?;
+        let filed = store.shared.file_catalogue(&mut writer);
+        let settled = filed.and_then(|()| {
+            store
+                .shared
+                .keep_within_budget(&mut writer, &mut Vec::new())
+        });
+        match settled {
+            // What was found can be looked at, and is settled when there is room.
+            Err(WriteError::Full { .. }) if !writer.filed.locs.is_empty() => {}
+            done => drop(done?),
+        }
         drop(writer);
         Ok(store)
     }

@@ -15,6 +15,8 @@ struct State {
     /// Changes left until all fail.
     left: Option<u64>,
     failed: bool,
+    /// Bytes that all files together may have.
+    room: Option<u64>,
 }
 
 struct OnDisk {
@@ -36,6 +38,23 @@ impl Disk {
         let mut state = self.0.lock().unwrap();
         state.left = None;
         state.failed = false;
+    }
+
+    /// So many bytes may lie on it from now on; a write beyond fits in part.
+    pub fn set_room(&self, room: Option<u64>) {
+        self.0.lock().unwrap().room = room;
+    }
+
+    pub fn used(&self) -> u64 {
+        let state = self.0.lock().unwrap();
+        let sizes = state.files.values().map(|f| f.lock().unwrap().len() as u64);
+        sizes.sum()
+    }
+
+    fn fits(&self, bytes: usize) -> usize {
+        let room = self.0.lock().unwrap().room;
+        let left = room.map_or(u64::MAX, |room| room.saturating_sub(self.used()));
+        bytes.min(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
     pub fn has_failed(&self) -> bool {
@@ -113,11 +132,20 @@ impl Medium for Disk {
         self.0.lock().unwrap().files.remove(&segment).unwrap();
         Ok(())
     }
+
+    fn room(&self) -> Option<u64> {
+        let room = self.0.lock().unwrap().room?;
+        Some(room.saturating_sub(self.used()))
+    }
 }
 
 impl SegmentFile for OnDisk {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let fits = self.disk.fits(bytes.len());
         let (bytes, result) = match self.disk.change() {
+            Ok(()) if fits < bytes.len() => {
+                (&bytes[..fits], Err(io::ErrorKind::StorageFull.into()))
+            }
             Ok(()) => (bytes, Ok(())),
             Err(true) => (
                 &bytes[..bytes.len() / 2],

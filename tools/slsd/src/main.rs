@@ -16,6 +16,7 @@ mod registry;
 mod room;
 mod stops;
 mod timed;
+mod trouble;
 mod worker;
 
 use std::fs::{self, OpenOptions};

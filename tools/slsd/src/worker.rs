@@ -15,6 +15,7 @@ use crate::events;
 use crate::mailbox::{Inbox, Over, Post, mailbox};
 use crate::part::Figures;
 use crate::registry::Refusal;
+use crate::trouble;
 
 /// Pages that may be copied at once: half of a 24 GiB machine's memory, in the worst case.
 const STAGING_PAGES: usize = 3 << 20;
@@ -254,7 +255,7 @@ impl Work {
             }
             Err(error) => {
                 figures.failed += 1;
-                figures.last_error = Some(error.to_string());
+                figures.last_error = Some(trouble::of_capture(&error));
                 figures.dead |= matches!(error, CaptureError::Dead(_));
                 Err(error)
             }
@@ -266,7 +267,7 @@ impl Work {
         let target = self.target.as_mut().ok_or_else(nothing_attached)?;
         let done = target
             .rewind(&self.history, &branch, to, stay_stopped)
-            .map_err(|e| Refusal::other(&e))?;
+            .map_err(|e| Refusal::other(trouble::of_rewind(&e)))?;
         let mut figures = self.figures();
         figures.branch.clone_from(&done.branch);
         figures.suspended = stay_stopped;
@@ -391,7 +392,7 @@ impl Work {
         match error {
             CaptureError::Detached => nothing_attached(),
             CaptureError::Dead(_) => Refusal::new(Failure::NotFound, error.to_string()),
-            other => Refusal::other(other),
+            other => Refusal::other(trouble::of_capture(other)),
         }
     }
 }
