@@ -35,7 +35,7 @@ fn sixty_four_threads_that_come_and_go() {
     assert!(!target.output().contains("FAIL"), "{}", target.output());
 }
 
-const PYTHON: &str = r#"
+pub const PYTHON: &str = r#"
 import threading, time, sys, os
 lock = threading.Lock()
 d = {}

@@ -6,6 +6,7 @@ mod board;
 mod causal;
 mod daemon;
 pub mod fuzz;
+mod growth;
 mod image;
 mod lives;
 mod redis;
@@ -17,6 +18,7 @@ pub use causal::{Causal, Look};
 pub use daemon::{
     FALLBACKS, Output, Sls, children, end, kill, leaves, program, rounds, wait_until,
 };
+pub use growth::{Held, descriptors, mappings, rss};
 pub use image::compare_with_core;
 pub use lives::Lives;
 pub use redis::Redis;

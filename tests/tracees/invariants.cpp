@@ -1,5 +1,5 @@
 // Threads that move money between accounts under locks: the sum never changes. Containers of the
-// standard library hold the same state twice and are compared.
+// standard library hold the same state twice and are compared. invariants [THREADS]
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -44,11 +44,12 @@ static void work(unsigned seed)
     }
 }
 
-int main()
+int main(int argc, char **argv)
 {
+    unsigned threads = argc > 1 ? unsigned(std::atoi(argv[1])) : 4;
     for (long i = 0; i < kAccounts; i++)
         by_name[std::to_string(i)] = kEach;
-    for (unsigned i = 1; i <= 4; i++)
+    for (unsigned i = 1; i <= threads; i++)
         std::thread(work, i).detach();
     std::printf("ready\n");
     std::fflush(stdout);

@@ -8,5 +8,6 @@ mod hostile_clients;
 mod keeper_sweep;
 mod oracle;
 mod random_kills;
+mod soak;
 mod sweep;
 pub mod mutator;
