@@ -8,7 +8,7 @@ mod strangers;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use testkit::{Dice, Row, Sls, Target, field, rounds_of, seed};
+use testkit::{Dice, Row, Sls, Target, rounds_of, seed};
 
 use honest::Honest;
 
@@ -61,8 +61,7 @@ impl Figures {
 }
 
 fn rss_mib(pid: i32) -> u64 {
-    let text = field(pid, "VmRSS:");
-    text.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) >> 10
+    testkit::rss(pid) >> 20
 }
 
 /// Checkpoints taken so far.

@@ -2,15 +2,9 @@
 
 use std::time::Duration;
 
-use testkit::{Dice, Load, Row, Sls, Target, rounds_of, seed};
+use testkit::{Dice, Load, Row, Sls, descriptors, rounds_of, seed};
 
 use super::fallback::named;
-
-fn descriptors(target: &Target) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", target.pid()))
-        .unwrap()
-        .count()
-}
 
 /// A row of tries that the target survives unharmed, or the test has panicked before.
 fn row(campaign: &str, about: &str, without: &str, short: u64, usual_seed: u64) -> Row {
@@ -56,7 +50,7 @@ fn checkpointing(without: &str, short: u64) {
     );
     let mut dice = Dice::new(row.seed);
     let mut target = sls.tracee("invariants", &[]);
-    let before = descriptors(&target);
+    let before = descriptors(target.pid());
     for _ in 0..row.tries {
         sls.run(&["attach", "-p", &target.p(), "-m", "-t", "1"]);
         std::thread::sleep(Duration::from_micros(2_000 + dice.below(30_000)));
@@ -66,9 +60,9 @@ fn checkpointing(without: &str, short: u64) {
     assert!(!target.output().contains("FAIL"), "{}", target.output());
     // A kill between the injected userfaultfd and close may leave one.
     assert!(
-        descriptors(&target) <= before + 1,
+        descriptors(target.pid()) <= before + 1,
         "{} were {before}",
-        descriptors(&target)
+        descriptors(target.pid())
     );
     row.report();
 }

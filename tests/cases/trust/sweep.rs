@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sls_sys::ptrace::{self, Stopped, Waited, Why, event, option};
-use testkit::{Sls, Target, children, field, kill, threads, wait_until};
+use testkit::{Sls, Target, children, descriptors, field, kill, threads, wait_until};
 
 /// Rewinds look for a scratch area from 64 GiB on; no program of ours lies below this.
 const SCRATCH_BELOW: u64 = 1 << 40;
@@ -37,7 +37,7 @@ impl Before {
             blocked(target).windows(2).all(|two| two[0] == two[1])
         });
         Self {
-            descriptors: descriptors(target),
+            descriptors: descriptors(target.pid()),
             blocked: blocked(target),
         }
     }
@@ -53,7 +53,7 @@ impl Before {
         );
         assert_eq!(blocked(target), self.blocked, "{when}: signal masks");
         assert!(!has_scratch(target), "{when}: a stray mapping");
-        let descriptors = descriptors(target);
+        let descriptors = descriptors(target.pid());
         assert!(
             descriptors <= self.descriptors + spare,
             "{when}: {descriptors} descriptors"
@@ -66,11 +66,6 @@ pub fn has_scratch(target: &Target) -> bool {
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", target.pid())).unwrap();
     let first = u64::from_str_radix(maps.split('-').next().unwrap(), 16).unwrap();
     first < SCRATCH_BELOW
-}
-
-fn descriptors(target: &Target) -> usize {
-    let folder = std::fs::read_dir(format!("/proc/{}/fd", target.pid()));
-    folder.unwrap().count()
 }
 
 fn blocked(target: &Target) -> Vec<String> {
