@@ -26,7 +26,7 @@ const PAGE: u64 = sls_sys::PAGE;
 const STOP_DEADLINE_MS: u32 = 1000;
 /// Copying ahead goes on while a round finds more than this many pages, about 1 ms of copying.
 const WORTH_A_ROUND: u64 = 512;
-const MOST_ROUNDS: usize = 4;
+const MOST_ROUNDS: usize = 6;
 /// Times a checkpoint starts over when it meets an exec.
 const STARTS: usize = 3;
 /// What only injected calls tell is asked anew this often in periodic checkpoints.
@@ -139,6 +139,16 @@ impl Target {
         result
     }
 
+    /// Pages that changed since the last checkpoint, as far as it can be told while the target runs;
+    /// they are copied as well, for the next checkpoint.
+    pub(crate) fn look_ahead(&mut self) -> Result<Vec<u64>, CaptureError> {
+        let result = self.copy_ahead();
+        if result.is_err() {
+            self.give_up_tracking();
+        }
+        result.map(|()| self.copies.indices().collect())
+    }
+
     /// Pages that scans reported were not kept: nobody vouches for them any more.
     fn give_up_tracking(&mut self) {
         self.copies.clear();
@@ -227,26 +237,39 @@ impl Target {
     fn copy_ahead(&mut self) -> Result<(), CaptureError> {
         let pid = self.pid;
         let system = |what| move |source| CaptureError::System { what, pid, source };
-        let mut last = u64::MAX;
-        for _ in 0..MOST_ROUNDS {
+        let mut last = if self.fresh { self.resident() } else { 0 };
+        for round in 0..MOST_ROUNDS {
+            // Before the scan, since the target writes meanwhile. Rounds get shorter, so that what
+            // this one leaves is enough for the stop.
+            self.reserve(last)?;
             let Tracker::Kernel(space) = &mut self.tracker else {
-                break;
+                return Ok(());
             };
             let maps = self.maps.read().map_err(system("read the mappings"))?;
             let mut dirty = Vec::new();
             space.sweep(&maps, &mut dirty).map_err(system("scan"))?;
             let pages: u64 = dirty.iter().map(|r| (r.1 - r.0) / PAGE).sum();
             self.copies.take(&self.memory, &mut self.staging, &dirty)?;
-            if pages < WORTH_A_ROUND || pages > last / 2 {
-                last = pages;
+            // The first tells nothing: it is as long as the time since the last checkpoint.
+            if pages < WORTH_A_ROUND || round > 1 && pages > last / 4 * 3 {
                 break;
             }
             last = pages;
         }
-        let spare = usize::try_from(last.min(1 << 15)).unwrap_or(0) + SPARE_PAGES;
+        self.reserve(0)
+    }
+
+    /// Faults in staging for so many pages and a few more.
+    fn reserve(&mut self, pages: u64) -> Result<(), CaptureError> {
+        let pid = self.pid;
         self.staging
-            .reserve(spare)
+            .reserve(sls_sys::size(pages) + SPARE_PAGES)
             .map_err(|source| CaptureError::Staging { pid, source })
+    }
+
+    /// Pages in memory, 0 where nobody can tell.
+    fn resident(&self) -> u64 {
+        procfs::status(self.pid).map_or(0, |s| s.vm_rss_kib * 1024 / PAGE)
     }
 
     fn facts_are_old(&self) -> bool {

@@ -95,6 +95,11 @@ impl Copies {
         Ok(())
     }
 
+    /// Numbers of the pages copied so far, some more than once.
+    pub fn indices(&self) -> impl Iterator<Item = u64> {
+        self.rounds.iter().flatten().map(|(page, _)| *page)
+    }
+
     /// Marks that every round from here on is made under the stop.
     pub fn stop(&mut self) {
         self.ahead = self.rounds.len();

@@ -1,6 +1,6 @@
 //! The journal of a rewind: both plans and all bytes they need, in one file that outlives slsd.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
@@ -28,18 +28,19 @@ pub struct Ahead {
 
 impl Ahead {
     /// Decodes what the rewind will most likely need: everything that differs from the newest
-    /// checkpoint now. Off the clock.
+    /// checkpoint, and what has `changed` since. Off the clock.
     pub fn read(
         partition: &Partition,
         newest: Option<Epoch>,
         to: Epoch,
         space: SpaceId,
+        changed: Vec<u64>,
     ) -> Result<Self, ReadError> {
-        let Some(newest) = newest else {
-            return Ok(Self::default());
-        };
         let mut ahead = Self::default();
-        let pages = partition.touched_pages(newest, to, space)?;
+        let mut pages: BTreeSet<PageIndex> = changed.into_iter().map(PageIndex).collect();
+        if let Some(newest) = newest {
+            pages.extend(partition.touched_pages(newest, to, space)?);
+        }
         for page in pages.into_iter().take(MOST_AHEAD) {
             let mut bytes = Box::new([0; PAGE_BYTES]);
             if partition.read_page(to, space, page, &mut bytes)? == slos::Presence::Present {

@@ -23,6 +23,9 @@ use crate::target::{Target, Tracker};
 use journal::{Ahead, Sources};
 
 const SIGSTOP: i32 = 19;
+/// When more pages than this have changed since the last checkpoint, another one is taken first,
+/// while the target runs: encoding them takes 10 ms and more, which no stop is to last for it.
+const KEPT_FIRST: usize = 1024;
 
 /// A rewind that was done.
 #[derive(Debug, Clone)]
@@ -60,7 +63,19 @@ impl Target {
         };
         let _held = partition.hold(to).map_err(read)?;
         let past = self.process_at(partition, to)?;
-        let ahead = Ahead::read(partition, self.parent, to, SpaceId(past.space)).map_err(read)?;
+        if self.look_ahead()?.len() > KEPT_FIRST {
+            self.checkpoint(Request {
+                partition,
+                branch,
+                name: None,
+                explicit: false,
+                event: None,
+                stay_stopped: false,
+            })?;
+        }
+        let changed = self.look_ahead()?;
+        let space = SpaceId(past.space);
+        let ahead = Ahead::read(partition, self.parent, to, space, changed).map_err(read)?;
         let present = self.checkpoint(Request {
             partition,
             branch,
