@@ -24,8 +24,8 @@ use journal::{Ahead, Sources};
 
 const SIGSTOP: i32 = 19;
 /// When more pages than this have changed since the last checkpoint, another one is taken first,
-/// while the target runs: encoding them takes 10 ms and more, which no stop is to last for it.
-const KEPT_FIRST: usize = 1024;
+/// while the target runs: encoding them takes 10 us each, which no stop is to last for it.
+const KEPT_FIRST: usize = 128;
 
 /// A rewind that was done.
 #[derive(Debug, Clone)]
