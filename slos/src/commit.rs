@@ -72,6 +72,9 @@ impl Shared {
     ) -> Result<Committed, CommitError> {
         let mut writer = self.writer()?;
         let mut dropped = Vec::new();
+        if draft.spaces.iter().any(|space| space.base == Base::Empty) {
+            dropped = self.make_room_for_whole(&mut writer, id, draft.parent)?;
+        }
         loop {
             match self.try_commit(&mut writer, id, partition, draft) {
                 Ok(mut committed) => {

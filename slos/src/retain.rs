@@ -18,8 +18,8 @@ const LOW_WATER: (u64, u64) = (9, 10);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Headroom {
     segment: u64,
-    /// Bytes of the largest checkpoint of late.
-    checkpoint: u64,
+    /// Bytes of the largest checkpoint of late; None when the next may be larger than any.
+    checkpoint: Option<u64>,
 }
 
 impl Headroom {
@@ -31,19 +31,20 @@ impl Headroom {
     pub fn new(segment_size: u32) -> Self {
         Self {
             segment: u64::from(segment_size),
-            checkpoint: 0,
+            checkpoint: Some(0),
         }
     }
 
     /// A checkpoint of so many bytes was written.
     pub fn note(&mut self, bytes: u64) {
-        let fading = self.checkpoint - self.checkpoint / 16;
-        self.checkpoint = (bytes + bytes / 4 + Self::OVERHEAD).max(fading);
+        let fading = self.checkpoint.map_or(0, |largest| largest - largest / 16);
+        self.checkpoint = Some((bytes + bytes / 4 + Self::OVERHEAD).max(fading));
     }
 
     fn below(self, budget: u64) -> u64 {
-        let room = self.segment.max(self.checkpoint);
-        budget - room.min(budget / Self::MOST)
+        let most = budget / Self::MOST;
+        let room = self.checkpoint.map_or(most, |c| self.segment.max(c));
+        budget - room.min(most)
     }
 }
 
@@ -173,8 +174,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes room on a medium that somebody else has filled meanwhile. `None` when nothing could be given back, be it
-    /// that there is not even room to note what goes.
+    /// Makes room on a medium that somebody else has filled meanwhile. `None` when nothing could be
+    /// given back, be it that there is not even room to note what goes.
     pub(crate) fn shed(
         &self,
         writer: &mut Writer,
@@ -183,6 +184,29 @@ impl Shared {
     ) -> Result<Option<Vec<Epoch>>, WriteError> {
         self.adopt_segments(writer)?;
         let before = self.read()?.versions.file_bytes();
+        let own = self.make_room(writer, id, parent)?;
+        Ok((self.read()?.versions.file_bytes() < before).then_some(own))
+    }
+
+    /// Makes room for a checkpoint that builds on nothing: it may be as large as many others.
+    pub(crate) fn make_room_for_whole(
+        &self,
+        writer: &mut Writer,
+        id: u32,
+        parent: Option<Epoch>,
+    ) -> Result<Vec<Epoch>, WriteError> {
+        writer.headroom.checkpoint = None;
+        self.make_room(writer, id, parent)
+    }
+
+    /// Brings what is held below budget and headroom, as far as it goes, for a draft that builds on
+    /// `parent`; the partition's checkpoints that went.
+    fn make_room(
+        &self,
+        writer: &mut Writer,
+        id: u32,
+        parent: Option<Epoch>,
+    ) -> Result<Vec<Epoch>, WriteError> {
         let mut dropped = Vec::new();
         self.keep_parent(id, parent, |holds| holds + 1)?;
         let shed = self.keep_within_budget(writer, &mut dropped);
@@ -192,8 +216,7 @@ impl Shared {
             other => other?,
         }
         let own = dropped.into_iter().filter(|&(of, _)| of == id);
-        let own = own.map(|(_, epoch)| epoch).collect();
-        Ok((self.read()?.versions.file_bytes() < before).then_some(own))
+        Ok(own.map(|(_, epoch)| epoch).collect())
     }
 
     /// The draft that waits for room builds on its parent.
