@@ -284,6 +284,7 @@ pub struct PartStat {
     pub record_bytes: u64,
     pub index_bytes: u64,
     pub pinned_base_bytes: u64,
+    pub cleaned_segments: u64,
     pub taken: u64,
     pub failed: u64,
     pub dropped: u64,

@@ -67,6 +67,7 @@ impl Shared {
             }
             return Ok(true);
         }
+        self.write()?.cleaned += 1;
         self.remove_dead(writer)?;
         Ok(true)
     }

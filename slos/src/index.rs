@@ -17,6 +17,8 @@ pub(crate) struct Index {
     pub next_partition: u32,
     /// Bytes the writer's cache of base pages may take.
     pub base_cache: u64,
+    /// Segments cleaned since the store was opened.
+    pub cleaned: u64,
 }
 
 /// A page version found under the index's lock, readable without it: segments stay readable for
@@ -41,6 +43,7 @@ impl Index {
             histories: BTreeMap::new(),
             next_partition: 1,
             base_cache: 0,
+            cleaned: 0,
         }
     }
 

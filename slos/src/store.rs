@@ -45,6 +45,8 @@ pub struct HeldBytes {
     pub index: u64,
     pub versions: u64,
     pub checkpoints: u64,
+    /// Segments cleaned since the store was opened.
+    pub cleaned: u64,
 }
 
 /// A partition as [`Store::partitions`] lists it.
@@ -246,6 +248,7 @@ impl Store {
             records: locs.map(|l| u64::from(l.length)).sum(),
             index: index.memory(),
             versions: versions.iter().count() as u64,
+            cleaned: index.cleaned,
             checkpoints: index
                 .histories
                 .values()

@@ -4,11 +4,13 @@
 
 mod board;
 mod causal;
+pub mod counted;
 mod daemon;
 pub mod fuzz;
 mod growth;
 mod image;
 mod lives;
+mod prints;
 mod redis;
 mod target;
 mod trust;
@@ -21,6 +23,7 @@ pub use daemon::{
 pub use growth::{Held, descriptors, mappings, rss};
 pub use image::compare_with_core;
 pub use lives::Lives;
+pub use prints::Prints;
 pub use redis::Redis;
 pub use target::{Target, field, threads, tracee};
 pub use trust::{Dice, Load, Row, rounds_of, seed, whole};

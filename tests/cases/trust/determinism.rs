@@ -66,7 +66,8 @@ fn is_the_rest_of(reference: &[u8], text: &[u8]) -> bool {
     text.len() == reference.len() && text[hole..] == reference[hole..]
 }
 
-fn comes_to_the_same(name: &str, program: fn(&Path) -> Command) {
+/// `period`: ms between checkpoints, so that the program still gets on.
+fn comes_to_the_same(name: &str, program: fn(&Path) -> Command, period: &str) {
     let sls = Sls::new();
     let (mut alone, out) = start(&sls, "alone", program);
     let reference = wait_for_the_end(&mut alone, &out);
@@ -82,7 +83,7 @@ fn comes_to_the_same(name: &str, program: fn(&Path) -> Command) {
         "partadd", "memory", "-o", "mem", "--budget", "512M", "--keep", "log",
     ]);
     let (mut target, out) = start(&sls, "captured", program);
-    sls.run(&["attach", "-p", &target.p(), "-m", "-t", "1"]);
+    sls.run(&["attach", "-p", &target.p(), "-m", "-t", period]);
     assert!(
         wait_for_the_end(&mut target, &out) == reference,
         "the first run differs"
@@ -129,10 +130,10 @@ fn comes_to_the_same(name: &str, program: fn(&Path) -> Command) {
 
 #[test]
 fn of_a_c_program_with_two_threads() {
-    comes_to_the_same("C", c);
+    comes_to_the_same("C", c, "1");
 }
 
 #[test]
 fn of_a_python_program() {
-    comes_to_the_same("Python", python);
+    comes_to_the_same("Python", python, "1");
 }

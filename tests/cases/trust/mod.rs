@@ -1,6 +1,7 @@
 //! Campaigns: proofs that no target is ever hurt and that every epoch is exact. A short share runs
 //! in `./x test`, the whole in `./x soak`, which renews docs/trust.md from the rows they report.
 
+mod audit;
 mod daemon_sweep;
 mod determinism;
 mod fallback;
@@ -9,5 +10,6 @@ mod keeper_sweep;
 pub mod mutator;
 mod oracle;
 mod random_kills;
+mod room;
 mod soak;
 mod sweep;

@@ -44,6 +44,7 @@ fn part_json(part: &PartStat) -> Json {
         "record_bytes": part.record_bytes,
         "index_bytes": part.index_bytes,
         "pinned_base_bytes": part.pinned_base_bytes,
+        "cleaned_segments": part.cleaned_segments,
         "taken": part.taken,
         "failed": part.failed,
         "dropped": part.dropped,

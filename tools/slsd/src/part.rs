@@ -268,6 +268,7 @@ impl Part {
             record_bytes: held.records,
             index_bytes: held.index,
             pinned_base_bytes: held.pinned_bases,
+            cleaned_segments: held.cleaned,
             taken: figures.taken,
             failed: figures.failed,
             dropped: figures.dropped,
