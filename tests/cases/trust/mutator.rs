@@ -95,6 +95,7 @@ fn judge(row: &mut Row, looks: &[Look]) {
 fn captured(how: &str, mask: &str, parts: &str, least: u64) {
     let mut row = Row {
         campaign: format!("memory that changes in every way, {how}"),
+        about: "threads, and processes that share the memory, change it in every way there is while checkpoints are taken; in each, sequence and checksum of every page are right, and what came first is there first".into(),
         seed: seed(1),
         ..Row::default()
     };
@@ -150,6 +151,7 @@ fn rewound(how: &str, mask: &str) {
     let tries = rounds_of(60, 1500);
     let mut row = Row {
         campaign: format!("memory that changes in every way, {how}"),
+        about: "the same program is rewound to random checkpoints, runs on from there and judges its memory".into(),
         seed: seed(2),
         tries,
         unharmed: tries,
