@@ -1,9 +1,9 @@
 //! Targets that leave little room: each works, or is refused by name, and is unharmed.
 
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
-use testkit::{Sls, Target, wait_until};
+use testkit::{FALLBACKS, Sls, Target, wait_until};
 
 fn counter(sls: &Sls, view: &str) -> i64 {
     let answer = sls.json(&["print", "-m", view, "counter"]);
@@ -37,31 +37,46 @@ fn goes_back_and_on(sls: &Sls, pid: &str, halted: bool) {
     sls.run(&["detach", "-p", pid]);
 }
 
-fn of_a_tracee(name: &str, mask: &str) {
-    let sls = Sls::masked(mask);
-    let mut target = Target::tracee(sls.folder(), name, &[]);
+/// With everything there is, and without each of those that may be missing.
+fn everywhere(case: impl Fn(&Sls)) {
+    for without in [""].iter().chain(&FALLBACKS) {
+        println!("without: {without}");
+        case(&Sls::without(without));
+    }
+}
+
+fn of_a_tracee(sls: &Sls, name: &str) {
+    let mut target = sls.tracee(name, &[]);
     std::thread::sleep(Duration::from_millis(50));
-    goes_back_and_on(&sls, &target.p(), true);
+    goes_back_and_on(sls, &target.p(), true);
     target.assert_unharmed();
     assert!(!target.output().contains("FAIL"), "{}", target.output());
 }
 
 #[test]
 fn a_seccomp_filter_that_kills() {
-    of_a_tracee("strict", "");
+    for without in ["", FALLBACKS[0], FALLBACKS[1]] {
+        of_a_tracee(&Sls::without(without), "strict");
+    }
+}
+
+/// By the kernel, or by a plain user.
+#[test]
+fn a_seccomp_filter_that_may_not_be_suspended() {
+    for without in [FALLBACKS[2], FALLBACKS[3]] {
+        is_looked_at_only(&Sls::without(without));
+    }
 }
 
 /// Nothing can be injected: looked at, not rewound.
-#[test]
-fn a_seccomp_filter_that_may_not_be_suspended() {
-    let sls = Sls::masked("suspend_seccomp");
-    let mut target = Target::tracee(sls.folder(), "strict", &[]);
+fn is_looked_at_only(sls: &Sls) {
+    let mut target = sls.tracee("strict", &[]);
     std::thread::sleep(Duration::from_millis(50));
     sls.run(&["attach", "-p", &target.p(), "-m", "-t", "5"]);
     std::thread::sleep(Duration::from_millis(300));
     let epoch = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
-    let then = counter(&sls, &format!("@{epoch}"));
-    assert!(then > counter(&sls, "@2"));
+    let then = counter(sls, &format!("@{epoch}"));
+    assert!(then > counter(sls, "@2"));
     let out = sls.try_run(&["rewind", "-m", &format!("@{epoch}")]);
     assert!(
         out.code == 1 && out.stderr.contains("seccomp"),
@@ -76,39 +91,40 @@ fn a_seccomp_filter_that_may_not_be_suspended() {
 /// Attached before there was a filter.
 #[test]
 fn a_seccomp_filter_that_comes_later() {
-    for mask in ["", "suspend_seccomp"] {
-        let sls = Sls::masked(mask);
-        let mut target = Target::tracee(sls.folder(), "strict", &["500"]);
+    everywhere(|sls| {
+        let refused = !sls.suspends_seccomp();
+        let mut target = sls.tracee("strict", &["500"]);
         sls.run(&["attach", "-p", &target.p(), "-m", "-t", "5"]);
         sls.run(&["checkpoint", "-m"]);
         wait_until(Duration::from_secs(10), "it is filtered and counts", || {
-            counter(&sls, "@-1") > 0
+            counter(sls, "@-1") > 0
         });
         let epoch = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
         std::thread::sleep(Duration::from_millis(1500)); // Facts are asked once a second.
         let out = sls.try_run(&["rewind", "-m", &format!("@{epoch}")]);
-        assert_eq!(out.code, i32::from(!mask.is_empty()), "{}", out.stderr);
+        assert_eq!(out.code, i32::from(refused), "{}", out.stderr);
         sls.run(&["detach", "-p", &target.p()]);
         target.assert_unharmed();
         assert!(!target.output().contains("FAIL"), "{}", target.output());
-    }
+    });
 }
 
 #[test]
 fn a_full_descriptor_table() {
-    of_a_tracee("crowded", "");
+    everywhere(|sls| of_a_tracee(sls, "crowded"));
 }
 
 /// Its parent waits for it to stop or to continue, and is told of neither.
 #[test]
 fn a_parent_that_waits_for_stops() {
-    let sls = Sls::new();
-    let mut parent = Target::tracee(sls.folder(), "watched", &[]);
-    let output = parent.output();
-    let child = output.trim().rsplit(' ').next().unwrap();
-    goes_back_and_on(&sls, child, false);
-    parent.assert_unharmed();
-    assert!(!parent.output().contains("FAIL"), "{}", parent.output());
+    everywhere(|sls| {
+        let mut parent = sls.tracee("watched", &[]);
+        let output = parent.output();
+        let child = output.trim().rsplit(' ').next().unwrap();
+        goes_back_and_on(sls, child, false);
+        parent.assert_unharmed();
+        assert!(!parent.output().contains("FAIL"), "{}", parent.output());
+    });
 }
 
 /// What a shell on a terminal of its own prints while its foreground job is looked at.
@@ -125,10 +141,13 @@ while True:
 
 #[test]
 fn the_foreground_job_of_a_shell() {
-    let sls = Sls::new();
-    let mut python = Command::new("/usr/bin/python3");
-    let tracee = testkit::tracee("ticker");
-    python.args(["-c", SHELL]).arg(&tracee);
+    everywhere(is_not_stopped);
+}
+
+fn is_not_stopped(sls: &Sls) {
+    let mut python = sls.program(Path::new("/usr/bin/python3"));
+    let ticker = sls.program(&testkit::tracee("ticker"));
+    python.args(["-c", SHELL]).arg(ticker.get_program());
     let mut shell = Target::start(sls.folder(), python);
     wait_until(Duration::from_secs(10), "the job runs", || {
         shell.output().contains("ready\r")
@@ -162,21 +181,24 @@ fn only_child(pid: i32) -> i32 {
 /// gdb comes and goes in the middle of a history.
 #[test]
 fn gdb_in_between() {
-    let sls = Sls::new();
-    let mut target = Target::tracee(sls.folder(), "ticker", &[]);
+    everywhere(gdb_comes_and_goes);
+}
+
+fn gdb_comes_and_goes(sls: &Sls) {
+    let mut target = sls.tracee("ticker", &[]);
     sls.run(&["attach", "-p", &target.p(), "-m", "-t", "10"]);
     let mut stacks = 0;
-    for _ in 0..10 {
-        let mut gdb = Command::new("gdb");
+    for _ in 0..5 {
+        let mut gdb = sls.program(Path::new("/usr/bin/gdb"));
         gdb.args(["-q", "-nx", "--batch", "-p", &target.p(), "-ex", "bt"]);
         let out = gdb.output().unwrap();
         stacks += usize::from(String::from_utf8_lossy(&out.stdout).contains("main"));
         target.assert_alive();
     }
     assert!(stacks > 0, "gdb never got through");
-    let before = counter(&sls, "@-1");
+    let before = counter(sls, "@-1");
     wait_until(Duration::from_secs(5), "the history goes on", || {
-        counter(&sls, "@-1") > before
+        counter(sls, "@-1") > before
     });
     sls.run(&["detach", "-p", &target.p()]);
     target.assert_unharmed();

@@ -116,20 +116,54 @@ impl Sls {
         }
     }
 
+    /// May its keepers suspend a seccomp filter? Only root may.
+    #[must_use]
+    pub fn suspends_seccomp(&self) -> bool {
+        self.user.is_none() && !self.mask.contains("suspend_seccomp")
+    }
+
     /// One of our tracees, run by the daemon's user.
     ///
     /// # Panics
     /// It does not start.
     #[must_use]
     pub fn tracee(&self, name: &str, args: &[&str]) -> Target {
-        let Some(user) = self.user else {
-            return Target::tracee(self.folder(), name, args);
-        };
-        let copy = self.folder().join(name);
-        std::fs::copy(crate::tracee(name), &copy).expect("room");
-        let mut command = Command::new(copy);
-        command.args(args).uid(user).gid(user).current_dir("/");
+        let mut command = self.program(&crate::tracee(name));
+        command.args(args).current_dir("/");
         Target::ready(self.folder(), command)
+    }
+
+    /// A program to be run by the daemon's user.
+    ///
+    /// # Panics
+    /// There is no room for a copy, where it lies in a folder that is closed to that user.
+    #[must_use]
+    pub fn program(&self, path: &Path) -> Command {
+        let Some(user) = self.user else {
+            return Command::new(path);
+        };
+        let open = path.starts_with("/usr");
+        let copy = self.folder().join(path.file_name().expect("a program"));
+        if !open && !copy.exists() {
+            std::fs::copy(path, &copy).expect("room");
+        }
+        let mut command = Command::new(if open { path } else { &copy });
+        command.uid(user).gid(user);
+        command
+    }
+
+    /// A new folder of the daemon's user.
+    ///
+    /// # Panics
+    /// It is there already.
+    #[must_use]
+    pub fn subfolder(&self, name: &str) -> PathBuf {
+        let folder = self.folder().join(name);
+        std::fs::create_dir(&folder).expect("a new folder");
+        if let Some(user) = self.user {
+            std::os::unix::fs::chown(&folder, Some(user), Some(user)).expect("ours");
+        }
+        folder
     }
 
     /// Its socket.

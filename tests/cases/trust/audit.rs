@@ -10,6 +10,7 @@ use testkit::{
     Dice, Held, Prints, Row, Sls, Target, counted, descriptors, rounds_of, rss, seed, wait_until,
 };
 
+use super::fallback::named;
 use readers::Readers;
 
 const BUDGET: u64 = 32 << 20;
@@ -116,16 +117,24 @@ impl Audit {
 
 #[test]
 fn every_epoch_kept_is_exact() {
-    let due = rounds_of(800, 10_000);
-    let sls = Sls::new();
-    let target = Target::tracee(sls.folder(), "counted", &[]);
+    under_pressure("", rounds_of(800, 10_000));
+}
+
+/// Without something.
+pub fn without(what: &str) {
+    under_pressure(what, rounds_of(800, 3_000));
+}
+
+fn under_pressure(without: &str, due: u64) {
+    let sls = Sls::without(without);
+    let target = sls.tracee("counted", &[]);
     let daemon = sls.daemon();
     // Keeps the daemon there when it holds nothing.
     let _connected = Client::connect(&sls.socket()).unwrap();
     let at_first = (rss(daemon), descriptors(daemon));
     let row = Row {
-        campaign: "audit under pressure".into(),
-        about: "10,000 checkpoints of a program whose memory can be told from counters in it, under a small budget, with readers and daemon kills; each one kept is compared whole".into(),
+        campaign: named("audit under pressure", without),
+        about: "thousands of checkpoints of a program whose memory can be told from counters in it, under a small budget, with readers and daemon kills; each one kept is compared whole".into(),
         seed: seed(5),
         ..Row::default()
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use testkit::{Dice, Row, Sls, Target, rounds_of, seed, tracee, wait_until};
 
+use super::fallback::named;
 use crate::campaign::epochs;
 
 /// A run takes about a second, and several times that under a checkpoint each millisecond.
@@ -30,24 +31,26 @@ while True:
     signal.pause()
 "#;
 
-fn c(out: &Path) -> Command {
-    let mut command = Command::new(tracee("seeded"));
+/// What to run; its only argument is where the result goes.
+type Program = fn(&Sls, &Path) -> Command;
+
+fn c(sls: &Sls, out: &Path) -> Command {
+    let mut command = sls.program(&tracee("seeded"));
     command.arg(out).arg("700");
     command
 }
 
-fn python(out: &Path) -> Command {
-    let mut command = Command::new("/usr/bin/python3");
+fn python(sls: &Sls, out: &Path) -> Command {
+    let mut command = sls.program(Path::new("/usr/bin/python3"));
     command.args(["-c", PYTHON]).arg(out).arg("150");
     command.env("PYTHONHASHSEED", "0");
     command
 }
 
-fn start(sls: &Sls, name: &str, program: fn(&Path) -> Command) -> (Target, PathBuf) {
-    let folder = sls.folder().join(name);
-    std::fs::create_dir(&folder).unwrap();
+fn start(sls: &Sls, name: &str, program: Program) -> (Target, PathBuf) {
+    let folder = sls.subfolder(name);
     let out = folder.join("result");
-    (Target::start(&folder, program(&out)), out)
+    (Target::start(&folder, program(sls, &out)), out)
 }
 
 fn wait_for_the_end(target: &mut Target, out: &Path) -> Vec<u8> {
@@ -77,15 +80,15 @@ fn written(sls: &Sls, epoch: u64, out: &Path) -> Option<usize> {
     usize::try_from(file?["offset"].as_u64()?).ok()
 }
 
-fn comes_to_the_same(name: &str, program: fn(&Path) -> Command) {
-    let sls = Sls::new();
+fn comes_to_the_same(name: &str, program: Program, without: &str, short: u64) {
+    let sls = Sls::without(without);
     let (mut alone, out) = start(&sls, "alone", program);
     let reference = wait_for_the_end(&mut alone, &out);
     let mut row = Row {
-        campaign: format!("determinism, {name}"),
+        campaign: named(&format!("determinism, {name}"), without),
         about: "a computation that always gives the same result is rewound to random checkpoints and let run to its end each time".into(),
         seed: seed(20),
-        tries: rounds_of(20, 200),
+        tries: rounds_of(short, 200),
         ..Row::default()
     };
     let mut dice = Dice::new(row.seed);
@@ -144,10 +147,18 @@ fn comes_to_the_same(name: &str, program: fn(&Path) -> Command) {
 
 #[test]
 fn of_a_c_program_with_two_threads() {
-    comes_to_the_same("C", c);
+    comes_to_the_same("C", c, "", 20);
 }
 
 #[test]
 fn of_a_python_program() {
-    comes_to_the_same("Python", python);
+    comes_to_the_same("Python", python, "", 20);
+}
+
+/// Without something: one of them, or both in `./x soak`.
+pub fn without(what: &str) {
+    comes_to_the_same("C", c, what, 3);
+    if testkit::whole() {
+        comes_to_the_same("Python", python, what, 3);
+    }
 }

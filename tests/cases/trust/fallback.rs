@@ -1,6 +1,6 @@
-//! The campaigns that kill, where the kernel lacks something or the user may not use it.
+//! The campaigns, where the kernel lacks something or the user may not use it.
 
-use super::{daemon_sweep, keeper_sweep, random_kills};
+use super::{audit, daemon_sweep, determinism, keeper_sweep, random_kills};
 
 /// A campaign's name, and what it has to do without.
 pub fn named(campaign: &str, without: &str) -> String {
@@ -16,6 +16,10 @@ fn campaigns(without: &str) {
     daemon_sweep::without(without, STRIDE);
     keeper_sweep::without(without, STRIDE);
     random_kills::without(without, KILLS);
+    determinism::without(without);
+    if testkit::whole() {
+        audit::without(without);
+    }
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! one, nothing newer than its cause. And rewinds, after which the program finds nothing torn itself.
 
 use std::cell::RefCell;
-use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,9 +22,8 @@ pub struct Mutator {
 
 impl Mutator {
     pub fn start(sls: &Sls, parts: &str) -> Self {
-        let folder = sls.folder().join("causal");
-        std::fs::create_dir(&folder).unwrap();
-        let mut command = Command::new(testkit::tracee("causal"));
+        let folder = sls.subfolder("of-causal");
+        let mut command = sls.program(&testkit::tracee("causal"));
         command.args(parts.split(' ')).current_dir(&folder);
         let target = Target::start(&folder, command);
         let ready = || target.output().contains("ready 0x");

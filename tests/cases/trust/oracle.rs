@@ -1,12 +1,11 @@
 //! Every call that can block, in a process under a hundred checkpoints a second, beside a twin that
 //! nobody captures: no EINTR, no short count but those of docs/limits.md, and timeouts on time.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use testkit::{Board, Case, Dice, Row, Sls, Target, rounds_of, seed};
 
+use super::fallback::named;
 use crate::blocking::SystemV;
 use crate::campaign::epochs;
 
@@ -25,9 +24,8 @@ struct Oracle {
 
 impl Oracle {
     fn start(sls: &Sls, group: &str, name: &str) -> Self {
-        let folder: PathBuf = sls.folder().join(name);
-        std::fs::create_dir(&folder).unwrap();
-        let mut command = Command::new(testkit::tracee("oracle"));
+        let folder = sls.subfolder(name);
+        let mut command = sls.program(&testkit::tracee("oracle"));
         command.args([group, "board"]).current_dir(&folder);
         let target = Target::start(&folder, command);
         testkit::wait_until(Duration::from_secs(10), "the oracle is ready", || {
@@ -114,16 +112,16 @@ fn rewind_at_random(sls: &Sls, oracle: &mut Oracle, dice: &mut Dice, seconds: u6
     }
 }
 
-fn campaign(group: &str, how: &str, mask: &str, rewinds: bool) {
+fn campaign(group: &str, how: &str, without: &str, rewinds: bool) {
     let seconds = rounds_of(1, 60);
     let mut row = Row {
-        campaign: format!("calls that block, {how}: {group}"),
+        campaign: named(&format!("calls that block, {how}: {group}"), without),
         about: "a process that makes every call that can block, captured a hundred times a second, beside a twin that is not: each call must give both the same".to_owned(),
         seed: seed(11),
         ..Row::default()
     };
     let mut dice = Dice::new(row.seed);
-    let sls = Sls::masked(mask);
+    let sls = Sls::without(without);
     let twin = Oracle::start(&sls, group, "twin");
     let mut captured = Oracle::start(&sls, group, "captured");
     sls.run(&[
@@ -143,7 +141,7 @@ fn campaign(group: &str, how: &str, mask: &str, rewinds: bool) {
     println!("{group}: {part}");
     row.epochs = part["taken"].as_u64().unwrap();
     // Comparing everything takes longer than a period.
-    let least = if mask.is_empty() { 10 } else { 1 };
+    let least = if without.contains("wp_async") { 1 } else { 10 };
     assert!(row.epochs > least * seconds, "too few: {part}");
     sls.run(&["detach", "-p", &pid]);
     captured.target.assert_unharmed();
@@ -152,10 +150,10 @@ fn campaign(group: &str, how: &str, mask: &str, rewinds: bool) {
 }
 
 macro_rules! groups {
-    ($how:ident, $mask:literal, $rewinds:literal: $($group:ident)*) => {
+    ($how:ident, $without:literal, $rewinds:literal: $($group:ident)*) => {
         mod $how {
             $(#[test] fn $group() {
-                super::campaign(stringify!($group), stringify!($how), $mask, $rewinds);
+                super::campaign(stringify!($group), stringify!($how), $without, $rewinds);
             })*
         }
     };
@@ -166,5 +164,15 @@ groups!(captured, "", false: files pipes waits epoll rings long sleeps futexes i
 // Not rings: what a request in flight gives does not go back with the process (docs/limits.md).
 groups!(rewound, "", true: files pipes waits epoll sleeps futexes ipc sockets limits children
     interrupted);
-groups!(compared, "wp_async", false: files waits epoll sockets limits interrupted);
-groups!(scanned, "pagemap_scan", false: sleeps ipc limits);
+groups!(compared, "wp_async", false: files pipes waits epoll rings long sleeps futexes ipc
+    sockets limits children interrupted);
+groups!(scanned, "wp_async,pagemap_scan", false: files pipes waits epoll rings long sleeps futexes
+    ipc sockets limits children interrupted);
+groups!(filtered, "suspend_seccomp", false: files pipes waits epoll rings long sleeps futexes ipc
+    sockets limits children interrupted);
+groups!(plain, "privileges", false: files pipes waits epoll rings long sleeps futexes ipc sockets
+    limits children interrupted);
+groups!(rewound_compared, "wp_async", true: waits epoll limits interrupted);
+groups!(rewound_scanned, "wp_async,pagemap_scan", true: sleeps sockets);
+groups!(rewound_filtered, "suspend_seccomp", true: futexes ipc);
+groups!(rewound_plain, "privileges", true: files pipes children);
