@@ -62,7 +62,7 @@ fn sweep(without: &str, stride: u64, act: Act) {
     let _ = sls.try_run(&["detach", "-p", &target.p()]);
     before.assert_still(&mut target, 0, campaign);
     row.unharmed = row.tries;
-    row.note = format!("up to its {n}th call");
+    row.note = format!("up to its call {n}");
     row.report();
 }
 

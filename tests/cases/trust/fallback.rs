@@ -1,6 +1,6 @@
 //! The campaigns, where the kernel lacks something or the user may not use it.
 
-use super::{audit, daemon_sweep, determinism, keeper_sweep, random_kills};
+use super::{audit, daemon_sweep, determinism, keeper_sweep, mutator, random_kills};
 
 /// A campaign's name, and what it has to do without.
 pub fn named(campaign: &str, without: &str) -> String {
@@ -17,6 +17,7 @@ fn campaigns(without: &str) {
     keeper_sweep::without(without, STRIDE);
     random_kills::without(without, KILLS);
     determinism::without(without);
+    mutator::without(without);
     if testkit::whole() {
         audit::without(without);
     }

@@ -82,7 +82,7 @@ fn sweep(without: &str, stride: u64, act: Act, both: bool) {
     assert!(row.tries > 1, "only {} calls were reached", row.tries);
     sls.run(&["detach", "-p", &target.p()]);
     before.assert_still(&mut target, 0, campaign);
-    row.note = format!("up to its {n}th call");
+    row.note = format!("up to its call {n}");
     row.report();
 }
 
@@ -165,6 +165,6 @@ fn sweep_attach(without: &str, stride: u64) {
     }
     assert!(row.tries > 1, "only {} calls were reached", row.tries);
     row.unharmed = row.tries;
-    row.note = format!("up to its {n}th call");
+    row.note = format!("up to its call {n}");
     row.report();
 }

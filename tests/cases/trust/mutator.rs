@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use libsls::Client;
 use libsls::view::CheckpointView;
-use testkit::{Causal, Dice, Look, Row, Sls, Target, rounds_of, seed};
+use testkit::{Causal, Dice, FALLBACKS, Look, Row, Sls, Target, rounds_of, seed};
 
+use super::fallback::named;
 use crate::campaign::epochs;
 
 /// Most that one round may keep.
@@ -90,15 +91,15 @@ fn judge(row: &mut Row, looks: &[Look]) {
     );
 }
 
-fn captured(how: &str, mask: &str, parts: &str, least: u64) {
+fn captured(without: &str, parts: &str, least: u64) {
     let mut row = Row {
-        campaign: format!("memory that changes in every way, {how}"),
+        campaign: named("memory that changes in every way, captured", without),
         about: "threads, and processes that share the memory, change it in every way there is while checkpoints are taken; in each, sequence and checksum of every page are right, and what came first is there first".into(),
         seed: seed(1),
         ..Row::default()
     };
     let mut dice = Dice::new(row.seed);
-    let sls = Sls::masked(mask);
+    let sls = Sls::without(without);
     let mut mutator = Mutator::start(&sls, parts);
     let pid = mutator.target.p();
     for _ in 0..rounds_of(1, 30) {
@@ -127,28 +128,40 @@ const ALL: &str = "memory order socket sharing vfork forked uring aio faults";
 
 #[test]
 fn captured_by_the_kernels_tracking() {
-    captured("captured", "", ALL, 20);
+    captured("", ALL, 20);
 }
 
 #[test]
 fn captured_by_content() {
-    captured("compared", "wp_async", ALL, 5);
+    captured(FALLBACKS[0], ALL, 5);
 }
 
 #[test]
 fn captured_by_content_without_pagemap_scan() {
-    captured(
-        "compared without PAGEMAP_SCAN",
-        "wp_async,pagemap_scan",
-        ALL,
-        5,
-    );
+    captured(FALLBACKS[1], ALL, 5);
 }
 
-fn rewound(how: &str, mask: &str) {
+#[test]
+fn captured_without_suspending_seccomp() {
+    captured(FALLBACKS[2], ALL, 20);
+}
+
+#[test]
+fn captured_by_a_plain_user() {
+    captured(FALLBACKS[3], ALL, 20);
+}
+
+/// Rewound without something, in `./x soak`; one of them is a test of its own.
+pub fn without(what: &str) {
+    if testkit::whole() && what != FALLBACKS[0] {
+        rewound(what);
+    }
+}
+
+fn rewound(without: &str) {
     let tries = rounds_of(60, 1500);
     let mut row = Row {
-        campaign: format!("memory that changes in every way, {how}"),
+        campaign: named("memory that changes in every way, rewound", without),
         about: "the same program is rewound to random checkpoints, runs on from there and judges its memory".into(),
         seed: seed(2),
         tries,
@@ -156,7 +169,7 @@ fn rewound(how: &str, mask: &str) {
         ..Row::default()
     };
     let mut dice = Dice::new(row.seed);
-    let sls = Sls::masked(mask);
+    let sls = Sls::without(without);
     let mut mutator = Mutator::start(&sls, "memory order");
     sls.run(&[
         "partadd", "memory", "-o", "mem", "--budget", BUDGET, "--keep", "log",
@@ -195,10 +208,10 @@ fn rewound(how: &str, mask: &str) {
 
 #[test]
 fn rewound_by_the_kernels_tracking() {
-    rewound("rewound", "");
+    rewound("");
 }
 
 #[test]
 fn rewound_by_content() {
-    rewound("rewound, compared", "wp_async");
+    rewound(FALLBACKS[0]);
 }
