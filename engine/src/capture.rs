@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use slos::{Base, Draft, Epoch, PageIndex, Partition, Slot, SpaceDelta, SpaceId};
-use sls_keeper::Collected;
 use sls_keeper::rendezvous::Verdict;
+use sls_keeper::{Collected, Refusal};
 use sls_record::Event;
 use sls_sys::procfs::{self, MapLine};
 use sls_sys::urgent::{Awake, Urgent};
@@ -14,7 +14,8 @@ use sls_sys::urgent::{Awake, Urgent};
 use crate::copy::Copies;
 use crate::error::{CaptureError, KeeperError};
 use crate::files;
-use crate::keeper::Read;
+use crate::former::is_being_let_go;
+use crate::keeper::{Quiesced, Read};
 use crate::ranges::{Range, gaps, normalise};
 use crate::record::{self, Context};
 use crate::runs::is_tracked;
@@ -27,6 +28,9 @@ const STOP_DEADLINE_MS: u32 = 1000;
 /// Copying ahead goes on while a round finds more than this many pages, about 1 ms of copying.
 const WORTH_A_ROUND: u64 = 512;
 const MOST_ROUNDS: usize = 6;
+/// An earlier slsd's keeper has a thread for some 100 us at a time.
+const FORMER_PATIENCE: Duration = Duration::from_millis(500);
+const FORMER_STEP: Duration = Duration::from_millis(2);
 /// Times a checkpoint starts over when it meets an exec.
 const STARTS: usize = 3;
 /// What only injected calls tell is asked anew this often in periodic checkpoints.
@@ -189,7 +193,7 @@ impl Target {
         let lets_go = !(request.stay_stopped || already);
         let awake = Awake::begin();
         let urgent = Urgent::begin();
-        let quiesced = self.keeper.stop(STOP_DEADLINE_MS, facts)?;
+        let quiesced = self.stop(facts)?;
         cost.quiesce_ns = quiesced.quiesce_ns;
         self.stopped = true;
         self.copies.stop();
@@ -215,6 +219,22 @@ impl Target {
         drop(urgent);
         drop(awake);
         Ok((still?, read?.bytes, cost))
+    }
+
+    /// Stops the target; an earlier keeper that has a thread of it for a moment is waited for.
+    fn stop(&mut self, facts: bool) -> Result<Quiesced, KeeperError> {
+        let deadline = Instant::now() + FORMER_PATIENCE;
+        loop {
+            match self.keeper.stop(STOP_DEADLINE_MS, facts) {
+                Err(KeeperError::Refused {
+                    refusal: Refusal::Traced,
+                    ..
+                }) if is_being_let_go(self.pid) && Instant::now() < deadline => {
+                    std::thread::sleep(FORMER_STEP);
+                }
+                other => return other,
+            }
+        }
     }
 
     fn saw_everything(&mut self, still: &Still) -> Result<bool, CaptureError> {

@@ -14,6 +14,7 @@ mod content;
 mod copy;
 mod error;
 mod files;
+mod former;
 mod holes;
 mod keeper;
 mod leftover;
@@ -28,6 +29,7 @@ mod target;
 
 pub use capture::{Capture, Request, StopCost};
 pub use error::{AttachError, CaptureError, RewindError};
+pub use former::is_being_let_go;
 pub use keeper::Event;
 pub use leftover::clean;
 pub use rewind::Rewound;

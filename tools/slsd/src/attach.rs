@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use libsls::protocol::Failure;
-use sls_engine::{AttachError, Options, Target, procfs};
+use sls_engine::{AttachError, Options, Target, is_being_let_go};
 
 use crate::registry::Refusal;
 
@@ -34,23 +34,6 @@ fn attach_in_time(pid: i32, options: &Options) -> Result<Target, AttachError> {
             other => return other,
         }
     }
-}
-
-/// Has nobody the process but a keeper of ours, which nobody asks for it any more, or one whose
-/// slsd was killed?
-fn is_being_let_go(pid: i32) -> bool {
-    let own = std::process::id().cast_signed();
-    let lets_go = |tracer: i32| {
-        procfs::status(tracer).is_ok_and(|keeper| {
-            let orphan = || procfs::status(keeper.ppid).is_ok_and(|parent| parent.name != "slsd");
-            keeper.name == "sls-keeper" && (keeper.ppid == own || orphan())
-        })
-    };
-    let threads = procfs::tasks(pid).unwrap_or_default();
-    let mut tracers = threads
-        .into_iter()
-        .filter_map(|tid| procfs::status(tid).ok());
-    tracers.all(|thread| thread.tracer == 0 || lets_go(thread.tracer))
 }
 
 /// A descriptor that is readable once the process has ended.
