@@ -7,7 +7,7 @@
 //! | at | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `SLSSEG\r\n` |
-//! | 8 | 4 | format version, 1 |
+//! | 8 | 4 | format version, 2 |
 //! | 12 | 4 | segment number |
 //! | 16 | 16 | store uuid |
 //! | 32 | 8 | lsn of the first record |
@@ -38,14 +38,15 @@
 //!
 //! | type | name | payload |
 //! |---|---|---|
-//! | 1 | PAGES | varint count; per page: varint uid delta, varint `length * 4 + encoding`, for XOR varint distance to the base's uid, 4 bytes crc32c of the raw page; then the bodies |
+//! | 1 | PAGES | varint count; per page: varint uid delta, varint `length * 4 + encoding`, for 2 and 3 varint distance to the base's uid, 4 bytes crc32c of the raw page; then the bodies |
 //! | 2 | EPOCH | a manifest (`manifest.rs`); its last fragment is the commit point of its epoch |
 //! | 3 | BLOB | the checkpoint's opaque record: varint raw length, lz4 block |
 //! | 4 | MARK | postcard list of changes to names, pins, settings, partitions, drops |
 //! | 5 | CATALOGUE | postcard: every partition with its settings and live epochs; supersedes older marks |
 //! | 6 | FOOTER | 4 bytes record count, 8 bytes last lsn: the segment is sealed |
 //!
-//! Page encodings: 0 raw, 1 lz4, 2 lz4 of the XOR with the base version, whose encoding is never 2.
+//! Page encodings: 0 raw, 1 lz4, 2 lz4 of the XOR with the base version, 3 the words of that XOR which
+//! are not zero. A base's encoding is 0 or 1.
 //! Zero pages and pages equal to their parent's have no body: a zero page is a map entry of its
 //! own kind, an equal page is no entry at all.
 //!
@@ -63,7 +64,7 @@ pub(crate) const RECORD_HEADER_U32: u32 = 48;
 pub(crate) const FOOTER_ROOM: usize = RECORD_HEADER + 16;
 /// The largest payload of a record; longer logical records are split.
 pub(crate) const MAX_PAYLOAD: usize = 2 << 20;
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Lsns, epochs and uids at or above are not ours: counting on from them could overflow.
 pub(crate) const COUNTER_LIMIT: u64 = 1 << 62;
 const SEGMENT_MAGIC: &[u8; 8] = b"SLSSEG\r\n";

@@ -111,7 +111,7 @@ pub(crate) fn read_table(payload: &[u8]) -> Option<Vec<(PageRow, u32)>> {
         let encoding = Encoding::from_bits(word % 4)?;
         let length = u16::try_from(word / 4).ok().filter(|&l| l <= 4096)?;
         let base = match encoding {
-            Encoding::Xor => Some(uid.checked_sub(c.varint()?)?),
+            delta if delta.is_delta() => Some(uid.checked_sub(c.varint()?)?),
             _ => None,
         };
         let crc = c.u32()?;

@@ -196,8 +196,7 @@ impl<'s, 'a> Pass<'s, 'a> {
             }
             index.locate(value)
         };
-        let mut stored = [0; PAGE];
-        Ok(located.read(&mut stored).is_ok() && stored == *page)
+        Ok(located.holds(page))
     }
 
     /// The whole version that a delta of the page can build on, decoded into `out`, and whether
@@ -212,7 +211,7 @@ impl<'s, 'a> Pass<'s, 'a> {
         let version = versions.get(old);
         let base = match version.encoding {
             Encoding::Lost => return Ok(None),
-            Encoding::Xor => version.base(),
+            delta if delta.is_delta() => version.base(),
             _ => Some(old),
         };
         let Some(base) = base.filter(|&b| !versions.is_worn(b)) else {
