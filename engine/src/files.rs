@@ -1,10 +1,9 @@
 //! What the descriptors that the keeper read under the stop mean.
 
-use std::collections::HashMap;
-use std::fs;
-
 use sls_record::{Epoll, File, FileKind, Queued};
 use sls_sys::descriptors::{FileStat, Raw};
+
+use crate::sockets::Sockets;
 
 fn field<'a>(info: &'a [u8], key: &str) -> Option<&'a str> {
     let text = std::str::from_utf8(info).ok()?;
@@ -50,109 +49,41 @@ pub fn unvouched_buffers(raws: &[Raw]) -> Vec<(u64, u64)> {
     ranges
 }
 
-/// Looks sockets up once each.
-#[derive(Debug, Default)]
-pub struct Sockets {
-    known: HashMap<u64, (String, bool)>,
-}
-
-impl Sockets {
-    fn describe(&mut self, pid: i32, inode: u64) -> (String, bool) {
-        if let Some(known) = self.known.get(&inode) {
-            return known.clone();
-        }
-        let found = look_up(pid, inode).unwrap_or_else(|| (format!("socket:[{inode}]"), false));
-        if self.known.len() > 4096 {
-            self.known.clear();
-        }
-        self.known.insert(inode, found.clone());
-        found
-    }
-}
-
-fn look_up(pid: i32, inode: u64) -> Option<(String, bool)> {
-    for family in ["tcp", "tcp6", "udp", "udp6"] {
-        let text = fs::read_to_string(format!("/proc/{pid}/net/{family}")).unwrap_or_default();
-        let inode = inode.to_string();
-        for line in text.lines().skip(1) {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            if fields.get(9) == Some(&inode.as_str()) {
-                let listening = fields[3] == "0A";
-                let state = if listening { " listening" } else { "" };
-                let peer = if listening || family.starts_with("udp") {
-                    String::new()
-                } else {
-                    format!(" -> {}", address(fields[2]))
-                };
-                return Some((
-                    format!("{family} {}{peer}{state}", address(fields[1])),
-                    listening,
-                ));
-            }
-        }
-    }
-    let text = fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap_or_default();
-    let line = text
-        .lines()
-        .find(|l| l.split_whitespace().nth(6) == Some(inode.to_string().as_str()))?;
-    let listening = line.split_whitespace().nth(3) == Some("00010000");
-    let path = line.split_whitespace().nth(7).unwrap_or("unnamed");
-    Some((
-        format!("unix {path}{}", if listening { " listening" } else { "" }),
-        listening,
-    ))
-}
-
-/// "0100007F:18EB" as 127.0.0.1:6379; IPv6 as the kernel's hex.
-fn address(hex: &str) -> String {
-    let parse = || {
-        let (ip, port) = hex.split_once(':')?;
-        let port = u16::from_str_radix(port, 16).ok()?;
-        if ip.len() == 8 {
-            let [a, b, c, d] = u32::from_str_radix(ip, 16).ok()?.to_le_bytes();
-            return Some(format!("{a}.{b}.{c}.{d}:{port}"));
-        }
-        let mut octets = [0u8; 16];
-        for (i, word) in ip.as_bytes().chunks_exact(8).enumerate() {
-            let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
-            octets
-                .get_mut(i * 4..i * 4 + 4)?
-                .copy_from_slice(&word.to_le_bytes());
-        }
-        Some(format!("[{}]:{port}", std::net::Ipv6Addr::from(octets)))
-    };
-    parse().unwrap_or_else(|| hex.to_owned())
-}
-
 /// What the raw texts mean.
 pub fn understand(raws: Vec<Raw>, pid: i32, sockets: &mut Sockets) -> Vec<File> {
-    raws.into_iter()
-        .map(|raw| file(raw, pid, sockets))
-        .collect()
+    let inodes = raws.iter().filter(|raw| raw.link.starts_with(b"socket:"));
+    sockets.meet(pid, inodes.map(inode).collect());
+    raws.into_iter().map(|raw| file(raw, sockets)).collect()
 }
 
-fn file(raw: Raw, pid: i32, sockets: &mut Sockets) -> File {
+fn file(raw: Raw, sockets: &Sockets) -> File {
     let target = String::from_utf8_lossy(&raw.link).into_owned();
     let flags = field(&raw.info, "flags:")
         .and_then(|v| u32::from_str_radix(v, 8).ok())
         .unwrap_or(0);
-    let bracketed = || {
-        let (_, rest) = target.split_once('[')?;
-        rest.strip_suffix(']')?.parse::<u64>().ok()
-    };
-    let inode = raw.stat.map(|s| s.ino).or_else(bracketed).unwrap_or(0);
+    let inode = inode(&raw);
     File {
         fd: raw.fd,
         flags,
         offset: number(&raw.info, "pos:"),
         dev: raw.stat.map_or(0, |s| s.dev),
         inode,
-        kind: kind(&raw, &target, inode, pid, sockets),
+        kind: kind(&raw, &target, inode, sockets),
         target,
     }
 }
 
-fn kind(raw: &Raw, target: &str, inode: u64, pid: i32, sockets: &mut Sockets) -> FileKind {
+/// As `stat` tells, or as the link does: "socket:[1234]".
+fn inode(raw: &Raw) -> u64 {
+    let bracketed = || {
+        let (_, rest) = std::str::from_utf8(&raw.link).ok()?.split_once('[')?;
+        rest.strip_suffix(']')?.parse().ok()
+    };
+    let stat = raw.stat.map(|s| s.ino);
+    stat.or_else(bracketed).unwrap_or(0)
+}
+
+fn kind(raw: &Raw, target: &str, inode: u64, sockets: &Sockets) -> FileKind {
     let info = &raw.info[..];
     let hex = |key| {
         field(info, key)
@@ -164,7 +95,7 @@ fn kind(raw: &Raw, target: &str, inode: u64, pid: i32, sockets: &mut Sockets) ->
             content: queued(raw),
         },
         t if t.starts_with("socket:") => {
-            let (description, listening) = sockets.describe(pid, inode);
+            let (description, listening) = sockets.describe(inode);
             FileKind::Socket {
                 description,
                 listening,
@@ -271,12 +202,6 @@ mod tests {
                 data: 5
             }]
         );
-    }
-
-    #[test]
-    fn addresses() {
-        assert_eq!(address("0100007F:18EB"), "127.0.0.1:6379");
-        assert_eq!(address("00000000000000000000000001000000:0050"), "[::1]:80");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod record;
 mod rewind;
 mod runs;
 mod shared;
+mod sockets;
 mod space;
 mod target;
 

@@ -15,9 +15,10 @@ use sls_sys::procfs;
 use sls_sys::procfs::MapLine;
 
 use crate::capture::Still;
-use crate::files::{Sockets, understand};
+use crate::files::understand;
 use crate::runs::is_kernel;
 use crate::shared::{Objects, is_captured, is_device};
+use crate::sockets::Sockets;
 use crate::target::{Told, ToldThread, Tracking};
 
 /// What the record needs besides what was read.

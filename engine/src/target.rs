@@ -15,12 +15,12 @@ use sls_sys::{RemoteMemory, fd, procfs};
 use crate::content::Content;
 use crate::copy::Copies;
 use crate::error::{AttachError, CaptureError, KeeperError};
-use crate::files::Sockets;
 use crate::keeper::{Event, Keeper};
 use crate::leftover::Notes;
 use crate::maplist::MapList;
 use crate::record::FileTimes;
 use crate::shared::Objects;
+use crate::sockets::Sockets;
 use crate::space::Space;
 
 /// How to attach.
