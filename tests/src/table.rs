@@ -15,9 +15,10 @@ seed, so the same seed does the same again as far as the machine lets it.
 - **tries**: times a running program was put at risk. Each is one of: **unharmed**, it did not notice; **put right**, it stood
   halted until the next daemon put it right; **harmed**, it was mixed, wrong or dead.
 - **epochs**: checkpoints compared, by somebody else than who took them, with what they should hold; **wrong**, those that differ.
+- **commit**: what the campaign last ran at; `./x soak NAME` runs one again and leaves the rows of the others.
 
-| campaign | tries | unharmed | put right | harmed | epochs | wrong | seed |
-|---|--:|--:|--:|--:|--:|--:|--:|
+| campaign | tries | unharmed | put right | harmed | epochs | wrong | seed | commit |
+|---|--:|--:|--:|--:|--:|--:|--:|---|
 ";
 
 fn main() -> Result<()> {
@@ -54,11 +55,12 @@ fn page(rows: &[Row]) -> String {
             epochs,
             wrong,
             seed,
+            commit,
             ..
         } = r;
         let _ = writeln!(
             out,
-            "| {campaign} | {tries} | {unharmed} | {put_right} | {harmed} | {epochs} | {wrong} | {seed} |"
+            "| {campaign} | {tries} | {unharmed} | {put_right} | {harmed} | {epochs} | {wrong} | {seed} | {commit} |"
         );
     }
     out += "\n## What each one does\n";
@@ -86,6 +88,7 @@ mod tests {
             about: "slsd is killed in the middle of a rewind".into(),
             test: "trust::random_kills::while_rewinding".into(),
             seed: 7,
+            commit: "abc1234".into(),
             tries: 12,
             unharmed: 11,
             put_right: 1,
@@ -93,7 +96,7 @@ mod tests {
             ..Row::default()
         };
         let page = page(&[row]);
-        let line = "| killed while it rewinds | 12 | 11 | 1 | 0 | 0 | 0 | 7 |\n";
+        let line = "| killed while it rewinds | 12 | 11 | 1 | 0 | 0 | 0 | 7 | abc1234 |\n";
         assert!(page.contains(line), "{page}");
         let told = "\n**killed while it rewinds**\\\nslsd is killed in the middle of a rewind.\\\n2 refused.\\\nAlone: `SLS_SEED=7 ./x soak random_kills::while_rewinding`\n";
         assert!(page.ends_with(told), "{page}");

@@ -38,6 +38,9 @@ pub struct Row {
     /// Where it is among the tests; filled in by [`Row::report`].
     #[serde(default)]
     pub test: String,
+    /// The commit it ran at; filled in by [`Row::report`] from SLS_COMMIT.
+    #[serde(default)]
+    pub commit: String,
     /// Seed that was used.
     pub seed: u64,
     /// Times the target was put at risk.
@@ -65,6 +68,7 @@ impl Row {
         let thread = std::thread::current();
         let row = Self {
             test: thread.name().unwrap_or_default().to_owned(),
+            commit: std::env::var("SLS_COMMIT").unwrap_or_default(),
             ..self.clone()
         };
         println!("{row:?}");
