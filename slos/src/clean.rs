@@ -37,14 +37,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Cleans the segment that pays best; `false` when none is worth it.
+    /// Cleans the segment that pays best; `false` when none is worth it, or there is no room to
+    /// copy what lives in it.
     pub(crate) fn clean_one(&self, writer: &mut Writer) -> Result<bool, WriteError> {
-        let mut victim = self.read()?.versions_victim(writer.log.active());
+        let room = writer.log.spare_room().unwrap_or(0);
+        let mut victim = self.read()?.victim(writer.log.active(), room);
         if victim.is_none() {
             // What is dead may all be in the segment that is being written.
             let active = writer.log.active();
-            let dead = active.is_some_and(|a| self.read().is_ok_and(|i| i.is_sparse(a)));
-            if !dead {
+            let worth = |a| self.read().is_ok_and(|i| i.is_worth_cleaning(a, room));
+            if !active.is_some_and(worth) {
                 return Ok(false);
             }
             writer.log.seal()?;
@@ -228,10 +230,12 @@ impl Index {
     }
 
     /// Cost-benefit: what is dead in it, weighed by age, against what reading and copying costs.
-    fn versions_victim(&self, active: Option<SegmentId>) -> Option<SegmentId> {
+    fn victim(&self, active: Option<SegmentId>, room: u64) -> Option<SegmentId> {
         let newest = self.versions.segments.keys().next_back()?.0;
         let all = self.versions.segments.iter();
-        let worth = all.filter(|(id, e)| Some(**id) != active && !e.stuck && self.is_sparse(**id));
+        let worth = all.filter(|(id, e)| {
+            Some(**id) != active && !e.stuck && self.is_worth_cleaning(**id, room)
+        });
         let score = |id: SegmentId, used: u64, live: u64| {
             let age = u128::from(newest - id.0 + 1);
             u128::from(used - live.min(used)) * age * 1000 / u128::from(used + live)
@@ -241,10 +245,12 @@ impl Index {
             .map(|(&id, _)| id)
     }
 
-    fn is_sparse(&self, id: SegmentId) -> bool {
+    /// Enough of it is dead, and there is room to copy what is not.
+    fn is_worth_cleaning(&self, id: SegmentId, room: u64) -> bool {
         self.versions.segments.get(&id).is_some_and(|entry| {
             let used = entry.segment.used();
-            (used - entry.live.min(used)) * WORTH >= used
+            let dead = used - entry.live.min(used);
+            dead * WORTH >= used && entry.live <= room
         })
     }
 

@@ -202,6 +202,9 @@ impl Shared {
         let manifest = writer
             .log
             .append_split(subject(RecordType::Epoch), &payload)?;
+        if writer.log.spare_room().is_none() {
+            return Err(writer.log.full().into());
+        }
         Ok((drafted, blob, manifest))
     }
 

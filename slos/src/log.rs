@@ -10,6 +10,9 @@ use crate::format::{
 };
 use crate::medium::{Medium, SegmentFile};
 
+/// Room for marks and a catalogue that name thousands of checkpoints.
+const NOTES: u64 = 256 << 10;
+
 /// Where a record lies, header and padding included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Loc {
@@ -228,6 +231,22 @@ impl Log {
     /// See [`Medium::room`].
     pub fn room(&self) -> Option<u64> {
         self.medium.room()
+    }
+
+    /// Bytes that may be filled so that what goes when room is made can still be noted: without
+    /// that a full medium stays full. `None` when there is less room than the notes may take.
+    pub fn spare_room(&self) -> Option<u64> {
+        let notes = u64::from(self.segment_size / 4).min(NOTES);
+        self.room()
+            .map_or(Some(u64::MAX), |room| room.checked_sub(notes))
+    }
+
+    /// There is no room for more.
+    pub fn full(&self) -> WriteError {
+        WriteError::Full {
+            segment: self.active().unwrap_or(SegmentId(self.next_segment)),
+            source: std::io::ErrorKind::StorageFull.into(),
+        }
     }
 
     /// Removes a segment that nothing lives in.

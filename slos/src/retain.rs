@@ -20,6 +20,8 @@ pub(crate) struct Headroom {
     segment: u64,
     /// Bytes of the largest checkpoint of late; None when the next may be larger than any.
     checkpoint: Option<u64>,
+    /// More room that the medium must have, since a checkpoint did not fit into the rest.
+    pressed: u64,
 }
 
 impl Headroom {
@@ -32,6 +34,7 @@ impl Headroom {
         Self {
             segment: u64::from(segment_size),
             checkpoint: Some(0),
+            pressed: 0,
         }
     }
 
@@ -39,6 +42,7 @@ impl Headroom {
     pub fn note(&mut self, bytes: u64) {
         let fading = self.checkpoint.map_or(0, |largest| largest - largest / 16);
         self.checkpoint = Some((bytes + bytes / 4 + Self::OVERHEAD).max(fading));
+        self.pressed = 0;
     }
 
     fn below(self, budget: u64) -> u64 {
@@ -174,8 +178,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes room on a medium that somebody else has filled meanwhile. `None` when nothing could be
-    /// given back, be it that there is not even room to note what goes.
+    /// Makes room for a draft that did not fit on the medium. `None` when nothing more could be given
+    /// back, be it that there is not even room to note what goes.
     pub(crate) fn shed(
         &self,
         writer: &mut Writer,
@@ -184,8 +188,19 @@ impl Shared {
     ) -> Result<Option<Vec<Epoch>>, WriteError> {
         self.adopt_segments(writer)?;
         let before = self.read()?.versions.file_bytes();
-        let own = self.make_room(writer, id, parent)?;
-        Ok((self.read()?.versions.file_bytes() < before).then_some(own))
+        let mut own = Vec::new();
+        loop {
+            own.extend(self.make_room(writer, id, parent)?);
+            if self.read()?.versions.file_bytes() < before {
+                return Ok(Some(own));
+            }
+            let pressed = &mut writer.headroom.pressed;
+            if *pressed > before {
+                *pressed = 0;
+                return Ok(None);
+            }
+            *pressed = (*pressed * 2).max(Headroom::OVERHEAD);
+        }
     }
 
     /// Makes room for a checkpoint that builds on nothing: it may be as large as many others.
@@ -311,8 +326,12 @@ impl Index {
     fn shortage(&self, store_budget: Option<u64>, writer: &Writer) -> Option<Shortage> {
         let headroom = writer.headroom;
         let files = self.versions.file_bytes();
-        if let Some(budget) = writer.log.room().map(|room| files.saturating_add(room))
-            && files > headroom.below(budget)
+        let room = writer
+            .log
+            .room()
+            .map(|_| writer.log.spare_room().unwrap_or(0));
+        if let Some(budget) = room.map(|room| files.saturating_add(room))
+            && files > headroom.below(budget).saturating_sub(headroom.pressed)
         {
             return Some(Shortage {
                 of_medium: true,

@@ -12,7 +12,7 @@ use slos::{
 };
 use workbench::{Disk, noise};
 
-const PAGES: u64 = 8;
+const PAGES: u64 = 48;
 const OPTIONS: Options = Options {
     budget: None,
     segment_size: Some(64 << 10),
@@ -50,14 +50,19 @@ impl Program {
 
     /// Writes two pages, and takes a checkpoint.
     fn commit(&mut self) -> Result<(), CommitError> {
+        self.commit_of(2)
+    }
+
+    /// Writes so many pages, and takes a checkpoint.
+    fn commit_of(&mut self, count: u64) -> Result<(), CommitError> {
         self.step += 1;
         let mut seeds = self.seeds;
-        for n in [0, 3] {
-            seeds[((self.step + n) % PAGES) as usize] = self.step * 10 + n;
+        for n in 0..count {
+            seeds[((self.step + 3 * n) % PAGES) as usize] = self.step * 100 + n;
         }
         let pages: Vec<_> = seeds.iter().map(|&seed| noise(seed)).collect();
         let changed =
-            (0..PAGES).filter(|&p| self.head.is_none() || seeds[p as usize] / 10 == self.step);
+            (0..PAGES).filter(|&p| self.head.is_none() || seeds[p as usize] / 100 == self.step);
         let draft = Draft {
             parent: self.head,
             branch: "main".into(),
@@ -135,6 +140,30 @@ fn the_oldest_go_when_there_is_no_room() {
         }
     }
     assert!(program.model.len() > 30, "{} kept", program.model.len());
+}
+
+/// Whatever one of them fills, the next finds a way to make room.
+#[test]
+fn checkpoints_of_any_size_go_on_when_there_is_no_room() {
+    let mut program = Program::new();
+    program.disk.set_room(Some(1 << 20));
+    let mut refused = 0;
+    for step in 1..=3000_u64 {
+        let count = 1 + step * 7919 % 97 * step % 48;
+        match program.commit_of(count) {
+            Ok(()) => refused = 0,
+            Err(CommitError::Write(error)) if error.is_full() => {
+                refused += 1;
+                program.forget_the_oldest();
+            }
+            Err(other) => panic!("step {step}: {other}"),
+        }
+        assert!(refused < 3, "step {step}");
+        if step % 100 == 0 {
+            program.assert_exact();
+            program.reopen();
+        }
+    }
 }
 
 #[test]
