@@ -56,19 +56,17 @@ impl Sockets {
 /// The sockets of the target's network, by inode.
 fn tables(pid: i32) -> Vec<(u64, Socket)> {
     let mut found = Vec::new();
-    let mut read = |table, socket: &dyn Fn(&[&str]) -> Option<(u64, Socket)>| {
-        let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
-        let lines = text.lines().skip(1);
-        found.extend(lines.filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            socket(&fields)
-        }));
-    };
     for family in ["tcp", "tcp6", "udp", "udp6"] {
-        read(family, &|fields| inet(family, fields));
+        found.extend(lines(pid, family, |fields| inet(family, fields)));
     }
-    read("unix", &unix);
+    found.extend(lines(pid, "unix", unix));
     found
+}
+
+fn lines<T>(pid: i32, table: &str, meaning: impl Fn(&[&str]) -> Option<T>) -> Vec<T> {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+    let fields = |line: &str| meaning(&line.split_whitespace().collect::<Vec<_>>());
+    text.lines().skip(1).filter_map(fields).collect()
 }
 
 fn inet(family: &str, fields: &[&str]) -> Option<(u64, Socket)> {

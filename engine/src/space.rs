@@ -88,6 +88,11 @@ impl Space {
         self.adopt_new((0, u64::MAX), maps)
     }
 
+    /// Has the target a userfaultfd of its own somewhere?
+    pub fn is_refused_somewhere(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
     /// Dirty ranges since the last scan, protected again. For rounds while the target runs: what
     /// is mapped or moved meanwhile is skipped here and taken whole by the final scan.
     pub fn sweep(&mut self, maps: &Arc<[MapLine]>, dirty: &mut Vec<Range>) -> io::Result<()> {

@@ -68,9 +68,24 @@ fn a_seccomp_filter_that_may_not_be_suspended() {
     }
 }
 
-/// Nothing can be injected: looked at, not rewound.
+/// Nothing can be injected.
 fn is_looked_at_only(sls: &Sls) {
-    let mut target = sls.tracee("strict", &[]);
+    is_not_rewound(sls, sls.tracee("strict", &[]), "seccomp");
+}
+
+/// Nobody in a stopped process brings its pages, or reads what it is told of them.
+#[test]
+fn a_userfaultfd_that_is_served_elsewhere_or_is_told() {
+    everywhere(|sls| {
+        let elsewhere = sls.tracee("served", &["elsewhere"]);
+        is_not_rewound(sls, elsewhere, "that another process has");
+        sls.run(&["partdel", "-o", "mem"]);
+        is_not_rewound(sls, sls.tracee("served", &["events"]), "UFFD_FEATURE_EVENT");
+    });
+}
+
+/// Looked at, but a rewind is refused with this reason.
+fn is_not_rewound(sls: &Sls, mut target: Target, why: &str) {
     std::thread::sleep(Duration::from_millis(50));
     sls.run(&["attach", "-p", &target.p(), "-m", "-t", "5"]);
     std::thread::sleep(Duration::from_millis(300));
@@ -78,11 +93,7 @@ fn is_looked_at_only(sls: &Sls) {
     let then = counter(sls, &format!("@{epoch}"));
     assert!(then > counter(sls, "@2"));
     let out = sls.try_run(&["rewind", "-m", &format!("@{epoch}")]);
-    assert!(
-        out.code == 1 && out.stderr.contains("seccomp"),
-        "{}",
-        out.stderr
-    );
+    assert!(out.code == 1 && out.stderr.contains(why), "{}", out.stderr);
     sls.run(&["detach", "-p", &target.p()]);
     target.assert_unharmed();
     assert!(!target.output().contains("FAIL"), "{}", target.output());

@@ -73,7 +73,8 @@ impl Row {
         };
         println!("{row:?}");
         if let Some(folder) = std::env::var_os("SLS_TRUST") {
-            let path = PathBuf::from(folder).join(format!("{}.json", self.campaign));
+            let name = self.campaign.replace('/', " ");
+            let path = PathBuf::from(folder).join(format!("{name}.json"));
             let text = serde_json::to_string(&row).expect("a row is plain");
             std::fs::write(path, text).expect("SLS_TRUST names a folder");
         }

@@ -4,6 +4,7 @@ mod asleep;
 mod collect;
 mod execute;
 mod facts;
+mod faults;
 mod group;
 mod hold;
 mod inject;

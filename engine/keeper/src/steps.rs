@@ -8,6 +8,7 @@ use sls_keeper::{Arg, MakeThread, Plan, Step, Want};
 use sls_sys::ptrace::Waited;
 
 use crate::execute::Executor;
+use crate::faults;
 use crate::inject::Borrowed;
 use crate::parking::Parking;
 
@@ -142,7 +143,13 @@ impl Run<'_, '_> {
             let n = buffer.len().min(sls_sys::size(end - address));
             let data = self.executor.journal;
             data.read_exact_at(&mut buffer[..n], offset)?;
-            self.executor.memory.write_at(address, &buffer[..n])?;
+            match self.executor.memory.write_at(address, &buffer[..n]) {
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                    let own = faults::own(self.executor.group.pid, self.executor.pidfd)?;
+                    faults::write(self.executor.memory, &own, address, &buffer[..n])?;
+                }
+                written => written?,
+            }
             offset += n as u64;
             address += n as u64;
         }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use sls_keeper::{Arg, Want};
 use sls_record::{Epoll, File, FileKind, Process};
 
-use super::pipes;
 use super::plan::{Steps, int, path};
+use super::{faults, pipes};
 
 pub(super) const ACCESS_MODE: u32 = 3;
 const F_DUPFD_CLOEXEC: i32 = 1030;
@@ -79,6 +79,9 @@ fn adjust(steps: &mut Steps, was: &File, is: &File) {
     }
     if was.offset != is.offset && is_seekable(is) {
         seek(steps, is);
+    }
+    if faults::is_userfaultfd(is) {
+        faults::name(steps, fd);
     }
     match (&was.kind, &is.kind) {
         (FileKind::Regular { .. }, FileKind::Regular { .. }) if was.kind != is.kind => {

@@ -1,6 +1,7 @@
 //! A rewind in place: the present is saved, both ways are planned in full, then the keeper carries
 //! the plan through by itself, and back if a step fails.
 
+mod faults;
 mod files;
 mod journal;
 mod mappings;
@@ -231,6 +232,11 @@ impl Target {
                 "process {sibling} ({name}) shares its memory (CLONE_VM) and would see it change; end that one, or try again when it has executed or ended"
             ));
         }
+        let refused = match &self.tracker {
+            Tracker::Kernel(space) => space.is_refused_somewhere(),
+            Tracker::Content(_) => true,
+        };
+        faults::refuse(now, refused)?;
         let alive: BTreeSet<i32> = now.threads.iter().map(|t| t.tid).collect();
         for thread in past.threads.iter().filter(|t| !alive.contains(&t.tid)) {
             let tid = thread.tid;

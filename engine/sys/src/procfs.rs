@@ -115,6 +115,25 @@ pub fn maps(pid: i32) -> io::Result<Vec<MapLine>> {
     fs::read(format!("/proc/{pid}/maps")).map(|text| parse_maps(&text))
 }
 
+/// The first address, if any, at which a userfaultfd brings missing pages. Walks all page tables.
+///
+/// # Errors
+/// ENOENT: there is no such process.
+pub fn brought_by_userfaultfd(pid: i32) -> io::Result<Option<u64>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let mut start = None;
+    for line in text.lines() {
+        if let Some(flags) = line.strip_prefix("VmFlags:") {
+            if flags.split_whitespace().any(|f| f == "um" || f == "ui") {
+                return Ok(start);
+            }
+        } else if let Some(map) = map_line(line) {
+            start = Some(map.start);
+        }
+    }
+    Ok(None)
+}
+
 fn map_line(line: &str) -> Option<MapLine> {
     let mut fields = line.splitn(6, ' ');
     let (start, end) = fields.next()?.split_once('-')?;

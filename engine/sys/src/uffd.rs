@@ -82,6 +82,75 @@ impl WriteProtect {
     }
 }
 
+/// A userfaultfd that a program made for itself.
+#[derive(Debug)]
+pub struct Own {
+    uffd: Uffd,
+}
+
+impl Own {
+    /// What the kernel calls such a descriptor.
+    pub const LINK: &'static str = "anon_inode:[userfaultfd]";
+
+    /// A duplicate of the program's descriptor.
+    #[must_use]
+    pub fn new(fd: OwnedFd) -> Self {
+        // SAFETY: the descriptor is owned here and given away whole.
+        let uffd = unsafe { <Uffd as std::os::fd::FromRawFd>::from_raw_fd(fd.into_raw_fd()) };
+        Self { uffd }
+    }
+
+    /// Brings a page that is missing, which no plain write can do in a range where a userfaultfd
+    /// brings them. Wakes nobody.
+    ///
+    /// # Errors
+    /// EEXIST: the page is there. ENOENT: nobody brings pages there.
+    pub fn bring(&self, address: u64, page: &[u8; 4096]) -> io::Result<()> {
+        let from = page.as_ptr().cast();
+        // SAFETY: the kernel reads one page from `page`, and writes to another address space.
+        let brought = unsafe {
+            self.uffd
+                .copy(from, address as *mut libc::c_void, page.len(), false)
+        };
+        brought.map(|_| ()).map_err(system_error)
+    }
+
+    /// Takes the protection off a page. Wakes nobody.
+    ///
+    /// # Errors
+    /// ENOENT: no userfaultfd protects pages there.
+    pub fn open(&self, address: u64) -> io::Result<()> {
+        let at = address as *mut libc::c_void;
+        let opened = self.uffd.remove_write_protection(at, 4096, false);
+        opened.map_err(system_error)
+    }
+
+    /// Protects a page.
+    ///
+    /// # Errors
+    /// As [`Own::open`].
+    pub fn protect(&self, address: u64) -> io::Result<()> {
+        let at = address as *mut libc::c_void;
+        self.uffd.write_protect(at, 4096).map_err(system_error)
+    }
+}
+
+/// Does the program's userfaultfd want to be told when memory goes or moves, or of forks? Then
+/// whoever unmaps, in the target's own name too, waits until the program has read the message.
+///
+/// # Errors
+/// ENOENT: it is closed.
+pub fn is_told(pid: i32, fd: i32) -> io::Result<bool> {
+    const EVENTS: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 6; // FORK, REMAP, REMOVE, UNMAP
+    let text = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"))?;
+    // "API:\taa:10:5d": version, features, calls.
+    let features = text.lines().find_map(|line| {
+        let (_, rest) = line.strip_prefix("API:")?.split_once(':')?;
+        u64::from_str_radix(rest.split_once(':')?.0, 16).ok()
+    });
+    Ok(features.is_none_or(|f| f & EVENTS != 0))
+}
+
 fn system_error(error: userfaultfd::Error) -> io::Error {
     match error {
         userfaultfd::Error::SystemError(errno) => io::Error::from_raw_os_error(errno as i32),

@@ -170,7 +170,7 @@ fn rewound(without: &str) {
     };
     let mut dice = Dice::new(row.seed);
     let sls = Sls::without(without);
-    let mut mutator = Mutator::start(&sls, "memory order");
+    let mut mutator = Mutator::start(&sls, "memory order faults");
     sls.run(&[
         "partadd", "memory", "-o", "mem", "--budget", BUDGET, "--keep", "log",
     ]);
