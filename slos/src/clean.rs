@@ -40,7 +40,7 @@ impl Shared {
     /// Cleans the segment that pays best; `false` when none is worth it, or there is no room to
     /// copy what lives in it.
     pub(crate) fn clean_one(&self, writer: &mut Writer) -> Result<bool, WriteError> {
-        let room = writer.log.spare_room().unwrap_or(0);
+        let room = writer.log.room().unwrap_or(u64::MAX);
         let mut victim = self.read()?.victim(writer.log.active(), room);
         if victim.is_none() {
             // What is dead may all be in the segment that is being written.

@@ -202,7 +202,7 @@ impl Shared {
         let manifest = writer
             .log
             .append_split(subject(RecordType::Epoch), &payload)?;
-        if writer.log.spare_room().is_none() {
+        if writer.log.room() == Some(0) {
             return Err(writer.log.full().into());
         }
         Ok((drafted, blob, manifest))

@@ -228,17 +228,11 @@ impl Log {
         Ok(())
     }
 
-    /// See [`Medium::room`].
+    /// [`Medium::room`], less what it takes to note what goes when room is made: without that a full
+    /// medium stays full.
     pub fn room(&self) -> Option<u64> {
-        self.medium.room()
-    }
-
-    /// Bytes that may be filled so that what goes when room is made can still be noted: without
-    /// that a full medium stays full. `None` when there is less room than the notes may take.
-    pub fn spare_room(&self) -> Option<u64> {
         let notes = u64::from(self.segment_size / 4).min(NOTES);
-        self.room()
-            .map_or(Some(u64::MAX), |room| room.checked_sub(notes))
+        Some(self.medium.room()?.saturating_sub(notes))
     }
 
     /// There is no room for more.

@@ -326,11 +326,7 @@ impl Index {
     fn shortage(&self, store_budget: Option<u64>, writer: &Writer) -> Option<Shortage> {
         let headroom = writer.headroom;
         let files = self.versions.file_bytes();
-        let room = writer
-            .log
-            .room()
-            .map(|_| writer.log.spare_room().unwrap_or(0));
-        if let Some(budget) = room.map(|room| files.saturating_add(room))
+        if let Some(budget) = writer.log.room().map(|room| files.saturating_add(room))
             && files > headroom.below(budget).saturating_sub(headroom.pressed)
         {
             return Some(Shortage {

@@ -1,7 +1,7 @@
 //! A userfaultfd of the target's own: when a rewind can work around it, and what stays as it is.
 
 use sls_record::{File, Process};
-use sls_sys::{procfs, uffd};
+use sls_sys::uffd;
 
 use super::plan::Steps;
 
@@ -9,18 +9,15 @@ pub fn is_userfaultfd(file: &File) -> bool {
     file.target == uffd::Own::LINK
 }
 
-/// Refuses what the keeper would wait for in vain: nobody in a stopped target answers.
-/// `refused`: are there mappings that could not be tracked, or is that not known?
-pub fn refuse(now: &Process, refused: bool) -> Result<(), String> {
+/// Refuses what the keeper would wait for in vain: nobody in a stopped target answers. `brought`: an
+/// address, if any, at which a userfaultfd brings missing pages.
+pub fn refuse(now: &Process, brought: Option<u64>) -> Result<(), String> {
     let pid = now.pid;
     let mut own = now.files.iter().filter(|f| is_userfaultfd(f)).peekable();
-    if refused && own.peek().is_none() {
-        let at = procfs::brought_by_userfaultfd(pid).map_err(|e| e.to_string())?;
-        if let Some(at) = at {
-            return Err(format!(
-                "the memory at {at:#x} waits for pages from a userfaultfd that another process has"
-            ));
-        }
+    if let (Some(at), None) = (brought, own.peek()) {
+        return Err(format!(
+            "the memory at {at:#x} waits for pages from a userfaultfd that another process has"
+        ));
     }
     for file in own {
         if uffd::is_told(pid, file.fd).unwrap_or(true) {

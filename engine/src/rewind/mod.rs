@@ -77,6 +77,7 @@ impl Target {
         let changed = self.look_ahead()?;
         let space = SpaceId(past.space);
         let ahead = Ahead::read(partition, self.parent, to, space, changed).map_err(read)?;
+        let brought = self.brought_by_userfaultfd();
         let present = self.checkpoint(Request {
             partition,
             branch,
@@ -86,7 +87,7 @@ impl Target {
             stay_stopped: true,
         })?;
         let _urgent = sls_sys::urgent::Urgent::begin();
-        let result = self.put_back(partition, present.epoch, to, &past, ahead);
+        let result = self.put_back(partition, present.epoch, to, &past, ahead, brought);
         let halted = matches!(result, Err(RewindError::Halted { .. }));
         let done = match result {
             Ok(done) => done,
@@ -116,6 +117,15 @@ impl Target {
             stop_ns,
             not_restored: done.not_restored,
         })
+    }
+
+    /// Where somebody's userfaultfd brings missing pages. Asked before the stop: it takes a walk of
+    /// all page tables, and is left out where tracking tells that there is none.
+    fn brought_by_userfaultfd(&self) -> Option<u64> {
+        match &self.tracker {
+            Tracker::Kernel(space) if !space.is_refused_somewhere() => None,
+            _ => sls_sys::procfs::brought_by_userfaultfd(self.pid).ok()?,
+        }
     }
 
     fn run_on(&mut self) -> Result<u64, RewindError> {
@@ -155,10 +165,11 @@ impl Target {
         to: Epoch,
         past: &Process,
         ahead: Ahead,
+        brought: Option<u64>,
     ) -> Result<Done, RewindError> {
         let now = self.process_at(partition, present)?;
         let impossible = |why: String| RewindError::Impossible { epoch: to.0, why };
-        self.refuse_early(&now, past).map_err(impossible)?;
+        self.refuse_early(&now, past, brought).map_err(impossible)?;
         let ends = plan::Ends {
             partition,
             from: present,
@@ -211,7 +222,12 @@ impl Target {
     }
 
     /// Refuses what is known to fail before anything is touched.
-    fn refuse_early(&self, now: &Process, past: &Process) -> Result<(), String> {
+    fn refuse_early(
+        &self,
+        now: &Process,
+        past: &Process,
+        brought: Option<u64>,
+    ) -> Result<(), String> {
         let vdso = |p: &Process| {
             p.mappings
                 .iter()
@@ -232,11 +248,7 @@ impl Target {
                 "process {sibling} ({name}) shares its memory (CLONE_VM) and would see it change; end that one, or try again when it has executed or ended"
             ));
         }
-        let refused = match &self.tracker {
-            Tracker::Kernel(space) => space.is_refused_somewhere(),
-            Tracker::Content(_) => true,
-        };
-        faults::refuse(now, refused)?;
+        faults::refuse(now, brought)?;
         let alive: BTreeSet<i32> = now.threads.iter().map(|t| t.tid).collect();
         for thread in past.threads.iter().filter(|t| !alive.contains(&t.tid)) {
             let tid = thread.tid;
