@@ -2,7 +2,7 @@
 //!
 //! Entry points: [`Target::attach`], [`Target::checkpoint`], [`Target::rewind`]. A checkpoint's
 //! steps are in `capture`, what a scan may skip and must not in `space`, the two directions of a
-//! rewind in `rewind`.
+//! rewind in `rewind`, and what leads from one state to another in `plan`.
 //!
 //! - **Invariant**: every scan that may skip a mapping is checked (PM_SCAN_CHECK_WPASYNC); no page
 //!   is assumed clean because nobody answered for it.
@@ -19,6 +19,7 @@ mod holes;
 mod keeper;
 mod leftover;
 mod maplist;
+mod plan;
 mod ranges;
 mod record;
 mod rewind;

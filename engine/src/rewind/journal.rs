@@ -12,8 +12,8 @@ use sls_keeper::{Journal, Step};
 use sls_record::{Backing, Process};
 use sls_sys::RemoteMemory;
 
-use super::plan::{Built, Ends};
 use crate::leftover;
+use crate::plan::{Built, Ends};
 
 const PAGE: u64 = sls_sys::PAGE;
 const PAGE_BYTES: usize = slos::PAGE;

@@ -1,15 +1,7 @@
 //! A rewind in place: the present is saved, both ways are planned in full, then the keeper carries
 //! the plan through by itself, and back if a step fails.
 
-mod faults;
-mod files;
 mod journal;
-mod mappings;
-mod pages;
-mod pipes;
-mod plan;
-mod signals;
-mod threads;
 
 use std::collections::BTreeSet;
 
@@ -19,8 +11,8 @@ use sls_record::{Process, Record};
 
 use crate::capture::Request;
 use crate::error::{KeeperError, RewindError};
-use crate::leftover;
 use crate::target::{Target, Tracker};
+use crate::{leftover, plan};
 use journal::{Ahead, Sources};
 
 const SIGSTOP: i32 = 19;
@@ -248,7 +240,7 @@ impl Target {
                 "process {sibling} ({name}) shares its memory (CLONE_VM) and would see it change; end that one, or try again when it has executed or ended"
             ));
         }
-        faults::refuse(now, brought)?;
+        plan::faults::refuse(now, brought)?;
         let alive: BTreeSet<i32> = now.threads.iter().map(|t| t.tid).collect();
         for thread in past.threads.iter().filter(|t| !alive.contains(&t.tid)) {
             let tid = thread.tid;

@@ -4,7 +4,7 @@ use slos::{PageIndex, Presence, ReadError, SpaceId};
 use sls_keeper::{Arg, Step, Want};
 use sls_record::{Backing, Mapping, Process};
 
-use super::plan::{Ends, NoPlan, Steps};
+use super::{Ends, NoPlan, Steps};
 use crate::ranges::Range;
 use crate::shared::is_memory_only;
 

@@ -3,7 +3,7 @@
 use sls_keeper::{Arg, Want};
 use sls_record::{PosixTimer, Process, SigAction, SigInfo};
 
-use super::plan::{Steps, int, path};
+use super::{Steps, int, path};
 
 const SIGNALS: i32 = 64;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sls_keeper::{Arg, Want};
 use sls_record::{Epoll, File, FileKind, Process};
 
-use super::plan::{Steps, int, path};
+use super::{Steps, int, path};
 use super::{faults, pipes};
 
 pub(super) const ACCESS_MODE: u32 = 3;

@@ -3,7 +3,7 @@
 use sls_record::{File, Process};
 use sls_sys::uffd;
 
-use super::plan::Steps;
+use super::Steps;
 
 pub fn is_userfaultfd(file: &File) -> bool {
     file.target == uffd::Own::LINK

@@ -6,7 +6,7 @@ use sls_keeper::{Arg, Want};
 use sls_record::{File, FileKind, Process, Queued};
 
 use super::files::{ACCESS_MODE, close_saved, duplicate, move_up, set_flags};
-use super::plan::{Steps, int};
+use super::{Steps, int};
 
 /// What fits one injected call's argument area.
 const CHUNK: usize = 4096;

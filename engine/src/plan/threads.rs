@@ -6,7 +6,7 @@ use sls_keeper::{Arg, FinalState, MakeThread, Step, Want};
 use sls_record::{AltStack, Process, Thread};
 use sls_sys::blocking::{self, RESTART_SYSCALL};
 
-use super::plan::Steps;
+use super::Steps;
 use crate::record::words;
 
 const SS_ONSTACK: u32 = 1;

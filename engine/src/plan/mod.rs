@@ -1,10 +1,17 @@
 //! All steps from one recorded state to another.
 
+pub mod faults;
+mod files;
+mod mappings;
+mod pages;
+mod pipes;
+mod signals;
+mod threads;
+
 use slos::{Epoch, Partition, ReadError};
 use sls_keeper::{Arg, Plan, Step, Want};
 use sls_record::Process;
 
-use super::{files, mappings, pages, signals, threads};
 use crate::error::RewindError;
 
 /// Bytes of the scratch area for each thread, and its parts for other things, as the keeper lays

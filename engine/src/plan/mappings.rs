@@ -3,7 +3,7 @@
 use sls_keeper::{Arg, Want};
 use sls_record::{Backing, File, Mapping, Process};
 
-use super::plan::{Steps, int, path};
+use super::{Steps, int, path};
 use crate::ranges::{Range, normalise};
 use crate::shared::is_memory_only;
 
