@@ -114,7 +114,8 @@ impl Client {
         Ok(Self { stream })
     }
 
-    /// Connects; starts `daemon` when nobody listens.
+    /// Connects; starts `daemon` when nobody listens. One that recovers a long history greets when
+    /// it is done.
     ///
     /// # Errors
     /// As [`Client::connect`], or the daemon cannot be started.
@@ -140,7 +141,7 @@ impl Client {
                 Err(error) if error.is_absence() && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
-                Err(ClientError::Connect { .. }) => {
+                Err(error) if error.is_absence() => {
                     return Err(ClientError::Silent(socket.into()));
                 }
                 other => return other,

@@ -288,6 +288,21 @@ fn the_history_survives_the_daemon() {
     target.assert_unharmed();
 }
 
+/// Who connects meanwhile waits in line, however long the history: the socket comes first.
+#[test]
+fn the_socket_is_there_before_a_history_is_recovered() {
+    let sls = Sls::new();
+    let _target = ticker(&sls);
+    checkpoint(&sls);
+    sls.kill_daemon();
+    let before = sls.log().len();
+    sls.run(&["history", "-m"]);
+    let log = sls.log().split_off(before);
+    let at = |what: &str| log.find(what).unwrap_or_else(|| panic!("{what}: {log}"));
+    assert!(at("listening") < at("recovered"), "{log}");
+    assert!(at("recovered") < at("ready"), "{log}");
+}
+
 #[test]
 fn spawn_passes_the_exit_status_on() {
     let sls = Sls::new();

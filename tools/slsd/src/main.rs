@@ -121,7 +121,18 @@ fn serve(socket: &Path, state: &Path, mask: &str) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let probe = Probe::run().mask(mask).map_err(anyhow::Error::msg)?;
     let keeper = std::env::current_exe()?.with_file_name("sls-keeper");
+    // Before anything is recovered: gigabytes of history take seconds, for which clients wait in line.
+    let listener = listen(socket)?;
+    let door = leave::Door::of(socket)?;
+    tracing::info!(socket = %socket.display(), "listening");
     let registry = Arc::new(Registry::open(socket, probe, keeper)?);
+    tracing::info!(socket = %socket.display(), "ready");
+    leave::watch(&registry, door)?;
+    connection::accept(&listener, &registry);
+    Ok(())
+}
+
+fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
     if let Err(error) = fs::remove_file(socket)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -130,10 +141,7 @@ fn serve(socket: &Path, state: &Path, mask: &str) -> anyhow::Result<()> {
     let listener =
         UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
     fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
-    tracing::info!(socket = %socket.display(), "ready");
-    leave::watch(&registry, leave::Door::of(socket)?)?;
-    connection::accept(&listener, &registry);
-    Ok(())
+    Ok(listener)
 }
 
 /// Each client and each 16 MiB of history is a descriptor; the usual 1,024 are soon used up.
