@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use slos::{Epoch, Partition, SpaceId};
 use sls_keeper::Outcome;
 use sls_record::{Process, Record};
+use sls_sys::procfs;
 
 use crate::capture::Request;
-use crate::error::{KeeperError, RewindError};
+use crate::error::{CaptureError, KeeperError, RewindError};
 use crate::target::{Target, Tracker};
 use crate::{leftover, plan};
 use journal::{Ahead, Sources};
@@ -69,7 +70,7 @@ impl Target {
         let changed = self.look_ahead()?;
         let space = SpaceId(past.space);
         let ahead = Ahead::read(partition, self.parent, to, space, changed).map_err(read)?;
-        let brought = self.brought_by_userfaultfd();
+        let brought = self.brought_by_userfaultfd()?;
         let present = self.checkpoint(Request {
             partition,
             branch,
@@ -113,10 +114,15 @@ impl Target {
 
     /// Where somebody's userfaultfd brings missing pages. Asked before the stop: it takes a walk of
     /// all page tables, and is left out where tracking tells that there is none.
-    fn brought_by_userfaultfd(&self) -> Option<u64> {
+    fn brought_by_userfaultfd(&self) -> Result<Option<u64>, CaptureError> {
+        let pid = self.pid;
         match &self.tracker {
-            Tracker::Kernel(space) if !space.is_refused_somewhere() => None,
-            _ => sls_sys::procfs::brought_by_userfaultfd(self.pid).ok()?,
+            Tracker::Kernel(space) if !space.is_refused_somewhere() => Ok(None),
+            _ => procfs::brought_by_userfaultfd(pid).map_err(|source| CaptureError::System {
+                what: "look for userfaultfds",
+                pid,
+                source,
+            }),
         }
     }
 
@@ -233,9 +239,7 @@ impl Target {
             ));
         }
         if let Some(&sibling) = self.siblings.first() {
-            let name = sls_sys::procfs::status(sibling)
-                .map(|s| s.name)
-                .unwrap_or_default();
+            let name = procfs::status(sibling).map(|s| s.name).unwrap_or_default();
             return Err(format!(
                 "process {sibling} ({name}) shares its memory (CLONE_VM) and would see it change; end that one, or try again when it has executed or ended"
             ));
@@ -250,7 +254,7 @@ impl Target {
                     thread.name
                 ));
             }
-            if sls_sys::procfs::status(tid).is_ok_and(|s| s.tgid != self.pid) {
+            if procfs::status(tid).is_ok_and(|s| s.tgid != self.pid) {
                 return Err(format!(
                     "thread id {tid} ({}) belongs to another process by now",
                     thread.name
