@@ -1,9 +1,10 @@
-//! Renders the rows that campaigns reported as docs/trust.md: table FOLDER.
+//! Adds the rows that campaigns reported to those known and renders all: table KNOWN.jsonl FOLDER >PAGE.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use testkit::Row;
 
 const HEAD: &str = "\
@@ -15,37 +16,60 @@ seed, so the same seed does the same again as far as the machine lets it.
 - **tries**: times a running program was put at risk. Each is one of: **unharmed**, it did not notice; **put right**, it stood
   halted until the next daemon put it right; **harmed**, it was mixed, wrong or dead.
 - **epochs**: checkpoints compared, by somebody else than who took them, with what they should hold; **wrong**, those that differ.
-- **commit**: what the campaign last ran at; `./x soak NAME` runs one again and leaves the rows of the others.
+- **commit**: what the campaign last ran at; `./x soak NAME` runs one again and leaves the rows of the others (trust.jsonl keeps them all).
 
 | campaign | tries | unharmed | put right | harmed | epochs | wrong | seed | commit |
 |---|--:|--:|--:|--:|--:|--:|--:|---|
 ";
 
 fn main() -> Result<()> {
-    let folder = std::env::args_os()
-        .nth(1)
-        .context("usage: table FOLDER, with the rows that SLS_TRUST=FOLDER gave")?;
-    print!("{}", page(&rows(Path::new(&folder))?));
+    let mut arguments = std::env::args_os().skip(1);
+    let (Some(known), Some(folder)) = (arguments.next(), arguments.next()) else {
+        bail!("usage: table KNOWN.jsonl FOLDER, with the rows that SLS_TRUST=FOLDER gave");
+    };
+    let (known, folder) = (Path::new(&known), Path::new(&folder));
+    let mut rows = known_rows(known)?;
+    rows.extend(new_rows(folder)?);
+    let lines: Result<String, _> = rows
+        .values()
+        .map(|row| serde_json::to_string(row).map(|line| line + "\n"))
+        .collect();
+    std::fs::write(known, lines?).with_context(|| known.display().to_string())?;
+    print!("{}", page(rows.values()));
     Ok(())
 }
 
-fn rows(folder: &Path) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
+type Rows = BTreeMap<String, Row>;
+
+/// A row a line; none where there is no file yet.
+fn known_rows(path: &Path) -> Result<Rows> {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Rows::new()),
+        text => text.with_context(|| path.display().to_string())?,
+    };
+    let row = |line| {
+        let row: Row =
+            serde_json::from_str(line).with_context(|| format!("{}: {line}", path.display()))?;
+        Ok((row.campaign.clone(), row))
+    };
+    text.lines().map(row).collect()
+}
+
+/// A file a row.
+fn new_rows(folder: &Path) -> Result<Rows> {
+    let mut rows = Rows::new();
     for entry in folder
         .read_dir()
         .with_context(|| folder.display().to_string())?
     {
-        let path = entry?.path();
-        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        rows.push(serde_json::from_slice(&text).with_context(|| path.display().to_string())?);
+        rows.extend(known_rows(&entry?.path())?);
     }
-    rows.sort_by(|a: &Row, b| a.campaign.cmp(&b.campaign));
     Ok(rows)
 }
 
-fn page(rows: &[Row]) -> String {
+fn page<'a>(rows: impl Iterator<Item = &'a Row> + Clone) -> String {
     let mut out = HEAD.to_owned();
-    for r in rows {
+    for r in rows.clone() {
         let Row {
             campaign,
             tries,
@@ -95,7 +119,7 @@ mod tests {
             note: "2 refused".into(),
             ..Row::default()
         };
-        let page = page(&[row]);
+        let page = page(std::iter::once(&row));
         let line = "| killed while it rewinds | 12 | 11 | 1 | 0 | 0 | 0 | 7 | abc1234 |\n";
         assert!(page.contains(line), "{page}");
         let told = "\n**killed while it rewinds**\\\nslsd is killed in the middle of a rewind.\\\n2 refused.\\\nAlone: `SLS_SEED=7 ./x soak random_kills::while_rewinding`\n";
