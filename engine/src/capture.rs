@@ -499,6 +499,7 @@ impl Target {
             pid,
             start_ticks: self.start_ticks,
             time_ns,
+            former: &self.former,
             event: request.event.clone(),
             tracking: &self.tracking,
         };

@@ -145,6 +145,65 @@ pub enum CaptureError {
     },
 }
 
+/// Why a process was not made anew. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The checkpoint could not be read.
+    #[error("read checkpoint @{epoch}: {source}")]
+    Read {
+        /// Epoch.
+        epoch: u64,
+        /// Cause.
+        source: slos::ReadError,
+    },
+    /// Its record does not decode.
+    #[error("the record of @{epoch}: {source}")]
+    Record {
+        /// Epoch.
+        epoch: u64,
+        /// Cause.
+        source: sls_record::DecodeError,
+    },
+    /// The number of the process is in use.
+    #[error("@{epoch} cannot be restored: {why}")]
+    Taken {
+        /// Epoch.
+        epoch: u64,
+        /// By whom.
+        why: String,
+    },
+    /// It cannot be, whatever is asked for.
+    #[error("@{epoch} cannot be restored: {why}")]
+    Impossible {
+        /// Epoch.
+        epoch: u64,
+        /// Cause.
+        why: String,
+    },
+    /// Something of it would not be as it was.
+    #[error("@{epoch} would not come back as it was: {}", .why.join("; "))]
+    Objections {
+        /// Epoch.
+        epoch: u64,
+        /// What, by name.
+        why: Vec<String>,
+    },
+    /// A step failed.
+    #[error("restore of @{epoch} failed, and nothing of it is left: {why}")]
+    Failed {
+        /// Epoch.
+        epoch: u64,
+        /// Step and cause.
+        why: String,
+    },
+    /// The keeper could not be started or has gone.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// The plan could not be handed over.
+    #[error("write the plan: {0}")]
+    Plan(#[from] io::Error),
+}
+
 /// Why a rewind was not done. The target is as it was, and its present has been saved.
 #[derive(Debug, thiserror::Error)]
 pub enum RewindError {

@@ -70,6 +70,7 @@ fn file(raw: Raw, sockets: &Sockets) -> File {
         inode,
         kind: kind(&raw, &target, inode, sockets),
         target,
+        shares: raw.shares,
     }
 }
 
@@ -212,6 +213,7 @@ mod tests {
             info: b"UserFiles:\t0\nUserBufs:\t2\n    0: 0x7f0000000800/4096\n    1: 0x7f0000010000/512\nPollList:\n".to_vec().into(),
             stat: None,
             pipe: None,
+            shares: None,
         };
         assert_eq!(
             unvouched_buffers(&[raw]),

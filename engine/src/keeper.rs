@@ -24,7 +24,8 @@ pub type Event = EventKind;
 #[derive(Debug)]
 pub struct Keeper {
     pid: i32,
-    child: Child,
+    /// There until it is reaped.
+    child: Option<Child>,
     channel: Channel,
     board: Board,
     /// Events that arrived while an answer was awaited.
@@ -52,6 +53,29 @@ pub struct Read {
 impl Keeper {
     /// Starts a keeper and puts it in charge of `pid`.
     pub fn start(program: &Path, pid: i32, probe: &Probe, hold: bool) -> Result<Self, KeeperError> {
+        let mut keeper = Self::spawn(program, pid)?;
+        keeper.adopt(probe, hold)?;
+        Ok(keeper)
+    }
+
+    /// Starts a keeper that makes a process under the number `pid`, with a page of code at `address`:
+    /// it stands still, and ends with its keeper until it is let go.
+    pub fn create(
+        program: &Path,
+        pid: i32,
+        address: u64,
+        probe: &Probe,
+    ) -> Result<Self, KeeperError> {
+        let mut keeper = Self::spawn(program, pid)?;
+        keeper.take_charge(&Ask::Create {
+            pid,
+            address,
+            sched_debug: probe.sched_debug,
+        })?;
+        Ok(keeper)
+    }
+
+    fn spawn(program: &Path, pid: i32) -> Result<Self, KeeperError> {
         let (channel, theirs) = Channel::pair()?;
         let child = Command::new(program)
             .stdin(Stdio::from(theirs))
@@ -61,16 +85,13 @@ impl Keeper {
                 path: program.display().to_string(),
                 source,
             })?;
-        let board = Board::new(BOARD_BYTES)?;
-        let mut keeper = Self {
+        Ok(Self {
             pid,
-            child,
+            child: Some(child),
             channel,
-            board,
+            board: Board::new(BOARD_BYTES)?,
             events: Vec::new(),
-        };
-        keeper.adopt(probe, hold)?;
-        Ok(keeper)
+        })
     }
 
     /// Puts it in charge anew: after exec the text and the memory are others.
@@ -81,8 +102,12 @@ impl Keeper {
             sched_debug: probe.sched_debug,
             hold,
         };
+        self.take_charge(&ask)
+    }
+
+    fn take_charge(&mut self, ask: &Ask) -> Result<(), KeeperError> {
         self.channel
-            .send(&ask, Some(self.board.fd()))
+            .send(ask, Some(self.board.fd()))
             .map_err(|e| self.gone(e))?;
         match self.answer()? {
             (Say::Adopted, _) => Ok(()),
@@ -158,6 +183,31 @@ impl Keeper {
         }
     }
 
+    /// Hands over the plan of a process that is made anew; `fill` writes its pages when the plan has
+    /// come to them. What it fails with is the step's cause.
+    pub fn bear(
+        &mut self,
+        journal: &OwnedFd,
+        fill: impl FnOnce() -> Result<(), String>,
+    ) -> Result<Outcome, KeeperError> {
+        self.channel
+            .send(&Ask::Execute, Some(journal.as_fd()))
+            .map_err(|e| self.gone(e))?;
+        match self.answer()? {
+            (Say::Executed(outcome), _) => return Ok(outcome),
+            (Say::Fill, _) => {}
+            other => return Err(out_of_turn(&other.0)),
+        }
+        if let Err(why) = fill() {
+            return Ok(Outcome::PutBack { why });
+        }
+        self.send(&Ask::Filled)?;
+        match self.answer()? {
+            (Say::Executed(outcome), _) => Ok(outcome),
+            other => Err(out_of_turn(&other.0)),
+        }
+    }
+
     /// Puts right what an earlier keeper left; the target runs on.
     pub fn put_right(&mut self, journal: &OwnedFd) -> Result<Outcome, KeeperError> {
         self.channel
@@ -203,7 +253,6 @@ impl Keeper {
     pub fn leave(self) {
         // It may be dead already, which is letting go too.
         let _ = self.channel.send(&Ask::Leave, None);
-        reap_later(self.child);
     }
 
     fn ask(&mut self, ask: &Ask) -> Result<(Say, Option<OwnedFd>), KeeperError> {
@@ -246,14 +295,20 @@ impl Keeper {
     }
 }
 
-fn out_of_turn(say: &Say) -> KeeperError {
-    KeeperError::OutOfTurn(format!("{say:?}"))
+impl Drop for Keeper {
+    /// Without its channel it lets go and leaves. It is waited for in the background, since it may
+    /// stay for a call with a long timeout.
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        std::thread::spawn(move || {
+            // ECHILD cannot happen: nobody else waits for it.
+            let _ = child.wait();
+        });
+    }
 }
 
-/// Waits for the child in the background: it may stay for a call with a long timeout.
-fn reap_later(mut child: Child) {
-    std::thread::spawn(move || {
-        // ECHILD cannot happen: nobody else waits for it.
-        let _ = child.wait();
-    });
+fn out_of_turn(say: &Say) -> KeeperError {
+    KeeperError::OutOfTurn(format!("{say:?}"))
 }

@@ -9,6 +9,8 @@
 //! - **Invariant**: this crate never traces. The keeper does, and outlives it.
 //! - Deliberately absent: DWARF, terminals, sockets, and where pages are kept.
 
+mod attributes;
+mod branch;
 mod capture;
 mod content;
 mod copy;
@@ -22,6 +24,7 @@ mod maplist;
 mod plan;
 mod ranges;
 mod record;
+mod restore;
 mod rewind;
 mod runs;
 mod shared;
@@ -30,12 +33,14 @@ mod space;
 mod target;
 
 pub use capture::{Capture, Request, StopCost};
-pub use error::{AttachError, CaptureError, RewindError};
+pub use error::{AttachError, CaptureError, RestoreError, RewindError};
 pub use former::is_being_let_go;
 pub use keeper::Event;
 pub use leftover::clean;
+pub use restore::{Restored, restore};
 pub use rewind::Rewound;
 pub use sls_sys::fd::pass_on_none;
 pub use sls_sys::probe::Probe;
 pub use sls_sys::procfs;
+pub use sls_sys::skeleton::reap;
 pub use target::{Options, Target, Tracking};

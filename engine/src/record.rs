@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use sls_keeper::{Collected, Facts, ThreadState};
 use sls_record::{
-    AltStack, Backing, Blocked, Event, IntervalTimer, Mapping, Perms, PosixTimer, Process, Record,
-    Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
+    AltStack, Backing, Blocked, Event, IntervalTimer, Layout, Mapping, Perms, PosixTimer, Process,
+    Record, Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
 };
 use sls_sys::descriptors::Raw;
 use sls_sys::procfs;
 use sls_sys::procfs::MapLine;
 
+use crate::attributes;
 use crate::capture::Still;
 use crate::files::understand;
 use crate::runs::is_kernel;
@@ -26,6 +27,8 @@ pub struct Context<'a> {
     pub pid: i32,
     pub start_ticks: u64,
     pub time_ns: u64,
+    /// Start times of those it was restored from.
+    pub former: &'a [u64],
     pub event: Option<Event>,
     pub tracking: &'a Tracking,
 }
@@ -106,13 +109,15 @@ pub(crate) fn build(
         pgid: stat.pgid,
         sid: stat.sid,
         start_ticks: context.start_ticks,
+        former: context.former.to_vec(),
         comm: status.name.clone(),
         exe: procfs::link(pid, "exe"),
         cwd,
         root,
         umask: status.umask,
         brk: brk(&still.maps, told.brk),
-        start_brk: stat.start_brk,
+        layout: layout(stat.layout),
+        attributes: attributes::of_process(pid, &status),
         space: 0,
         auxv: procfs::auxv(pid).unwrap_or_default(),
         threads,
@@ -280,6 +285,22 @@ fn thread(pid: i32, comm: &str, state: &ThreadState, told: &Told) -> Thread {
             nr: b.nr,
             remaining_ns: b.remaining_ns,
         }),
+        scheduling: attributes::of_thread(tid),
+    }
+}
+
+fn layout(l: procfs::Layout) -> Layout {
+    Layout {
+        start_code: l.start_code,
+        end_code: l.end_code,
+        start_data: l.start_data,
+        end_data: l.end_data,
+        start_brk: l.start_brk,
+        start_stack: l.start_stack,
+        arg_start: l.arg_start,
+        arg_end: l.arg_end,
+        env_start: l.env_start,
+        env_end: l.env_end,
     }
 }
 
@@ -320,6 +341,11 @@ fn mappings(maps: &[MapLine], objects: &mut Objects, times: &mut FileTimes) -> V
             no_reserve: false,
         })
         .collect()
+}
+
+/// Mappings without what is known only where they are captured.
+pub fn plain_mappings(maps: &[MapLine]) -> Vec<Mapping> {
+    mappings(maps, &mut Objects::default(), &mut FileTimes::default())
 }
 
 fn backing(map: &MapLine, objects: &mut Objects) -> Backing {

@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use slos::{Epoch, Staging};
+use slos::{Epoch, Partition, Staging};
 use sls_keeper::{Outcome, Refusal};
-use sls_record::{AltStack, IntervalTimer, PosixTimer, SigAction};
+use sls_record::{AltStack, IntervalTimer, PosixTimer, Process, SigAction};
 use sls_sys::probe::Probe;
 use sls_sys::uffd::WriteProtect;
 use sls_sys::{RemoteMemory, fd, procfs};
@@ -77,6 +77,8 @@ pub(crate) struct ToldThread {
 pub struct Target {
     pub(crate) pid: i32,
     pub(crate) start_ticks: u64,
+    /// Start times of those it was restored from, oldest first.
+    pub(crate) former: Vec<u64>,
     pub(crate) options: Options,
     pub(crate) keeper: Keeper,
     pub(crate) notes: Notes,
@@ -124,6 +126,7 @@ impl Target {
             notes,
             pid,
             start_ticks: stat.start_ticks,
+            former: Vec::new(),
             pidfd,
             memory,
             maps: MapList::open(pid).map_err(system("open the map list"))?,
@@ -170,10 +173,28 @@ impl Target {
         })
     }
 
-    /// The next checkpoint goes on from this one, with a whole image of its own.
-    pub fn continue_from(&mut self, parent: Option<Epoch>) {
+    /// The next checkpoint goes on from this one, with a whole image of its own. What its record
+    /// tells of the process's past is known from here on.
+    pub fn continue_from(&mut self, partition: &Partition, parent: Option<Epoch>) {
         self.parent = parent;
         self.fresh = true;
+        let record = parent.and_then(|epoch| partition.record(epoch).ok());
+        let record = record.and_then(|bytes| sls_record::decode(&bytes).ok());
+        let processes = record.map(|r| r.processes).unwrap_or_default();
+        let own = |p: &Process| (p.pid, p.start_ticks) == (self.pid, self.start_ticks);
+        if let Some(own) = processes.into_iter().find(own) {
+            self.former = own.former;
+        }
+    }
+
+    /// It was restored: the past of these is its own.
+    pub fn remember(&mut self, former: Vec<u64>) {
+        self.former = former;
+    }
+
+    /// Is what started then this process, or one that it was restored from?
+    pub(crate) fn was(&self, start_ticks: u64) -> bool {
+        self.start_ticks == start_ticks || self.former.contains(&start_ticks)
     }
 
     /// Sends a signal to this very process.
@@ -350,7 +371,7 @@ fn check(pid: i32) -> Result<procfs::Stat, AttachError> {
 
 fn denied(pid: i32, source: std::io::Error) -> AttachError {
     if source.kind() == std::io::ErrorKind::PermissionDenied {
-        let uid = procfs::status(pid).map_or(0, |s| s.uid);
+        let uid = procfs::status(pid).map_or(0, |s| s.uid());
         return AttachError::Permission { pid, uid };
     }
     AttachError::System {
@@ -374,7 +395,7 @@ fn refused(pid: i32, error: KeeperError) -> AttachError {
             refusal: Refusal::Permission,
             ..
         } => {
-            let uid = procfs::status(pid).map_or(0, |s| s.uid);
+            let uid = procfs::status(pid).map_or(0, |s| s.uid());
             AttachError::Permission { pid, uid }
         }
         other => AttachError::Keeper(other),

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// First word of a hello.
 pub const MAGIC: u32 = 0x534c_5301;
 /// Longest request.
@@ -72,6 +72,18 @@ pub enum Request {
         part: Option<String>,
         epoch: u64,
         stay_stopped: bool,
+    },
+    /// Make the process of a checkpoint anew.
+    Restore {
+        part: Option<String>,
+        epoch: u64,
+        stay_stopped: bool,
+        force: bool,
+    },
+    /// How did a process end that was restored?
+    Ended {
+        part: Option<String>,
+        pid: i32,
     },
     Suspend {
         part: Option<String>,
@@ -142,6 +154,9 @@ pub enum Answer {
     },
     Checkpoint(Checkpoint),
     Rewound(Rewound),
+    Restored(Restored),
+    /// Its status as wait(2) gives it; None while it lives.
+    Ended(Option<i32>),
     Ps(Vec<PsRow>),
     History(History),
     Record(#[serde(with = "serde_bytes")] Vec<u8>),
@@ -213,6 +228,20 @@ pub struct Rewound {
     pub branch: String,
     pub pages: u64,
     pub stop_us: u64,
+    pub not_restored: Vec<String>,
+}
+
+/// A restore that was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Restored {
+    pub partition: String,
+    pub epoch: u64,
+    /// Each process by the number it had, and the one it has.
+    pub pids: Vec<(i32, i32)>,
+    pub branch: String,
+    pub pages: u64,
+    pub us: u64,
     pub not_restored: Vec<String>,
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use introspect::{History as _, ReadSet};
 use libsls::protocol::{Answer, Hello, History, HistoryRow, MAGIC, Request, VERSION};
-use libsls::record::{Backing, Mapping, Perms, Process, Record, Signals, encode};
+use libsls::record::{Backing, Mapping, Perms, Process, Record, encode};
 use libsls::view::PartitionHistory;
 use libsls::{Client, read_frame, write_frame};
 
@@ -39,27 +39,10 @@ fn process(epoch: u64) -> Process {
     let other = 0x10_0000 * (1 + epoch / 250);
     Process {
         pid: 7,
-        ppid: 1,
-        pgid: 7,
-        sid: 7,
         start_ticks: 1,
-        comm: String::new(),
-        exe: String::new(),
-        cwd: String::new(),
-        root: String::new(),
-        umask: 0,
-        brk: 0,
-        start_brk: 0,
         space: 1,
-        auxv: Vec::new(),
-        threads: Vec::new(),
         mappings: vec![mapping(0x1000), mapping(other)],
-        files: Vec::new(),
-        signals: Signals::default(),
-        itimers: Vec::new(),
-        timers: Vec::new(),
-        unvouched: Vec::new(),
-        stopped: false,
+        ..Process::default()
     }
 }
 

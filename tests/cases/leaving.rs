@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use testkit::{Dice, Sls, Target, children, end, kill, leaves, wait_until};
 
-/// An idle daemon leaves after three seconds.
+/// An idle daemon leaves after this.
+const IDLE: Duration = Duration::from_secs(3);
 const SOON: Duration = Duration::from_secs(8);
 
 fn attached(sls: &Sls, how: &[&str]) -> Target {
@@ -65,6 +66,23 @@ fn an_asked_daemon_keeps_what_is_worth_keeping() {
         let history = sls.json(&["history", "-m"]);
         assert_eq!(history["checkpoints"][0]["epoch"], epoch);
     }
+}
+
+/// What a partition was made with is there when its process comes, however late.
+#[test]
+fn a_partition_that_was_asked_for_waits() {
+    let sls = Sls::new();
+    sls.run(&["partadd", "memory", "-o", "mem", "--budget", "64M"]);
+    let daemon = sls.daemon();
+    assert!(
+        !leaves(daemon, IDLE + Duration::from_secs(1)),
+        "{}",
+        sls.log()
+    );
+    let _target = attached(&sls, &[]);
+    assert_eq!(sls.json(&["stat"])["partitions"][0]["budget"], 64 << 20);
+    sls.run(&["partdel", "-m"]);
+    assert!(leaves(daemon, SOON));
 }
 
 #[test]

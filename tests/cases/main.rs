@@ -13,6 +13,7 @@ mod leaving;
 mod lifecycle;
 mod redis;
 mod refusals;
+mod restore;
 mod siblings;
 mod stopped;
 mod threads;

@@ -3,7 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use testkit::{Sls, Target, threads};
+use sls_sys::ptrace::{self, Waited};
+use testkit::{Sls, Target, threads, wait_until};
 
 #[test]
 fn under_another_debugger() {
@@ -30,6 +31,34 @@ fn under_another_debugger() {
     drop(gdb.stdin.take()); // End of input: gdb detaches and leaves.
     gdb.wait().unwrap();
     target.assert_unharmed();
+}
+
+/// The keeper that finds out is waited for, like any other.
+#[test]
+fn refused_by_the_keeper_again_and_again() {
+    let sls = Sls::new();
+    let target = Target::tracee(sls.folder(), "ticker", &[]);
+    let other = *threads(target.pid()).last().unwrap();
+    assert_ne!(other, target.pid());
+    ptrace::seize(other, 0).unwrap();
+    for _ in 0..5 {
+        sls.refused(
+            &["attach", "-p", &target.p(), "-m"],
+            1,
+            "under another tracer",
+        );
+    }
+    let daemon = sls.daemon();
+    wait_until(Duration::from_secs(5), "no keeper is left", || {
+        let folder = format!("/proc/{daemon}/task");
+        let tasks = std::fs::read_dir(folder).unwrap().flatten();
+        let children = tasks.map(|t| std::fs::read_to_string(t.path().join("children")));
+        children.flatten().all(|c| c.trim().is_empty())
+    });
+    ptrace::interrupt(other).unwrap();
+    if let Ok(Some(Waited::Stopped(stopped))) = ptrace::wait(other, true) {
+        stopped.detach(0).unwrap();
+    }
 }
 
 #[test]

@@ -10,9 +10,9 @@ use std::os::fd::OwnedFd;
 
 use sls_keeper::journal::{self, Read};
 use sls_keeper::{FinalState, Outcome, Plan, Step};
-use sls_sys::RemoteMemory;
 use sls_sys::frame::{Gadgets, Home};
 use sls_sys::ptrace::Stopped;
+use sls_sys::{RemoteMemory, skeleton};
 
 use crate::collect;
 use crate::group::{Children, Group, Refused};
@@ -20,8 +20,10 @@ use crate::inject::Borrowed;
 use crate::kicks::{self, Kicks};
 use crate::limits::Place;
 use crate::parking::{self, Caller, Found, Parking};
-use crate::steps::{Run, StepFailed};
+use crate::steps::{Results, Run, StepFailed};
 
+/// In the scratch area, behind the gate: what [`Executor::bear`] injects calls by.
+const CODE_AT: u64 = 2048;
 /// A frame and the arguments below it.
 const STACK_ROOM: u64 = 16 << 10;
 
@@ -40,11 +42,16 @@ pub struct Executor<'a> {
     pub kicks: &'a mut Kicks,
     pub pidfd: &'a OwnedFd,
     pub journal: &'a File,
+    /// Has the pages of a process that is made anew written.
+    pub fill: &'a mut dyn FnMut() -> io::Result<()>,
 }
 
 impl<'a> Executor<'a> {
     /// Forward, or back when a step of it fails.
     pub fn run(&mut self, Read { plans, data_at, .. }: &Read) -> Outcome {
+        let Some(back) = &plans.back else {
+            return self.bear(&plans.forward, *data_at);
+        };
         let mut parking = Parking::new(plans.forward.scratch, self.gadgets, self.memory);
         match self.carry_through(Way::Forward, &plans.forward, &mut parking, *data_at) {
             Ok(reports) => Outcome::Done { reports },
@@ -52,16 +59,36 @@ impl<'a> Executor<'a> {
             Err(forward) if parking.is_empty() => Outcome::PutBack {
                 why: forward.to_string(),
             },
-            Err(forward) => {
-                match self.carry_through(Way::Back, &plans.back, &mut parking, *data_at) {
-                    Ok(_) => Outcome::PutBack {
-                        why: forward.to_string(),
-                    },
-                    Err(back) => Outcome::Halted {
-                        why: format!("{forward}; putting the present back failed too: {back}"),
-                    },
-                }
-            }
+            Err(forward) => match self.carry_through(Way::Back, back, &mut parking, *data_at) {
+                Ok(_) => Outcome::PutBack {
+                    why: forward.to_string(),
+                },
+                Err(back) => Outcome::Halted {
+                    why: format!("{forward}; putting the present back failed too: {back}"),
+                },
+            },
+        }
+    }
+
+    /// Brings a process that was made anew to its state. It has no text of its own to come back to if
+    /// this keeper dies, and needs none: it dies too.
+    fn bear(&mut self, plan: &Plan, data_at: u64) -> Outcome {
+        let parking = Parking::new(plan.scratch, self.gadgets, self.memory);
+        let born = self.map_scratch(plan, &parking).and_then(|()| {
+            let at = plan.scratch.0 + CODE_AT;
+            self.memory.write_at(at, skeleton::code())?;
+            self.gadgets = skeleton::gadgets(at);
+            Ok(())
+        });
+        let mut parking = Parking::new(plan.scratch, self.gadgets, self.memory);
+        let born = born
+            .map_err(step_failed("map the scratch area"))
+            .and_then(|()| self.carry_through(Way::Forward, plan, &mut parking, data_at));
+        match born {
+            Ok(reports) => Outcome::Done { reports },
+            Err(failed) => Outcome::PutBack {
+                why: failed.to_string(),
+            },
         }
     }
 
@@ -71,7 +98,9 @@ impl<'a> Executor<'a> {
     /// # Errors
     /// ResourceBusy: threads are on their way out of the scratch area; let go and try again.
     pub fn put_right(&mut self, read: &Read) -> io::Result<Outcome> {
-        let plan = &read.plans.back;
+        let Some(plan) = &read.plans.back else {
+            return Err(io::Error::other("a process made anew ends with its keeper"));
+        };
         let why = "an earlier keeper was killed in the middle of a rewind";
         match parking::find(self.memory, self.group.pid, plan.scratch)? {
             Found::Nothing => {}
@@ -118,24 +147,18 @@ impl<'a> Executor<'a> {
         parking: &mut Parking<'a>,
         data_at: u64,
     ) -> Result<Vec<String>, StepFailed> {
-        let fail = |what: &str| {
-            let what = what.to_owned();
-            move |source: io::Error| StepFailed { what, source }
-        };
         self.map_scratch(plan, parking)
-            .map_err(fail("map the scratch area"))?;
-        self.park_all(parking).map_err(fail("park the threads"))?;
+            .map_err(step_failed("map the scratch area"))?;
+        self.park_all(parking)
+            .map_err(step_failed("park the threads"))?;
         let mut run = Run {
             executor: self,
             plan,
             parking,
-            saved: [0; 256],
-            reports: Vec::new(),
+            results: Results::default(),
         };
-        for step in &plan.steps {
-            run.step(step, data_at)?;
-        }
-        let mut reports = run.reports;
+        run.steps(data_at)?;
+        let mut reports = run.results.reports;
         let left = self.finish(way, plan, parking).map_err(|e| StepFailed {
             what: "bring the threads to their final state".into(),
             source: io::Error::other(e.to_string()),
@@ -148,12 +171,12 @@ impl<'a> Executor<'a> {
         if parking::is_there(self.memory, plan.scratch) {
             return Ok(()); // A plan that stopped half way mapped it.
         }
-        let (start, end) = plan.scratch;
+        let prot = if plan.anew { 7 } else { 3 };
         let mut refused = io::Error::from_raw_os_error(libc::ESRCH);
         let tids: Vec<i32> = self.group.stopped.keys().copied().collect();
         // The first that has room on its stack.
         for tid in std::iter::once(plan.leader).chain(tids) {
-            match self.on_own_stack(tid, |thread| map_scratch_call(thread, start, end)) {
+            match self.on_own_stack(tid, |thread| map_scratch_call(thread, plan.scratch, prot)) {
                 Ok(()) => return parking.found(),
                 Err(error) => refused = error,
             }
@@ -355,7 +378,18 @@ impl<'a> Executor<'a> {
     }
 }
 
-fn map_scratch_call(borrowed: &mut Borrowed<'_>, start: u64, end: u64) -> io::Result<()> {
+fn step_failed(what: &'static str) -> impl Fn(io::Error) -> StepFailed {
+    move |source| StepFailed {
+        what: what.to_owned(),
+        source,
+    }
+}
+
+fn map_scratch_call(
+    borrowed: &mut Borrowed<'_>,
+    (start, end): (u64, u64),
+    prot: u64,
+) -> io::Result<()> {
     const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
     let flags = u64::from((libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).cast_unsigned());
     let got = borrowed.expect(
@@ -363,7 +397,7 @@ fn map_scratch_call(borrowed: &mut Borrowed<'_>, start: u64, end: u64) -> io::Re
         &[
             start,
             end - start,
-            3,
+            prot,
             flags | MAP_FIXED_NOREPLACE,
             u64::MAX,
             0,

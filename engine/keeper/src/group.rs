@@ -244,7 +244,8 @@ impl Group {
                 Refusal::Permission,
                 format!(
                     "thread {tid} of process {} may not be traced by this user (it belongs to uid {}); run slsd as root or as that user",
-                    self.pid, status.uid
+                    self.pid,
+                    status.uid()
                 ),
             )),
             _ => Err(Refused::new(

@@ -1,6 +1,7 @@
 //! sls-keeper: the tracer. Started by slsd with a socket on standard input; of no use by hand.
 
 mod asleep;
+mod birth;
 mod collect;
 mod execute;
 mod facts;

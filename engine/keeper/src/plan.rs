@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Where in the scratch area a plan may lay bytes of its own.
+pub const SPARE_AT: u64 = 4096;
+
 /// An argument of an injected call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Arg {
@@ -112,6 +115,8 @@ pub enum Step {
     },
     /// The thread is there.
     Make(MakeThread),
+    /// Whoever asked for the plan writes the pages now. Only where a process is made anew.
+    Fill,
     /// Registers, mask and vector state; set when all else is done.
     Final(Box<FinalState>),
 }
@@ -123,6 +128,8 @@ pub struct Plan {
     pub leader: i32,
     /// An address range free in both states, for frames and arguments.
     pub scratch: (u64, u64),
+    /// The process is made anew: the scratch area also holds the code by which calls are made.
+    pub anew: bool,
     /// In order.
     pub steps: Vec<Step>,
 }
@@ -136,8 +143,9 @@ pub struct Journal {
     pub start_ticks: u64,
     /// To the wanted state.
     pub forward: Plan,
-    /// To the state before.
-    pub back: Plan,
+    /// To the state before. None where there is none: a process made anew, which ends when a step
+    /// fails.
+    pub back: Option<Plan>,
 }
 
 /// How a plan ended.
@@ -148,7 +156,7 @@ pub enum Outcome {
         /// Names of what could not be put back, with the cause.
         reports: Vec<String>,
     },
-    /// A step failed and the state before was put back.
+    /// A step failed and the state before was put back; one that was made anew has ended.
     PutBack {
         /// Step and cause.
         why: String,

@@ -16,6 +16,19 @@ pub enum Ask {
         /// Stay seized between checkpoints and report what is about to happen.
         hold: bool,
     },
+    /// Make a process under this number, with nothing in it but a page of code, and take charge of
+    /// it: it stands still, and ends with this keeper until it is let go. The board's descriptor comes
+    /// along. Answered by Adopted.
+    Create {
+        /// Process.
+        pid: i32,
+        /// Where its page is.
+        address: u64,
+        /// As in Adopt.
+        sched_debug: bool,
+    },
+    /// The pages are written: the plan goes on.
+    Filled,
     /// Make a userfaultfd in the target and hand it over.
     MakeUserfaultfd,
     /// Stop every thread. Answered by Stopped, then Collected; what is to become of the target is
@@ -57,6 +70,8 @@ pub enum Refusal {
     Deadline,
     /// Injection is not possible; the target was left alone.
     Injection,
+    /// Another process has the number.
+    Taken,
     /// Anything else.
     Other,
 }
@@ -87,6 +102,8 @@ pub enum Say {
         /// ns from the first interrupt to the last thread let go.
         stop_ns: u64,
     },
+    /// The plan has come to where the pages are written.
+    Fill,
     /// The plan was carried through.
     Executed(crate::Outcome),
     /// The descriptors are closed.

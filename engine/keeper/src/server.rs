@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sls_keeper::rendezvous::{self, Verdict};
-use sls_keeper::{Ask, BOARD_BYTES, Channel, Refusal, Say, journal};
+use sls_keeper::{Ask, BOARD_BYTES, Channel, Outcome, Refusal, Say, journal};
 use sls_sys::ptrace::{self, Waited};
 use sls_sys::shared::Board;
 use sls_sys::urgent::Urgent;
@@ -166,6 +166,16 @@ impl Server {
                 )?);
                 self.say(&Say::Adopted, None)?;
             }
+            Ask::Create {
+                pid,
+                address,
+                sched_debug,
+            } => {
+                let fd = fd.ok_or_else(|| io::Error::other("create without a board"))?;
+                self.board = Some(Board::map(fd, BOARD_BYTES)?);
+                self.target = Some(Target::create(pid, address, sched_debug, &self.children)?);
+                self.say(&Say::Adopted, None)?;
+            }
             Ask::MakeUserfaultfd => {
                 let (children, target) = self.target()?;
                 let fd = target.make_userfaultfd(children)?;
@@ -189,7 +199,7 @@ impl Server {
                 target.close(&fds, children)?;
                 self.say(&Say::Closed, None)?;
             }
-            Ask::Leave => {}
+            Ask::Filled | Ask::Leave => {}
         }
         Ok(())
     }
@@ -197,7 +207,7 @@ impl Server {
     fn target(&mut self) -> Result<(&Children, &mut Target), Refused> {
         match &mut self.target {
             Some(target) => Ok((&self.children, target)),
-            None => Err(Refused::new(Refusal::Other, "no process was adopted")),
+            None => Err(no_target()),
         }
     }
 
@@ -260,8 +270,23 @@ impl Server {
 
     fn execute(&mut self, file: &File) -> Result<(), Refused> {
         let read = journal::read(file)?;
-        let (children, target) = self.target()?;
-        let outcome = target.executor(&read, file, children)?.run(&read);
+        let channel = &mut self.channel;
+        let mut fill = || {
+            channel.send(&Say::Fill, None)?;
+            match channel.receive::<Ask>()? {
+                Some((Ask::Filled, _)) => Ok(()),
+                _ => Err(io::Error::other("who writes them has given up")),
+            }
+        };
+        let Some(target) = &mut self.target else {
+            return Err(no_target());
+        };
+        let outcome = target
+            .executor(&read, file, &self.children, &mut fill)?
+            .run(&read);
+        if target.unborn.is_some() && !matches!(outcome, Outcome::Done { .. }) {
+            target.end()?;
+        }
         self.say(&Say::Executed(outcome), None)?;
         Ok(())
     }
@@ -272,7 +297,9 @@ impl Server {
         let deadline = Instant::now() + ATTACH_DEADLINE;
         let outcome = loop {
             let done = target.stopped(children, |target| {
-                Ok(target.executor(&read, file, children)?.put_right(&read))
+                let mut nothing = || Ok(());
+                let executor = target.executor(&read, file, children, &mut nothing);
+                Ok(executor?.put_right(&read))
             });
             match done? {
                 Err(error)
@@ -341,4 +368,8 @@ impl Server {
         }
         Ok(())
     }
+}
+
+fn no_target() -> Refused {
+    Refused::new(Refusal::Other, "no process was adopted")
 }

@@ -28,32 +28,89 @@ pub struct Run<'r, 'a> {
     pub executor: &'r mut Executor<'a>,
     pub plan: &'r Plan,
     pub parking: &'r mut Parking<'a>,
-    pub saved: [u64; 256],
+    pub results: Results,
+}
+
+/// What calls gave.
+pub struct Results {
+    saved: [u64; 256],
+    /// Names of what could not be put back, with the cause.
     pub reports: Vec<String>,
 }
 
-impl Run<'_, '_> {
-    pub fn step(&mut self, step: &Step, data_at: u64) -> Result<(), StepFailed> {
-        let (what, result) = match step {
+impl Default for Results {
+    fn default() -> Self {
+        Self {
+            saved: [0; 256],
+            reports: Vec::new(),
+        }
+    }
+}
+
+/// A step that is a call.
+struct Call<'a> {
+    /// None: the leader.
+    tid: Option<i32>,
+    what: &'a str,
+    nr: u64,
+    args: &'a [Arg],
+    want: &'a Want,
+}
+
+impl<'a> Call<'a> {
+    fn of(step: &'a Step) -> Option<Self> {
+        let (tid, what, nr, args, want) = match step {
             Step::Call {
                 what,
                 nr,
                 args,
                 want,
-            } => (
-                what.clone(),
-                self.call(self.plan.leader, what, *nr, args, want),
-            ),
+            } => (None, what, nr, args, want),
             Step::CallIn {
                 tid,
                 what,
                 nr,
                 args,
                 want,
-            } => (
-                format!("thread {tid}: {what}"),
-                self.call(*tid, what, *nr, args, want),
-            ),
+            } => (Some(*tid), what, nr, args, want),
+            _ => return None,
+        };
+        Some(Self {
+            tid,
+            what,
+            nr: *nr,
+            args,
+            want,
+        })
+    }
+
+    fn failed(&self, source: io::Error) -> StepFailed {
+        let what = match self.tid {
+            None => self.what.to_owned(),
+            Some(tid) => format!("thread {tid}: {}", self.what),
+        };
+        StepFailed { what, source }
+    }
+}
+
+impl Run<'_, '_> {
+    /// All of them, in order. Calls of one thread that follow each other are made on one loan of it.
+    pub fn steps(&mut self, data_at: u64) -> Result<(), StepFailed> {
+        let plan = self.plan;
+        let caller = |step: &Step| Call::of(step).map(|call| call.tid.unwrap_or(plan.leader));
+        let together = |a: &Step, b: &Step| caller(a).is_some() && caller(a) == caller(b);
+        for steps in plan.steps.chunk_by(together) {
+            match caller(&steps[0]) {
+                Some(tid) => self.calls(tid, steps)?,
+                None => self.step(&steps[0], data_at)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// One that is no call.
+    fn step(&mut self, step: &Step, data_at: u64) -> Result<(), StepFailed> {
+        let (what, result) = match step {
             Step::Write {
                 address,
                 offset,
@@ -64,62 +121,35 @@ impl Run<'_, '_> {
             ),
             Step::End { tid } => (format!("end thread {tid}"), self.end(*tid)),
             Step::Make(thread) => (format!("make thread {}", thread.tid), self.make(thread)),
-            Step::Final(_) => return Ok(()), // After all else, in `finish`.
+            Step::Fill => ("write the pages".to_owned(), (self.executor.fill)()),
+            // The last after all else, in `finish`; calls have been made.
+            Step::Final(_) | Step::Call { .. } | Step::CallIn { .. } => return Ok(()),
         };
         result.map_err(|source| StepFailed { what, source })
     }
 
-    fn call(&mut self, tid: i32, what: &str, nr: u64, args: &[Arg], want: &Want) -> io::Result<()> {
-        let mut words = Vec::with_capacity(args.len());
-        let saved = self.saved;
-        let (result, first) = self.borrow(tid, |thread| {
-            let mut offset = 0;
-            for arg in args {
-                words.push(match arg {
-                    Arg::Value(v) => *v,
-                    Arg::Saved(n) => saved[usize::from(*n)],
-                    Arg::Bytes(bytes) => {
-                        let at = thread.lay(offset, bytes)?;
-                        offset += (bytes.len() as u64).next_multiple_of(16);
-                        at
-                    }
-                });
+    fn calls(&mut self, tid: i32, steps: &[Step]) -> Result<(), StepFailed> {
+        let Self {
+            executor,
+            plan,
+            parking,
+            results,
+        } = self;
+        let mut failed = None;
+        let lent = executor.borrow_parked(tid, plan, parking, |thread| {
+            for call in steps.iter().filter_map(Call::of) {
+                if let Err(source) = results.call(thread, &call) {
+                    failed = Some(call.failed(source));
+                    break;
+                }
             }
-            let result = thread.call(nr.cast_signed(), &words)?;
-            Ok((result, thread.fetch::<8>(0)?))
+            Ok(())
+        });
+        lent.map_err(|source| StepFailed {
+            what: format!("borrow thread {tid}"),
+            source,
         })?;
-        if let (Want::SavePair(n), true) = (want, result >= 0) {
-            for (i, int) in first.chunks_exact(4).enumerate() {
-                let int = i32::from_le_bytes(int.try_into().unwrap_or_default());
-                self.saved[usize::from(*n) + i] = u64::from(int.cast_unsigned());
-            }
-        }
-        self.judge(what, result, want)
-    }
-
-    fn judge(&mut self, what: &str, result: i64, want: &Want) -> io::Result<()> {
-        let errno = (-4095..0)
-            .contains(&result)
-            .then(|| i32::try_from(-result).unwrap_or(0));
-        match (want, errno) {
-            (Want::Success | Want::Or(_) | Want::SavePair(_), None) => Ok(()),
-            (Want::Or(fine), Some(errno)) if fine.contains(&errno) => Ok(()),
-            (Want::Exactly(value), None) if *value == result.cast_unsigned() => Ok(()),
-            (Want::Exactly(value), None) => Err(io::Error::other(format!(
-                "gave {result:#x} instead of {value:#x}"
-            ))),
-            (Want::Save(n), None) => {
-                self.saved[usize::from(*n)] = result.cast_unsigned();
-                Ok(())
-            }
-            (Want::Report(_), None) => Ok(()),
-            (Want::Report(name), Some(errno)) => {
-                let cause = io::Error::from_raw_os_error(errno);
-                self.reports.push(format!("{name}: {what}: {cause}"));
-                Ok(())
-            }
-            (_, Some(errno)) => Err(io::Error::from_raw_os_error(errno)),
-        }
+        failed.map_or(Ok(()), Err)
     }
 
     fn borrow<T>(
@@ -246,6 +276,57 @@ impl Run<'_, '_> {
             }
             Ok(())
         })
+    }
+}
+
+impl Results {
+    fn call(&mut self, thread: &mut Borrowed<'_>, call: &Call<'_>) -> io::Result<()> {
+        let mut words = Vec::with_capacity(call.args.len());
+        let mut offset = 0;
+        for arg in call.args {
+            words.push(match arg {
+                Arg::Value(v) => *v,
+                Arg::Saved(n) => self.saved[usize::from(*n)],
+                Arg::Bytes(bytes) => {
+                    let at = thread.lay(offset, bytes)?;
+                    offset += (bytes.len() as u64).next_multiple_of(16);
+                    at
+                }
+            });
+        }
+        let result = thread.call(call.nr.cast_signed(), &words)?;
+        if let (Want::SavePair(n), true) = (call.want, result >= 0) {
+            for (i, int) in thread.fetch::<8>(0)?.chunks_exact(4).enumerate() {
+                let int = i32::from_le_bytes(int.try_into().unwrap_or_default());
+                self.saved[usize::from(*n) + i] = u64::from(int.cast_unsigned());
+            }
+        }
+        self.judge(call.what, result, call.want)
+    }
+
+    fn judge(&mut self, what: &str, result: i64, want: &Want) -> io::Result<()> {
+        let errno = (-4095..0)
+            .contains(&result)
+            .then(|| i32::try_from(-result).unwrap_or(0));
+        match (want, errno) {
+            (Want::Success | Want::Or(_) | Want::SavePair(_), None) => Ok(()),
+            (Want::Or(fine), Some(errno)) if fine.contains(&errno) => Ok(()),
+            (Want::Exactly(value), None) if *value == result.cast_unsigned() => Ok(()),
+            (Want::Exactly(value), None) => Err(io::Error::other(format!(
+                "gave {result:#x} instead of {value:#x}"
+            ))),
+            (Want::Save(n), None) => {
+                self.saved[usize::from(*n)] = result.cast_unsigned();
+                Ok(())
+            }
+            (Want::Report(_), None) => Ok(()),
+            (Want::Report(name), Some(errno)) => {
+                let cause = io::Error::from_raw_os_error(errno);
+                self.reports.push(format!("{name}: {what}: {cause}"));
+                Ok(())
+            }
+            (_, Some(errno)) => Err(io::Error::from_raw_os_error(errno)),
+        }
     }
 }
 

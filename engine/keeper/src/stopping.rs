@@ -130,6 +130,7 @@ impl Target {
 
     /// Lets everything run; ns since the first interrupt.
     pub fn resume(&mut self) -> Result<u64, Refused> {
+        self.unborn = None;
         self.kicks.stopped_at(monotonic());
         self.siblings.release();
         if !self.hold {
@@ -158,8 +159,12 @@ impl Target {
         Ok(monotonic().saturating_sub(self.group.since))
     }
 
-    /// Ends tracing for good. A held target must be stopped once more to be let go.
+    /// Ends tracing for good. A held target must be stopped once more to be let go; one that never
+    /// ran ends.
     pub fn let_go(&mut self, children: &Children) -> io::Result<()> {
+        if self.unborn.is_some() {
+            return self.end();
+        }
         if self.hold {
             self.hold = false;
             self.kicks.sample();

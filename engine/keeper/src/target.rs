@@ -14,6 +14,7 @@ use sls_sys::procfs::Reread;
 use sls_sys::ptrace::option;
 use sls_sys::{RemoteMemory, fd, procfs, uffd};
 
+use crate::birth::Unborn;
 use crate::collect;
 use crate::execute::Executor;
 use crate::facts::{self, Means, PerThread};
@@ -41,6 +42,8 @@ pub struct Target {
     pub hold: bool,
     pub sites: ExecSites,
     pub suspend_seccomp: bool,
+    /// Made anew and not let go yet: it must not outlive this keeper.
+    pub unborn: Option<Unborn>,
 }
 
 fn no_gadgets(pid: i32) -> Refused {
@@ -62,11 +65,33 @@ impl Target {
     ) -> Result<Self, Refused> {
         procfs::status(pid)
             .map_err(|_| Refused::new(Refusal::Dead, format!("there is no process {pid}")))?;
+        let options = if hold { HOLD_OPTIONS } else { STOP_OPTIONS };
+        let mut target = Self::of(
+            Group::new(pid, options)?,
+            suspend_seccomp,
+            sched_debug,
+            hold,
+        )?;
+        // Stop once: whoever may not be traced is refused now, not at the first checkpoint.
+        target.wait_for_vforks(ATTACH_DEADLINE)?;
+        target.stop_all(children, Instant::now() + ATTACH_DEADLINE)?;
+        target.settle_all()?;
+        target.resume()?;
+        Ok(target)
+    }
+
+    /// What is to be known of the process of a group.
+    pub fn of(
+        group: Group,
+        suspend_seccomp: bool,
+        sched_debug: bool,
+        hold: bool,
+    ) -> io::Result<Self> {
+        let pid = group.pid;
         let memory = RemoteMemory::open(pid)?;
         let maps = procfs::maps(pid)?;
-        let options = if hold { HOLD_OPTIONS } else { STOP_OPTIONS };
-        let mut target = Self {
-            group: Group::new(pid, options)?,
+        Ok(Self {
+            group,
             siblings: Siblings::new(pid, sched_debug)?,
             gadgets: Gadgets::find(&memory, &maps),
             pidfd: fd::pidfd_open(pid)?,
@@ -79,13 +104,8 @@ impl Target {
             memory,
             hold,
             suspend_seccomp,
-        };
-        // Stop once: whoever may not be traced is refused now, not at the first checkpoint.
-        target.wait_for_vforks(ATTACH_DEADLINE)?;
-        target.stop_all(children, Instant::now() + ATTACH_DEADLINE)?;
-        target.settle_all()?;
-        target.resume()?;
-        Ok(target)
+            unborn: None,
+        })
     }
 
     /// Where calls can be injected into the stopped threads, if they can: a filter, which each
@@ -110,6 +130,7 @@ impl Target {
         read: &journal::Read,
         journal: &'a File,
         children: &'a Children,
+        fill: &'a mut dyn FnMut() -> io::Result<()>,
     ) -> Result<Executor<'a>, Refused> {
         let gadgets = self.may_inject()?;
         if read.plans.pid != self.group.pid {
@@ -124,6 +145,7 @@ impl Target {
             kicks: &mut self.kicks,
             pidfd: &self.pidfd,
             journal,
+            fill,
         })
     }
 

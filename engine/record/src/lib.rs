@@ -4,12 +4,14 @@
 //! read it. The encoding is postcard behind a magic, a version and a length check, because a record
 //! may come from a file that somebody else wrote.
 
+mod attributes;
 mod codec;
 mod memory;
 mod process;
 mod registers;
 mod signal;
 
+pub use attributes::{Attributes, Capabilities, Layout, Scheduling};
 pub use codec::{DecodeError, FORMAT_VERSION, decode, encode};
 pub use memory::{Backing, Mapping, Perms};
 pub use process::{

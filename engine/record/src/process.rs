@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AltStack, IntervalTimer, Mapping, PosixTimer, Registers, SigInfo, Signals};
+use crate::{
+    AltStack, Attributes, IntervalTimer, Layout, Mapping, PosixTimer, Registers, Scheduling,
+    SigInfo, Signals,
+};
 
 /// One checkpoint's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +46,7 @@ pub enum Event {
 }
 
 /// One process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Process id.
     pub pid: i32,
@@ -55,6 +58,8 @@ pub struct Process {
     pub sid: i32,
     /// Start time, clock ticks since boot: tells a reused pid from the old one.
     pub start_ticks: u64,
+    /// Start times of those it was restored from, oldest first: their checkpoints are its own past.
+    pub former: Vec<u64>,
     /// Command name.
     pub comm: String,
     /// Executable path.
@@ -67,8 +72,10 @@ pub struct Process {
     pub umask: u32,
     /// End of the heap as brk(2) has it; 0 when unknown.
     pub brk: u64,
-    /// Start of the heap.
-    pub start_brk: u64,
+    /// Where the parts of the program lie.
+    pub layout: Layout,
+    /// Credentials, limits and the rest.
+    pub attributes: Attributes,
     /// Space its private pages are kept under.
     pub space: u32,
     /// Auxiliary vector as key, value pairs.
@@ -103,7 +110,7 @@ pub struct Unvouched {
 }
 
 /// One thread.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thread {
     /// Thread id.
     pub tid: i32,
@@ -128,6 +135,8 @@ pub struct Thread {
     pub clear_tid: Option<u64>,
     /// The system call it was blocked in.
     pub blocked: Option<Blocked>,
+    /// How it is scheduled.
+    pub scheduling: Scheduling,
 }
 
 /// rseq(2) registration.
@@ -167,6 +176,9 @@ pub struct File {
     pub inode: u64,
     /// What it is.
     pub kind: FileKind,
+    /// The lowest descriptor that shares its open file description (offset, flags) with it, when
+    /// that is another one.
+    pub shares: Option<i32>,
 }
 
 /// Kinds of descriptors with what each carries.

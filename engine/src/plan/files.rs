@@ -1,27 +1,98 @@
-//! Descriptors opened, closed, moved, filled and drained again.
+//! Descriptors made those of another state: kept, opened anew or shared, then closed.
 
 use std::collections::BTreeMap;
 
 use sls_keeper::{Arg, Want};
 use sls_record::{Epoll, File, FileKind, Process};
 
-use super::{Steps, int, path};
+use super::opening::Openings;
+use super::{Steps, int};
 use super::{faults, pipes};
 
 pub(super) const ACCESS_MODE: u32 = 3;
 const F_DUPFD_CLOEXEC: i32 = 1030;
-/// Flags that make or change the file when it is opened; they have had their effect.
-const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_NOCTTY;
 /// Flags that can be changed on an open description.
 const STATUS: u32 = 0o2000 | 0o4000 | 0o20000 | 0o40000 | 0o1000000;
 
+/// Files by descriptor.
+pub type Table<'a> = BTreeMap<i32, &'a File>;
+
 /// Adds the steps and names what cannot be put back.
-pub fn steps(steps: &mut Steps, from: &Process, to: &Process) {
-    let index = |p: &Process| -> BTreeMap<i32, File> {
-        p.files.iter().map(|f| (f.fd, f.clone())).collect()
-    };
-    let (old, new) = (index(from), index(to));
-    let above = old.keys().chain(new.keys()).max().map_or(3, |fd| fd + 1);
+pub fn steps(steps: &mut Steps, from: &Process, to: &Process, restored: bool) {
+    let (old, new) = (table(from), table(to));
+    let kept = kept(&old, &new);
+    let remade = pipes::remade(from, to);
+    let stays = |fd: &i32| kept.contains_key(fd) || !new.contains_key(fd);
+    let stay = old.keys().copied().filter(stays).collect();
+    let openings = Openings::new(from, stay, above(&old, &new), restored);
+    // Of each description one descriptor is there, or is opened; the others are its duplicates.
+    let mut there: BTreeMap<i32, i32> = BTreeMap::new();
+    for (&fd, file) in new.iter().filter(|(fd, _)| kept.contains_key(fd)) {
+        there.entry(description(file)).or_insert(fd);
+    }
+    for (&fd, &file) in &new {
+        if kept.contains_key(&fd) {
+            adjust(steps, old[&fd], file);
+            continue;
+        }
+        if remade.contains(&file.target) {
+            continue; // All its ends at once, below.
+        }
+        if let Some(&other) = there.get(&description(file)) {
+            share(steps, other, file);
+            continue;
+        }
+        openings.open(steps, file);
+        fill(steps, file);
+        there.insert(description(file), fd);
+    }
+    close(steps, &old, &new);
+    pipes::steps(steps, from, to, &remade, above(&old, &new));
+    epolls(steps, &old, &new, &kept);
+}
+
+fn table(process: &Process) -> Table<'_> {
+    process.files.iter().map(|f| (f.fd, f)).collect()
+}
+
+/// A number above all that either state uses.
+fn above(old: &Table<'_>, new: &Table<'_>) -> i32 {
+    old.keys().chain(new.keys()).max().map_or(3, |fd| fd + 1)
+}
+
+/// The open file description, by the lowest descriptor that has it.
+fn description(file: &File) -> i32 {
+    file.shares.unwrap_or(file.fd)
+}
+
+/// Descriptors that stay as they are but for what can be changed on an open one, each with the
+/// description it had. What was one description may have become two, or two one: each of those that
+/// are to be keeps one of those that were, whose offset and flags then are its own.
+fn kept(old: &Table<'_>, new: &Table<'_>) -> BTreeMap<i32, i32> {
+    let (mut keeps, mut taken) = (BTreeMap::new(), BTreeMap::new());
+    let mut kept = BTreeMap::new();
+    for (&fd, is) in new {
+        let Some(was) = old.get(&fd).filter(|was| is_same(was, is)) else {
+            continue;
+        };
+        let (was, is) = (description(was), description(is));
+        if *keeps.entry(is).or_insert(was) == was && *taken.entry(was).or_insert(is) == is {
+            kept.insert(fd, was);
+        }
+    }
+    kept
+}
+
+/// `file` as a duplicate of another descriptor.
+fn share(steps: &mut Steps, other: i32, file: &File) {
+    let flags = Arg::Value(u64::from(file.flags & cloexec()));
+    let args = vec![int(other), int(file.fd), flags];
+    let what = format!("{} as a duplicate of {other}", file.fd);
+    steps.call(what, libc::SYS_dup3, args, Want::Success);
+}
+
+/// Closes what was opened since. Last: until here others could be opened by way of it.
+fn close(steps: &mut Steps, old: &Table<'_>, new: &Table<'_>) {
     for (fd, file) in old.iter().filter(|(fd, _)| !new.contains_key(fd)) {
         if let FileKind::Socket { description, .. } = &file.kind {
             steps
@@ -35,19 +106,6 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process) {
             Want::Or(vec![libc::EBADF]),
         );
     }
-    let remade = pipes::remade(from, to);
-    for (fd, file) in &new {
-        match old.get(fd) {
-            Some(was) if is_same(was, file) => adjust(steps, was, file),
-            _ if remade.contains(&file.target) => {} // All its ends at once, below.
-            _ => {
-                reopen(steps, file, from, above);
-                fill(steps, file);
-            }
-        }
-    }
-    pipes::steps(steps, from, to, &remade, above);
-    epolls(steps, &old, &new);
 }
 
 /// Open on the same thing, in the same way?
@@ -121,24 +179,24 @@ fn adjust(steps: &mut Steps, was: &File, is: &File) {
     }
 }
 
-fn cloexec() -> u32 {
+pub(super) fn cloexec() -> u32 {
     libc::O_CLOEXEC.cast_unsigned()
 }
 
-fn is_seekable(file: &File) -> bool {
+pub(super) fn is_seekable(file: &File) -> bool {
     matches!(
         file.kind,
         FileKind::Regular { .. } | FileKind::Directory | FileKind::Memory { .. }
     )
 }
 
-fn seek(steps: &mut Steps, file: &File) {
+pub(super) fn seek(steps: &mut Steps, file: &File) {
     let args = vec![int(file.fd), file.offset.into(), int(libc::SEEK_SET)];
     let want = Want::Exactly(file.offset);
     steps.call(format!("seek {}", file.fd), libc::SYS_lseek, args, want);
 }
 
-fn name_once(steps: &mut Steps, line: String) {
+pub(super) fn name_once(steps: &mut Steps, line: String) {
     if !steps.not_restored.contains(&line) {
         steps.not_restored.push(line);
     }
@@ -191,88 +249,8 @@ fn timerfd(steps: &mut Steps, file: &File) {
     );
 }
 
-/// Opens what has been closed, under its old number.
-fn reopen(steps: &mut Steps, file: &File, from: &Process, above: i32) {
-    let flags = i32::try_from(file.flags).unwrap_or(0) & !ONCE;
-    let what = format!("open {} as {}", file.target, file.fd);
-    match &file.kind {
-        FileKind::Regular { .. }
-        | FileKind::Directory
-        | FileKind::Device
-        | FileKind::Memory { .. } => {
-            let source = source(file, from);
-            let args = vec![
-                int(libc::AT_FDCWD),
-                path(&source),
-                int(flags),
-                Arg::Value(0),
-            ];
-            let Some(source_is_there) = can_open(&source, file) else {
-                placeholder(steps, file, above, "can no longer be opened");
-                return;
-            };
-            if !source_is_there {
-                name_once(steps, format!("content of {}", file.target));
-            }
-            steps.call(what, libc::SYS_openat, args, Want::Save(0));
-        }
-        FileKind::EventFd { .. } => {
-            steps.call(
-                what,
-                libc::SYS_eventfd2,
-                vec![Arg::Value(0), int(flags & !3)],
-                Want::Save(0),
-            );
-        }
-        FileKind::TimerFd { clock, .. } => {
-            let args = vec![int(*clock), int(flags & !3)];
-            steps.call(what, libc::SYS_timerfd_create, args, Want::Save(0));
-        }
-        FileKind::SignalFd { mask } => {
-            let mask = Arg::Bytes(mask.to_le_bytes().to_vec());
-            let args = vec![Arg::Value(u64::MAX), mask, Arg::Value(8), int(flags & !3)];
-            steps.call(what, libc::SYS_signalfd4, args, Want::Save(0));
-        }
-        FileKind::Epoll { .. } => {
-            let args = vec![int(flags & libc::O_CLOEXEC)];
-            steps.call(what, libc::SYS_epoll_create1, args, Want::Save(0));
-        }
-        FileKind::Pipe { .. } => {
-            let Some(source) = pipe_source(file, from) else {
-                placeholder(
-                    steps,
-                    file,
-                    above,
-                    "closed since, and its other end is outside",
-                );
-                return;
-            };
-            let args = vec![
-                int(libc::AT_FDCWD),
-                path(&source),
-                int(flags),
-                Arg::Value(0),
-            ];
-            steps.call(what, libc::SYS_openat, args, Want::Save(0));
-        }
-        FileKind::Socket { .. } | FileKind::Inotify { .. } | FileKind::Other => {
-            placeholder(
-                steps,
-                file,
-                above,
-                "closed since; a placeholder reports hang-up",
-            );
-            return;
-        }
-    }
-    place(steps, file, above);
-    if is_seekable(file) {
-        seek(steps, file);
-    }
-}
-
 /// Moves saved descriptor 0 to its number. By way of a high one, since the number may be its own.
-fn place(steps: &mut Steps, file: &File, above: i32) {
+pub(super) fn place(steps: &mut Steps, file: &File, above: i32) {
     move_up(steps, 0, 1, above);
     duplicate(steps, 1, file);
     close_saved(steps, 1);
@@ -306,56 +284,6 @@ pub(super) fn set_flags(steps: &mut Steps, file: &File) {
     steps.call(what, libc::SYS_fcntl, args, Want::Success);
 }
 
-fn placeholder(steps: &mut Steps, file: &File, above: i32, why: &str) {
-    let name = match &file.kind {
-        FileKind::Socket { description, .. } => format!("socket {} ({description})", file.fd),
-        _ => format!("descriptor {} ({})", file.fd, file.target),
-    };
-    steps.not_restored.push(format!("{name}: {why}"));
-    let args = vec![int(libc::AF_INET), int(libc::SOCK_STREAM), Arg::Value(0)];
-    steps.call(
-        format!("a placeholder for {}", file.fd),
-        libc::SYS_socket,
-        args,
-        Want::Save(0),
-    );
-    place(steps, file, above);
-}
-
-/// Where a closed file can be opened from: another descriptor on it, or its path.
-fn source(file: &File, from: &Process) -> String {
-    let same = |f: &&File| (f.dev, f.inode) == (file.dev, file.inode) && f.inode != 0;
-    match from.files.iter().find(same) {
-        Some(other) => format!("/proc/self/fd/{}", other.fd),
-        None => file.target.clone(),
-    }
-}
-
-fn pipe_source(file: &File, from: &Process) -> Option<String> {
-    let same = |f: &&File| f.target == file.target;
-    from.files
-        .iter()
-        .find(same)
-        .map(|f| format!("/proc/self/fd/{}", f.fd))
-}
-
-/// None: not there. Otherwise: with the content it had?
-fn can_open(source: &str, file: &File) -> Option<bool> {
-    use std::os::unix::fs::MetadataExt;
-    if source.starts_with("/proc/self/") || matches!(file.kind, FileKind::Device) {
-        return Some(true);
-    }
-    let meta = std::fs::metadata(source).ok()?;
-    let mtime = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-    if (meta.dev(), meta.ino()) != (file.dev, file.inode) {
-        return None;
-    }
-    match file.kind {
-        FileKind::Regular { size, mtime_ns } => Some(meta.size() == size && mtime == mtime_ns),
-        _ => Some(true),
-    }
-}
-
 /// State of a descriptor that was just made anew.
 fn fill(steps: &mut Steps, file: &File) {
     match &file.kind {
@@ -366,20 +294,18 @@ fn fill(steps: &mut Steps, file: &File) {
 }
 
 /// epoll sets: members as they were. A closed member has left its set by itself.
-fn epolls(steps: &mut Steps, old: &BTreeMap<i32, File>, new: &BTreeMap<i32, File>) {
+fn epolls(steps: &mut Steps, old: &Table<'_>, new: &Table<'_>, kept: &BTreeMap<i32, i32>) {
     let none: &[Epoll] = &[];
     for (&set, file) in new {
         let FileKind::Epoll { members: is } = &file.kind else {
             continue;
         };
-        let was = match old.get(&set).filter(|f| is_same(f, file)).map(|f| &f.kind) {
+        let was = old.get(&set).filter(|_| kept.contains_key(&set));
+        let was = match was.map(|f| &f.kind) {
             Some(FileKind::Epoll { members }) => &members[..],
             _ => none,
         };
-        let kept = |m: &Epoll| match (old.get(&m.fd), new.get(&m.fd)) {
-            (Some(a), Some(b)) => is_same(a, b),
-            _ => false,
-        };
+        let kept = |m: &Epoll| kept.contains_key(&m.fd);
         for member in was
             .iter()
             .filter(|m| kept(m) && !is.iter().any(|i| i.fd == m.fd))

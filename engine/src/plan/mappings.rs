@@ -39,7 +39,7 @@ struct Piece<'a> {
     map: &'a Mapping,
 }
 
-fn is_fixed(map: &Mapping) -> bool {
+pub(super) fn is_fixed(map: &Mapping) -> bool {
     map.backing == Backing::Kernel && !map.perms.shared || map.path == "[vdso]"
 }
 
@@ -179,7 +179,7 @@ fn grow_stack(steps: &mut Steps, grow: &mut Steps, (start, end): Range) {
     grow.call("empty the stack", libc::SYS_madvise, empty, Want::Success);
 }
 
-fn mprotect(steps: &mut Steps, (start, end): Range, map: &Mapping) {
+pub(super) fn mprotect(steps: &mut Steps, (start, end): Range, map: &Mapping) {
     let args = vec![start.into(), (end - start).into(), map.perms.prot().into()];
     steps.call(
         "set the rights of a mapping",

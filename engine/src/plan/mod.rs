@@ -1,8 +1,12 @@
 //! All steps from one recorded state to another.
 
+mod anew;
+mod attributes;
+pub mod birth;
 pub mod faults;
 mod files;
 mod mappings;
+mod opening;
 mod pages;
 mod pipes;
 mod signals;
@@ -76,9 +80,18 @@ impl NoPlan {
 pub struct Steps {
     pub list: Vec<Step>,
     pub not_restored: Vec<String>,
+    /// What stands against a process made anew, unless whoever asks for it says otherwise.
+    pub objections: Vec<String>,
 }
 
 impl Steps {
+    /// Notes, once, what stands against it.
+    pub fn object(&mut self, why: String) {
+        if !self.objections.contains(&why) {
+            self.objections.push(why);
+        }
+    }
+
     /// A call in the leading thread.
     pub fn call(&mut self, what: impl Into<String>, nr: i64, args: Vec<Arg>, want: Want) {
         let nr = nr.cast_unsigned();
@@ -124,18 +137,24 @@ pub fn build(ends: &Ends<'_>, from: &Process, to: &Process) -> Result<Built, NoP
     let scratch = mappings::free_range(from, to, slots * SLOT)
         .ok_or_else(|| NoPlan::Impossible("no free addresses for a scratch area".to_owned()))?;
     let mut steps = Steps::default();
-    files::steps(&mut steps, from, to);
+    files::steps(&mut steps, from, to, false);
     threads::ends(&mut steps, from, to);
     let fresh = mappings::steps(&mut steps, from, to).map_err(NoPlan::Impossible)?;
-    signals::steps(&mut steps, from, to, leader);
+    signals::steps(&mut steps, from, to);
     threads::births(&mut steps, from, to);
+    signals::pending(&mut steps, from, to, leader);
     let (data, pages) = pages::steps(&mut steps, ends, from, to, &fresh)?;
     signals::timers(&mut steps, from, to);
     threads::finals(&mut steps, to);
+    if from.root != to.root {
+        let line = format!("root directory {}", to.root);
+        steps.not_restored.push(line);
+    }
     Ok(Built {
         plan: Plan {
             leader,
             scratch,
+            anew: false,
             steps: steps.list,
         },
         data,

@@ -7,10 +7,9 @@ use super::{Steps, int, path};
 
 const SIGNALS: i32 = 64;
 
-/// Everything but timers.
-pub fn steps(steps: &mut Steps, from: &Process, to: &Process, leader: i32) {
+/// Everything but pending signals and timers.
+pub fn steps(steps: &mut Steps, from: &Process, to: &Process) {
     actions(steps, from, to);
-    pending(steps, from, to, leader);
     if from.umask != to.umask {
         let args = vec![Arg::Value(u64::from(to.umask))];
         steps.call("set the umask", libc::SYS_umask, args, Want::Success);
@@ -23,11 +22,6 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, leader: i32) {
             vec![path(&to.cwd)],
             want,
         );
-    }
-    if from.root != to.root {
-        steps
-            .not_restored
-            .push(format!("root directory {}", to.root));
     }
 }
 
@@ -69,8 +63,9 @@ fn actions(steps: &mut Steps, from: &Process, to: &Process) {
     }
 }
 
-/// Pending signals that are not the same: all of the one are taken, all of the other queued.
-fn pending(steps: &mut Steps, from: &Process, to: &Process, leader: i32) {
+/// Pending signals that are not the same: all of the one are taken, all of the other queued. Once
+/// every thread is there.
+pub fn pending(steps: &mut Steps, from: &Process, to: &Process, leader: i32) {
     if from.signals.pending != to.signals.pending {
         for info in &from.signals.pending {
             take(steps, leader, info);

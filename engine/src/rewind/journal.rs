@@ -79,7 +79,7 @@ pub fn write(
         pid,
         start_ticks,
         forward: forward.plan.clone(),
-        back: back_plan,
+        back: Some(back_plan),
     };
     leftover::remove(path);
     let file = OpenOptions::new()

@@ -13,7 +13,7 @@ use sls_sys::procfs;
 use crate::capture::Request;
 use crate::error::{CaptureError, KeeperError, RewindError};
 use crate::target::{Target, Tracker};
-use crate::{leftover, plan};
+use crate::{branch, leftover, plan};
 use journal::{Ahead, Sources};
 
 const SIGSTOP: i32 = 19;
@@ -105,7 +105,7 @@ impl Target {
         Ok(Rewound {
             from: present.epoch,
             to,
-            branch: new_branch(partition),
+            branch: branch::new(partition, "rewind"),
             pages: done.pages,
             stop_ns,
             not_restored: done.not_restored,
@@ -149,7 +149,7 @@ impl Target {
         record
             .processes
             .into_iter()
-            .find(|p| p.pid == pid && p.start_ticks == self.start_ticks)
+            .find(|p| p.pid == pid && self.was(p.start_ticks))
             .ok_or_else(|| RewindError::Impossible {
                 epoch: epoch.0,
                 why: format!("it is not of the process that is attached now (pid {pid})"),
@@ -268,18 +268,4 @@ impl Target {
 struct Done {
     pages: u64,
     not_restored: Vec<String>,
-}
-
-/// A name no branch of the partition has.
-fn new_branch(partition: &Partition) -> String {
-    let used: BTreeSet<String> = partition
-        .history()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|c| c.branch.to_string())
-        .collect();
-    (1..)
-        .map(|n| format!("rewind-{n}"))
-        .find(|name| !used.contains(name))
-        .unwrap_or_else(|| "rewind".to_owned())
 }

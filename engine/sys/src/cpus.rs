@@ -23,6 +23,16 @@ impl Wandering {
         Ok(Self(set))
     }
 
+    /// Stays on the CPU it is on, and so does whoever it starts.
+    ///
+    /// # Errors
+    /// As [`Wandering::go`].
+    pub fn stay(&self) -> io::Result<()> {
+        // SAFETY: no arguments.
+        let cpu = unsafe { libc::sched_getcpu() };
+        self.go(usize::try_from(cpu).map_err(io::Error::other)?)
+    }
+
     /// Goes to a CPU; it runs there when the call returns.
     ///
     /// # Errors

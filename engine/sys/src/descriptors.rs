@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::fd::{peek_pipe, pidfd_getfd};
+use crate::running::compare_files;
 
 /// What stat(2) tells that matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,8 @@ pub struct Raw {
     pub stat: Option<FileStat>,
     /// What a pipe holds, read without taking it out, or why it could not be; read ends only.
     pub pipe: Option<Result<ByteBuf, String>>,
+    /// The lowest descriptor on the same open file description, when that is another one.
+    pub shares: Option<i32>,
 }
 
 /// The two folders of a process, held open: a name is then one step away.
@@ -59,6 +62,8 @@ pub struct Folders {
     /// opening one takes longer than reading it.
     open: BTreeMap<i32, File>,
     last: BTreeMap<i32, Raw>,
+    /// Those whose links read the same.
+    alike: Vec<Vec<i32>>,
 }
 
 /// So many files of /proc/PID/fdinfo stay open.
@@ -81,6 +86,7 @@ impl Folders {
             infos: folder(&format!("/proc/{pid}/fdinfo"))?,
             open: BTreeMap::new(),
             last: BTreeMap::new(),
+            alike: Vec::new(),
         })
     }
 
@@ -100,6 +106,11 @@ impl Folders {
             }
         }
         self.open.retain(|fd, _| raws.contains_key(fd));
+        let same = |(a, b): (&Raw, &Raw)| (a.fd, &a.link) == (b.fd, &b.link);
+        if raws.len() != self.last.len() || !raws.values().zip(self.last.values()).all(same) {
+            self.alike = alike(&raws);
+        }
+        find_shared(self.pid, &mut self.alike, &mut raws);
         self.last.clone_from(&raws);
         Ok(raws.into_values().collect())
     }
@@ -161,6 +172,7 @@ impl Folders {
             info: ByteBuf::from(info),
             stat,
             pipe,
+            shares: None,
         }))
     }
 
@@ -173,6 +185,34 @@ impl Folders {
             size: s.st_size.cast_unsigned(),
             mtime_ns: i128::from(s.st_mtime) * 1_000_000_000 + i128::from(s.st_mtime_nsec),
         })
+    }
+}
+
+/// Descriptors by what their links read, where several read the same. As every stop asks which of
+/// them share an open file description, they are kept in the order in which the kernel compares
+/// them: while it stays so, one comparison each tells.
+fn alike(raws: &BTreeMap<i32, Raw>) -> Vec<Vec<i32>> {
+    let mut by_link: BTreeMap<&[u8], Vec<i32>> = BTreeMap::new();
+    for raw in raws.values() {
+        by_link.entry(&raw.link).or_default().push(raw.fd);
+    }
+    let several = by_link.into_values().filter(|fds| fds.len() > 1);
+    several.collect()
+}
+
+/// Notes which share an open file description.
+fn find_shared(pid: i32, alike: &mut [Vec<i32>], raws: &mut BTreeMap<i32, Raw>) {
+    // A comparison that fails is of a descriptor that a dying thread has closed.
+    let compare = |a: i32, b: i32| compare_files(pid, a, b).unwrap_or_else(|_| a.cmp(&b));
+    for fds in alike {
+        fds.sort_by(|&a, &b| compare(a, b).then(a.cmp(&b)));
+        for same in fds.chunk_by(|&a, &b| compare(a, b).is_eq()) {
+            for fd in same {
+                if let Some(raw) = raws.get_mut(fd) {
+                    raw.shares = (*fd != same[0]).then_some(same[0]);
+                }
+            }
+        }
     }
 }
 

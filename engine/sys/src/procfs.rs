@@ -203,10 +203,16 @@ pub struct Status {
     pub ppid: i32,
     /// Tracer, 0 for none.
     pub tracer: i32,
-    /// Real user.
-    pub uid: u32,
-    /// Effective user.
-    pub euid: u32,
+    /// Real, effective, saved, file system user.
+    pub uids: [u32; 4],
+    /// The same of groups.
+    pub gids: [u32; 4],
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Capabilities: inheritable, permitted, effective, bounding, ambient.
+    pub capabilities: [u64; 5],
+    /// PR_SET_NO_NEW_PRIVS.
+    pub no_new_privs: bool,
     /// umask.
     pub umask: u32,
     /// Seccomp mode.
@@ -257,6 +263,13 @@ pub fn parse_status(text: &[u8]) -> Option<Status> {
     let text = String::from_utf8_lossy(text);
     let mut s = Status::default();
     let hex = |v: &str| u64::from_str_radix(v, 16).unwrap_or(0);
+    let four = |v: &str| {
+        let mut ids = [0; 4];
+        for (id, word) in ids.iter_mut().zip(v.split_whitespace()) {
+            *id = word.parse().unwrap_or(0);
+        }
+        ids
+    };
     for line in text.lines() {
         let Some((key, value)) = line.split_once(':') else {
             continue;
@@ -270,11 +283,20 @@ pub fn parse_status(text: &[u8]) -> Option<Status> {
             "Tgid" => s.tgid = value.parse().unwrap_or(0),
             "PPid" => s.ppid = value.parse().unwrap_or(0),
             "TracerPid" => s.tracer = value.parse().unwrap_or(0),
-            "Uid" => {
-                let mut ids = value.split_whitespace().filter_map(|v| v.parse().ok());
-                s.uid = ids.next().unwrap_or(0);
-                s.euid = ids.next().unwrap_or(0);
+            "Uid" => s.uids = four(value),
+            "Gid" => s.gids = four(value),
+            "Groups" => {
+                s.groups = value
+                    .split_whitespace()
+                    .filter_map(|v| v.parse().ok())
+                    .collect();
             }
+            "CapInh" => s.capabilities[0] = hex(value),
+            "CapPrm" => s.capabilities[1] = hex(value),
+            "CapEff" => s.capabilities[2] = hex(value),
+            "CapBnd" => s.capabilities[3] = hex(value),
+            "CapAmb" => s.capabilities[4] = hex(value),
+            "NoNewPrivs" => s.no_new_privs = value == "1",
             "Seccomp" => s.seccomp = value.parse().unwrap_or(0),
             "SigPnd" => s.sig_pending = hex(value),
             "ShdPnd" => s.shared_pending = hex(value),
@@ -290,6 +312,14 @@ pub fn parse_status(text: &[u8]) -> Option<Status> {
     (s.tgid != 0).then_some(s)
 }
 
+impl Status {
+    /// Real user.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.uids[0]
+    }
+}
+
 /// Fields of /proc/PID/stat that matter here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stat {
@@ -303,10 +333,26 @@ pub struct Stat {
     pub sid: i32,
     /// Start time in clock ticks since boot.
     pub start_ticks: u64,
-    /// Start of the heap; 0 when hidden.
-    pub start_brk: u64,
+    /// Where the parts of the program lie; 0 when hidden.
+    pub layout: Layout,
     /// Wait status of an ended process.
     pub exit_code: i32,
+}
+
+/// Addresses of a program's parts, as the kernel keeps them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // Named as in proc_pid_stat(5).
+pub struct Layout {
+    pub start_code: u64,
+    pub end_code: u64,
+    pub start_data: u64,
+    pub end_data: u64,
+    pub start_brk: u64,
+    pub start_stack: u64,
+    pub arg_start: u64,
+    pub arg_end: u64,
+    pub env_start: u64,
+    pub env_end: u64,
 }
 
 /// Stat of a process.
@@ -331,7 +377,18 @@ pub fn stat(pid: i32) -> io::Result<Stat> {
         pgid: int(5),
         sid: int(6),
         start_ticks: word(22),
-        start_brk: word(47),
+        layout: Layout {
+            start_code: word(26),
+            end_code: word(27),
+            start_data: word(45),
+            end_data: word(46),
+            start_brk: word(47),
+            start_stack: word(28),
+            arg_start: word(48),
+            arg_end: word(49),
+            env_start: word(50),
+            env_end: word(51),
+        },
         exit_code: int(52),
     })
 }

@@ -33,6 +33,7 @@ pub mod option {
     pub const CLONE: usize = 1 << 3;
     pub const EXEC: usize = 1 << 4;
     pub const EXIT: usize = 1 << 6;
+    pub const EXITKILL: usize = 1 << 20;
     pub const SUSPEND_SECCOMP: usize = 1 << 21;
 }
 

@@ -2,9 +2,9 @@
 //! the target did not notice, or stood halted until the next keeper put it right. Never mixed, never
 //! deaf, nothing left behind.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use testkit::{Dice, Row, Sls, children, field, rounds_of, seed, wait_until};
+use testkit::{Dice, Row, Sls, children, field, kill, rounds_of, seed, wait_until};
 
 use super::fallback::named;
 use super::sweep::{Before, Prey, client, has_scratch, is_halted, keeper, kill_after};
@@ -116,6 +116,16 @@ fn in_a_rewind_with_slsd() {
 }
 
 #[test]
+fn in_a_restore() {
+    sweep_restore(STRIDE * 5, false);
+}
+
+#[test]
+fn in_a_restore_with_slsd() {
+    sweep_restore(STRIDE * 20, true);
+}
+
+#[test]
 fn in_an_attach() {
     sweep_attach("", STRIDE);
 }
@@ -167,4 +177,91 @@ fn sweep_attach(without: &str, stride: u64) {
     row.unharmed = row.tries;
     row.note = format!("up to its call {n}");
     row.report();
+}
+
+/// A process that is being made anew is whole and runs, or nothing of it is there; the next restore
+/// makes it.
+fn sweep_restore(stride: u64, both: bool) {
+    let campaign = if both {
+        "keeper and slsd killed in a restore"
+    } else {
+        "keeper killed in a restore"
+    };
+    let sls = Sls::new();
+    let mut row = Row {
+        campaign: campaign.to_owned(),
+        about: "sls-keeper is killed with -9 after each of its system calls in turn while it makes a process anew, alone or with slsd: the process runs on whole, or nothing of it is left".to_owned(),
+        seed: seed(11),
+        ..Row::default()
+    };
+    let mut dice = Dice::new(row.seed);
+    let mut target = sls.tracee("invariants", &[]);
+    let pid = target.pid();
+    let output = sls.folder().join("invariants.out");
+    sls.run(&["attach", "-p", &target.p(), "-m"]);
+    sls.run(&["checkpoint", "-m", "-n", "whole"]);
+    kill(pid, 9);
+    target.wait(Duration::from_secs(10));
+    let restore = ["restore", "-m", "-d", "@whole"];
+    let stride = rounds_of(stride, 1);
+    let mut n = 1 + dice.below(stride);
+    let mut whole = 0;
+    loop {
+        let daemon = sls.daemon();
+        let others: Vec<i32> = both.then_some(daemon).into_iter().collect();
+        let reached = kill_after(Prey::ChildOf(daemon), n, &others, || client(&sls, &restore));
+        if !reached {
+            break;
+        }
+        row.tries += 1;
+        let when = format!("{campaign}, after call {n}");
+        whole += u64::from(runs_whole_or_not_at_all(pid, &when));
+        let said = std::fs::read_to_string(&output).unwrap();
+        assert!(!said.contains("FAIL"), "{when}: {said}");
+        end_it(&sls, pid);
+        n += 1 + dice.below(2 * stride - 1);
+    }
+    assert!(row.tries > 1, "only {} calls were reached", row.tries);
+    assert!(runs_whole_or_not_at_all(pid, campaign), "undisturbed");
+    end_it(&sls, pid);
+    row.unharmed = row.tries;
+    row.note = format!("up to its call {n}, {whole} ran already");
+    row.report();
+}
+
+/// Does it run, with all its threads? If not, nothing of it is there.
+fn runs_whole_or_not_at_all(pid: i32, when: &str) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // Its end, or the last thread to be let go, may take a moment.
+    loop {
+        let (state, tracer) = (field(pid, "State:"), field(pid, "TracerPid:"));
+        if state.is_empty() {
+            return false;
+        }
+        let threads: usize = field(pid, "Threads:").parse().unwrap_or(0);
+        if threads > 3 && tracer == "0" && !state.starts_with(['t', 'X', 'Z']) {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{when}: {state}, {threads} threads, traced by {tracer}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let ran = || std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let then = ran();
+    wait_until(Duration::from_secs(10), when, || ran() != then);
+    true
+}
+
+/// It is gone, and its number is free.
+fn end_it(sls: &Sls, pid: i32) {
+    if !field(pid, "State:").is_empty() {
+        kill(pid, 9);
+    }
+    // Who is to take note of it may have to be started first.
+    sls.run(&["ps"]);
+    wait_until(Duration::from_secs(10), "its number is free", || {
+        field(pid, "State:").is_empty()
+    });
 }

@@ -17,6 +17,8 @@ use store::Store;
 /// Of the whole time, this share at the end is without kills: a daemon that grows shows it then.
 const QUIET: u32 = 4;
 const PERIOD: &str = "50";
+const BUDGET: u64 = 256 << 20;
+const KEPT: u64 = 200;
 
 struct Soak {
     sls: Sls,
@@ -115,6 +117,9 @@ impl Soak {
             self.missed += number("missed_periods");
             self.failed += number("failed");
             self.stops.push(number("stop_us_p99"));
+            assert_eq!(number("budget"), BUDGET, "{part}");
+            assert!(number("held_bytes") <= BUDGET, "{part}");
+            assert!(number("checkpoints") <= KEPT + 2, "{part}");
             assert_eq!(part["last_error"], Value::Null, "{part}");
         }
     }
@@ -165,9 +170,10 @@ fn start() -> Soak {
     wait_until(Duration::from_secs(10), "python is ready", || {
         python.output().contains("ready")
     });
+    let (budget, keep) = (BUDGET.to_string(), format!("last:{KEPT}"));
     for part in PARTITIONS {
         sls.run(&[
-            "partadd", "memory", "-o", part, "--budget", "256M", "--keep", "last:200",
+            "partadd", "memory", "-o", part, "--budget", &budget, "--keep", &keep,
         ]);
     }
     let row = Row {

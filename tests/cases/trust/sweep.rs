@@ -216,6 +216,8 @@ impl Trace {
             }
             Why::Event(event::EXEC) if matches!(self.prey, Prey::ChildOf(_)) => {
                 self.victim = Some(of);
+                // What it makes in turn is its own to trace.
+                stopped.set_options(option::SYSGOOD).unwrap();
             }
             _ => {}
         }
@@ -249,7 +251,8 @@ impl Trace {
 impl Drop for Trace {
     /// Lets go of everybody, also where a test gives up.
     fn drop(&mut self) {
-        for tid in self.tids() {
+        // Of a process that has ended the leader can be waited for last.
+        for tid in self.tids().into_iter().rev() {
             // One that stands in a stop already is taken from there.
             let _ = ptrace::interrupt(tid);
             if let Ok(Some(Waited::Stopped(stopped))) = ptrace::wait(tid, true) {

@@ -1,8 +1,9 @@
 //! A process with one of everything a record can hold.
 
 use libsls::record::{
-    AltStack, Backing, Blocked, Epoll, File, FileKind, IntervalTimer, Mapping, Perms, PosixTimer,
-    Process, Queued, Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
+    AltStack, Attributes, Backing, Blocked, Capabilities, Epoll, File, FileKind, IntervalTimer,
+    Layout, Mapping, Perms, PosixTimer, Process, Queued, Registers, Rseq, Scheduling, SigAction,
+    SigInfo, Signals, Thread, Unvouched,
 };
 
 const MAPPED: u64 = 0x40_0000;
@@ -16,13 +17,33 @@ pub fn process() -> Process {
         pgid: 7,
         sid: 7,
         start_ticks: 99,
+        former: vec![98],
         comm: "sample".into(),
         exe: "/bin/sample".into(),
         cwd: "/".into(),
         root: "/".into(),
         umask: 0o22,
         brk: 0x90_1000,
-        start_brk: 0x90_0000,
+        layout: Layout {
+            start_code: MAPPED,
+            end_code: MAPPED + PAGE,
+            start_brk: 0x90_0000,
+            ..Layout::default()
+        },
+        attributes: Attributes {
+            uids: [1; 4],
+            gids: [2; 4],
+            groups: vec![3, 4],
+            capabilities: Capabilities {
+                bounding: 7,
+                ..Capabilities::default()
+            },
+            no_new_privs: true,
+            seccomp: 2,
+            limits: vec![(1024, 4096); 16],
+            oom_score_adj: -5,
+            personality: 8,
+        },
         space: 0,
         auxv: vec![(6, PAGE), (9, MAPPED)],
         threads: vec![thread()],
@@ -89,6 +110,12 @@ fn thread() -> Thread {
             nr: 232,
             remaining_ns: Some(5),
         }),
+        scheduling: Scheduling {
+            policy: 1,
+            priority: 9,
+            affinity: vec![3; 8],
+            ..Scheduling::default()
+        },
     }
 }
 
@@ -172,6 +199,7 @@ fn files() -> Vec<File> {
             dev: 1,
             inode: 1,
             kind,
+            shares: (fd == 1).then_some(0),
         })
         .collect()
 }

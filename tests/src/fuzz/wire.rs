@@ -10,7 +10,7 @@ use std::rc::Rc;
 use introspect::{History as _, View};
 use libsls::protocol::{
     Answer, CheckRow, Checkpoint, Failure, Hello, History, HistoryRow, Keep, MAGIC, MAX_ANSWER,
-    MAX_REQUEST, PartStat, PsRow, Request, Rewound, Stat, VERSION,
+    MAX_REQUEST, PartStat, PsRow, Request, Restored, Rewound, Stat, VERSION,
 };
 use libsls::record::{self, Record};
 use libsls::view::{CheckpointView, PartitionHistory};
@@ -150,6 +150,13 @@ pub fn every_request() -> Vec<Request> {
             epoch: 3,
             stay_stopped: true,
         },
+        Request::Restore {
+            part: part(),
+            epoch: 3,
+            stay_stopped: false,
+            force: true,
+        },
+        Request::Ended { part: None, pid: 7 },
         Request::Suspend { part: part() },
         Request::Resume { part: None },
         Request::Ps,
@@ -247,6 +254,16 @@ fn every_answer() -> Vec<Answer> {
             stop_us: 900,
             not_restored: vec!["a socket".into()],
         }),
+        Answer::Restored(Restored {
+            partition: "mem".into(),
+            epoch: 3,
+            pids: vec![(7, 7)],
+            branch: "restore-1".into(),
+            pages: 2,
+            us: 900,
+            not_restored: vec!["a socket".into()],
+        }),
+        Answer::Ended(Some(256)),
         Answer::Ps(vec![PsRow {
             pid: 1,
             partition: "mem".into(),

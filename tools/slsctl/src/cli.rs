@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::session::{Outcome, Session};
 use crate::{
-    daemon, diff, history, manual, memory, partitions, processes, spawn, threads, time, timeline,
-    values,
+    daemon, diff, history, manual, memory, partitions, processes, restore, spawn, threads, time,
+    timeline, values,
 };
 
 /// Checkpoint running processes many times a second, and look at or return to any of them
@@ -51,6 +51,7 @@ pub enum Verb {
     Detach(processes::Detach),
     Spawn(spawn::Spawn),
     Checkpoint(time::Checkpoint),
+    Restore(restore::Restore),
     Ps(processes::Ps),
     History(history::History),
     Suspend(processes::Suspend),
@@ -86,6 +87,7 @@ impl Verb {
             Self::Detach(verb) => verb.run(session),
             Self::Spawn(verb) => verb.run(session),
             Self::Checkpoint(verb) => verb.run(session),
+            Self::Restore(verb) => verb.run(session),
             Self::Ps(verb) => verb.run(session),
             Self::History(verb) => verb.run(session),
             Self::Suspend(verb) => verb.run(session),
@@ -150,6 +152,8 @@ mod tests {
             "slsctl spawn -m -t 5 -- true --json -x",
             "slsctl spawn true --json -x",
             "slsctl checkpoint -m -n before",
+            "slsctl restore",
+            "slsctl restore -m @3 -s -d --force",
             "slsctl history -o a",
             "slsctl suspend",
             "slsctl resume -m",
@@ -235,7 +239,6 @@ mod tests {
             "slsctl maps 7",
             "slsctl maps @-0",
             "slsctl bt --tid 1 --all-threads",
-            "slsctl restore",
             "slsctl listsnaps",
             "slsctl disas",
         ] {

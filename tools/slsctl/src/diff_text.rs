@@ -229,14 +229,7 @@ mod tests {
                 rax,
                 ..Registers::default()
             },
-            xstate: vec![],
-            sigmask: 0,
-            pending: vec![],
-            altstack: None,
-            rseq: None,
-            robust_list: (0, 0),
-            clear_tid: None,
-            blocked: None,
+            ..Thread::default()
         }
     }
 

@@ -16,6 +16,7 @@ mod output;
 mod partitions;
 mod processes;
 mod progress;
+mod restore;
 mod session;
 mod spawn;
 mod threads;

@@ -252,6 +252,7 @@ pub fn file_json(file: &File) -> Json {
     });
     if let (Json::Object(out), Json::Object(details)) = (&mut json, details) {
         out.extend(details);
+        out.extend(file.shares.map(|fd| ("shares".to_owned(), json!(fd))));
     }
     json
 }
@@ -399,11 +400,13 @@ mod tests {
             kind: FileKind::Pipe {
                 content: Queued::Bytes(vec![1, 0xff]),
             },
+            shares: Some(2),
         };
         let json = file_json(&file);
         assert_eq!(json["kind"], "pipe");
         assert_eq!(json["flags"], "O_WRONLY|O_NONBLOCK");
         assert_eq!(json["bytes"], "01ff");
+        assert_eq!(json["shares"], 2);
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Spawn {
 }
 
 /// As shells do: 128 and the signal for one that was killed.
-fn passed_on(status: ExitStatus) -> u8 {
+pub fn passed_on(status: ExitStatus) -> u8 {
     let code = status
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal));

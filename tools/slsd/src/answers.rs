@@ -40,7 +40,10 @@ fn obey(registry: &Registry, request: Request) -> Result<Answer, Refusal> {
             period_ms,
         } => registry
             .add(&part, keep, budget, period(period_ms)?)
-            .map(|_| Answer::Done),
+            .map(|part| {
+                part.figures().awaits = true;
+                Answer::Done
+            }),
         Request::PartDel { part } => registry.remove(&part).map(|()| Answer::Done),
         Request::Attach {
             pid,
@@ -70,6 +73,23 @@ fn obey(registry: &Registry, request: Request) -> Result<Answer, Refusal> {
                 to: Epoch(epoch),
                 stay_stopped,
             })?)
+        }
+        Request::Restore {
+            part,
+            epoch,
+            stay_stopped,
+            force,
+        } => {
+            let part = registry.find(part.as_deref())?;
+            command(part.command(Command::Restore {
+                from: Epoch(epoch),
+                stay_stopped,
+                force,
+            })?)
+        }
+        Request::Ended { part, pid } => {
+            let part = registry.find(part.as_deref())?;
+            command(part.command(Command::Ended { pid })?)
         }
         Request::Suspend { part } => {
             command(registry.find(part.as_deref())?.command(Command::Suspend)?)
@@ -176,6 +196,8 @@ fn command(reply: Reply) -> Result<Answer, Refusal> {
         },
         Reply::Checkpoint(checkpoint) => Answer::Checkpoint(checkpoint),
         Reply::Rewound(rewound) => Answer::Rewound(rewound),
+        Reply::Restored(restored) => Answer::Restored(restored),
+        Reply::Ended(status) => Answer::Ended(status),
     })
 }
 

@@ -44,14 +44,21 @@ fn life_of(target: &Target) -> Result<OwnedFd, Refusal> {
             format!("process {} has ended", target.pid()),
         )
     };
-    let pid = rustix::process::Pid::from_raw(target.pid()).ok_or_else(ended)?;
-    let life = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-        .map_err(|_| ended())?;
+    let life = life(target.pid()).map_err(|_| ended())?;
     // The number may be another process's by now.
     if target.is_dead() {
         return Err(ended());
     }
     Ok(life)
+}
+
+/// A descriptor that is readable once whoever has the number has ended.
+pub fn life(pid: i32) -> std::io::Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid).ok_or(std::io::ErrorKind::NotFound)?;
+    Ok(rustix::process::pidfd_open(
+        pid,
+        rustix::process::PidfdFlags::empty(),
+    )?)
 }
 
 fn attach_refusal(error: &AttachError) -> Refusal {

@@ -27,11 +27,15 @@ fn read(error: slos::ReadError) -> Refusal {
 
 /// All checkpoints, by epoch. A parent that thinning took is replaced by the nearest kept one.
 pub fn history(part: &Part) -> Result<History, Refusal> {
-    let branch = part.figures().branch.clone();
+    let (branch, begins) = {
+        let figures = part.figures();
+        (figures.branch.clone(), figures.begins)
+    };
     let infos = part.history.history().map_err(read)?;
     // Of this very list: a checkpoint that was taken since is not in it.
     let newest = infos.iter().rev().find(|info| *info.branch == *branch);
-    let head = newest.map_or(0, |info| info.epoch.0);
+    let head = newest.map(|info| info.epoch).or(begins);
+    let head = head.map_or(0, |epoch| epoch.0);
     let mut checkpoints = Vec::with_capacity(infos.len());
     for info in infos {
         // It may be thinned between the two looks: then its own parent's number must do.

@@ -94,7 +94,7 @@ fn until_over(registry: &Registry, door: &Door, asked: &AtomicBool) {
 
 /// Without its socket no new client can come, and the histories are of use to the next daemon only.
 fn is_needed(registry: &Registry, door: &Door) -> bool {
-    registry.has_clients() || (door.is_there() && registry.holds())
+    registry.has_clients() || (door.is_there() && registry.is_needed())
 }
 
 /// Turns clients away who come from now on: they start another daemon. Not when one came meanwhile.

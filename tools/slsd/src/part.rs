@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use libsls::protocol::{Failure, Keep, PartStat, PsRow};
-use slos::{Options, Partition, Settings, Store};
+use slos::{Epoch, Options, Partition, Settings, Store};
 
 use crate::registry::{Refusal, Registry};
 use crate::stops::Stops;
@@ -28,6 +28,10 @@ pub struct Figures {
     pub default_period: Option<Duration>,
     pub tracking: String,
     pub branch: String,
+    /// Where the branch begins, as long as it has no checkpoint of its own.
+    pub begins: Option<Epoch>,
+    /// Made by partadd, not by an attach: it waits for its process.
+    pub awaits: bool,
     pub taken: u64,
     pub failed: u64,
     pub dropped: u64,
@@ -45,6 +49,12 @@ impl Figures {
         self.period = period.or(self.default_period);
         self.tracking = tracking;
         self.last_error = None;
+    }
+
+    /// It goes on from a checkpoint, on a branch of its own.
+    pub fn branched(&mut self, branch: &str, from: Epoch) {
+        branch.clone_into(&mut self.branch);
+        self.begins = Some(from);
     }
 
     /// The process is not held any more.
@@ -184,7 +194,12 @@ impl Part {
         self.figures().pid
     }
 
-    /// Must the daemon stay for it?
+    /// Must the daemon stay for it? What it was made with would be lost.
+    pub fn is_needed(&self) -> bool {
+        self.figures().awaits || self.is_held()
+    }
+
+    /// Has it a process that lives, or a checkpoint?
     pub fn is_held(&self) -> bool {
         let attached = {
             let figures = self.figures();

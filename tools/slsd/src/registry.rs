@@ -243,9 +243,9 @@ impl Registry {
         self.clients.load(Ordering::SeqCst) > 0
     }
 
-    /// Has a partition a process or a checkpoint?
-    pub fn holds(&self) -> bool {
-        self.all().iter().any(|part| part.is_held())
+    /// Is a partition of use to anybody?
+    pub fn is_needed(&self) -> bool {
+        self.all().iter().any(|part| part.is_needed())
     }
 
     /// Turns new clients away, or no longer.

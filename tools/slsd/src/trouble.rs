@@ -1,7 +1,10 @@
 //! What failed, told with what to do about it.
 
+use libsls::protocol::Failure;
 use slos::CommitError;
-use sls_engine::{CaptureError, RewindError};
+use sls_engine::{CaptureError, RestoreError, RewindError};
+
+use crate::registry::Refusal;
 
 /// Why a checkpoint was not taken.
 pub fn of_capture(error: &CaptureError) -> String {
@@ -21,5 +24,20 @@ pub fn of_rewind(error: &RewindError) -> String {
     match error {
         RewindError::Capture(error) => of_capture(error),
         _ => error.to_string(),
+    }
+}
+
+/// Why a process was not made anew.
+pub fn restore_refusal(error: &RestoreError) -> Refusal {
+    match error {
+        RestoreError::Taken { .. } => Refusal::new(
+            Failure::Exists,
+            format!("{error}; end who has it, or wait until it is free"),
+        ),
+        RestoreError::Objections { .. } => {
+            Refusal::other(format!("{error}; `--force` goes on all the same"))
+        }
+        RestoreError::Read { .. } => Refusal::new(Failure::NotFound, error.to_string()),
+        _ => Refusal::other(error),
     }
 }

@@ -1,11 +1,11 @@
 //! The one thread that owns a partition's process: it takes the checkpoints and does the rewinds.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use libsls::protocol::{Checkpoint, Cost, Failure, Rewound};
+use libsls::protocol::{Checkpoint, Cost, Failure, Restored, Rewound};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use slos::{Epoch, Partition};
 use sls_engine::{Capture, CaptureError, Options, Probe, Request, Target, Tracking};
@@ -37,6 +37,15 @@ pub enum Command {
         to: Epoch,
         stay_stopped: bool,
     },
+    Restore {
+        from: Epoch,
+        stay_stopped: bool,
+        force: bool,
+    },
+    /// How did it end, which was restored?
+    Ended {
+        pid: i32,
+    },
     Suspend,
     Resume,
 }
@@ -48,6 +57,8 @@ pub enum Reply {
     Attached(String),
     Checkpoint(Checkpoint),
     Rewound(Rewound),
+    Restored(Restored),
+    Ended(Option<i32>),
 }
 
 type Answer = Result<Reply, Refusal>;
@@ -75,6 +86,7 @@ impl Worker {
             state,
             target: None,
             life: None,
+            child: None,
             next: None,
         };
         std::thread::Builder::new()
@@ -99,6 +111,8 @@ struct Work {
     target: Option<Target>,
     /// Readable once the process has ended; None when that is known, or nothing is attached.
     life: Option<OwnedFd>,
+    /// The last process that was restored: the daemon's own child, attached or not.
+    child: Option<Child>,
     /// When the next periodic checkpoint is due.
     next: Option<Instant>,
 }
@@ -151,6 +165,9 @@ impl Work {
         if let Some(life) = &self.life {
             fds.push(PollFd::new(life.as_fd(), PollFlags::POLLIN));
         }
+        if let Some(life) = self.child.as_ref().and_then(Child::life) {
+            fds.push(PollFd::new(life, PollFlags::POLLIN));
+        }
         let _ = poll(&mut fds, timeout); // EINTR: the loop looks again.
     }
 
@@ -166,6 +183,21 @@ impl Work {
             }
             Command::Checkpoint { name } => self.checkpoint(name, true).map(Reply::Checkpoint),
             Command::Rewind { to, stay_stopped } => self.rewind(to, stay_stopped),
+            Command::Restore {
+                from,
+                stay_stopped,
+                force,
+            } => self.restore(from, stay_stopped, force),
+            Command::Ended { pid } => {
+                self.heed_end();
+                match &self.child {
+                    Some(child) if child.pid == pid => Ok(Reply::Ended(child.status)),
+                    _ => Err(Refusal::new(
+                        Failure::NotFound,
+                        format!("process {pid} was not restored here"),
+                    )),
+                }
+            }
             Command::Suspend => self.suspend(),
             Command::Resume => self.resume(),
         }
@@ -183,29 +215,85 @@ impl Work {
             }
             self.obey(Command::Detach)?;
         }
-        let options = Options {
+        let (branch, begins) = {
+            let figures = self.figures();
+            (figures.branch.clone(), figures.begins)
+        };
+        let head = self.history.head(&branch).map_err(Refusal::other)?;
+        let head = head.or(begins);
+        let (mut target, life) = attach(pid, &self.options(hold))?;
+        target.continue_from(&self.history, head);
+        let tracking = self.attached(target, life, period);
+        Ok(Reply::Attached(tracking))
+    }
+
+    fn options(&self, hold: bool) -> Options {
+        Options {
             probe: self.probe,
             keeper: self.keeper.clone(),
             hold,
             state: self.state.clone(),
             staging_pages: STAGING_PAGES,
-        };
-        let branch = self.figures().branch.clone();
-        let head = self.history.head(&branch).map_err(Refusal::other)?;
-        let (mut target, life) = attach(pid, &options)?;
-        target.continue_from(head);
+        }
+    }
+
+    /// Takes charge of a process; how its changes are found.
+    fn attached(&mut self, target: Target, life: OwnedFd, period: Option<Duration>) -> String {
         let tracking = match target.tracking() {
             Tracking::WriteProtect => "write protection".to_owned(),
             Tracking::Content(why) => format!("content comparison: {why}"),
         };
         let mut figures = self.figures();
-        figures.attached(pid, period, tracking.clone());
+        figures.attached(target.pid(), period, tracking.clone());
         let period = figures.period;
         drop(figures);
         self.next = period.map(|p| Instant::now() + p);
         self.target = Some(target);
         self.life = Some(life);
-        Ok(Reply::Attached(tracking))
+        tracking
+    }
+
+    /// Makes the process of a checkpoint anew, and attaches to it.
+    fn restore(&mut self, from: Epoch, stay_stopped: bool, force: bool) -> Result<Reply, Refusal> {
+        self.heed_end();
+        if let Some(target) = self.target.as_ref().filter(|target| !target.is_dead()) {
+            let (pid, part) = (target.pid(), self.history.name());
+            return Err(Refusal::new(
+                Failure::Exists,
+                format!(
+                    "process {pid} of partition {part} is alive: `slsctl rewind -o {part} @{}` puts it back in place, or end it first",
+                    from.0
+                ),
+            ));
+        }
+        let period = self.figures().period;
+        self.let_go();
+        let options = self.options(false);
+        let done = sls_engine::restore(&self.history, from, &options, stay_stopped, force)
+            .map_err(|e| trouble::restore_refusal(&e))?;
+        let child = Child::new(done.pid)?;
+        self.figures().branched(&done.branch, from);
+        let mut not_restored = done.not_restored;
+        match attach(done.pid, &options) {
+            Ok((mut target, life)) => {
+                target.continue_from(&self.history, Some(from));
+                target.remember(done.former);
+                self.attached(target, life, period);
+                self.figures().suspended = stay_stopped;
+            }
+            // It may have ended at once.
+            Err(refusal) => not_restored.push(format!("its attachment: {}", refusal.message)),
+        }
+        self.child = Some(child);
+        Ok(Reply::Restored(Restored {
+            partition: self.history.name().to_owned(),
+            epoch: from.0,
+            pids: vec![(done.pid, done.pid)],
+            branch: done.branch,
+            pages: done.pages,
+            us: u64::try_from(done.took.as_micros()).unwrap_or(u64::MAX),
+            not_restored,
+        }))
     }
 
     /// Nothing is attached any more.
@@ -269,7 +357,7 @@ impl Work {
             .rewind(&self.history, &branch, to, stay_stopped)
             .map_err(|e| Refusal::other(trouble::of_rewind(&e)))?;
         let mut figures = self.figures();
-        figures.branch.clone_from(&done.branch);
+        figures.branched(&done.branch, to);
         figures.suspended = stay_stopped;
         let period = figures.period;
         drop(figures);
@@ -381,6 +469,9 @@ impl Work {
 
     /// A process that has ended is known to have, whether checkpoints are due or not.
     fn heed_end(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.reap();
+        }
         if self.life.as_ref().is_some_and(is_readable) {
             self.life = None;
             self.next = None;
@@ -394,6 +485,60 @@ impl Work {
             CaptureError::Dead(_) => Refusal::new(Failure::NotFound, error.to_string()),
             other => Refusal::other(trouble::of_capture(other)),
         }
+    }
+}
+
+/// A process that was restored: it is the daemon's to take note of its end.
+struct Child {
+    pid: i32,
+    /// Readable once it has ended; None when it has been reaped.
+    life: Option<OwnedFd>,
+    /// As wait(2) gives it.
+    status: Option<i32>,
+}
+
+impl Child {
+    fn new(pid: i32) -> Result<Self, Refusal> {
+        Ok(Self {
+            pid,
+            life: Some(crate::attach::life(pid).map_err(Refusal::other)?),
+            status: None,
+        })
+    }
+
+    fn life(&self) -> Option<BorrowedFd<'_>> {
+        self.life.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Takes note of its end, if it has come.
+    fn reap(&mut self) {
+        if !self.life.as_ref().is_some_and(is_readable) {
+            return;
+        }
+        match sls_engine::reap(self.pid) {
+            Ok(None) => {} // Its keeper has to take note of it first.
+            Ok(status) => (self.life, self.status) = (None, status),
+            Err(error) => {
+                tracing::warn!(pid = self.pid, %error, "reap");
+                self.life = None;
+            }
+        }
+    }
+}
+
+impl Drop for Child {
+    /// Nobody asks for it any more, but it may live on.
+    fn drop(&mut self) {
+        let (pid, Some(life)) = (self.pid, self.life.take()) else {
+            return;
+        };
+        std::thread::spawn(move || {
+            let mut fds = [PollFd::new(life.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::NONE);
+            while sls_engine::reap(pid).is_ok_and(|status| status.is_none()) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
     }
 }
 

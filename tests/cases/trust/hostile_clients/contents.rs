@@ -96,6 +96,16 @@ fn of_epoch(epoch: u64) -> Vec<Request> {
             epoch,
             stay_stopped: true,
         },
+        Request::Restore {
+            part: None,
+            epoch,
+            stay_stopped: false,
+            force: true,
+        },
+        Request::Ended {
+            part: None,
+            pid: i32::MIN,
+        },
         Request::Record { part: None, epoch },
         Request::Pages {
             part: None,

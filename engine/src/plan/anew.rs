@@ -1,0 +1,303 @@
+//! The address space of a process made anew: what the skeleton has goes, the kernel's own pages move
+//! to where they were, and every mapping is made again.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+
+use sls_keeper::{Arg, Want};
+use sls_record::{Backing, File, Mapping, Process};
+
+use super::mappings::{free_range, is_fixed, mprotect};
+use super::{Steps, int, path};
+use crate::ranges::Range;
+use crate::shared::is_memory_only;
+
+const PAGE: u64 = sls_sys::PAGE;
+const MFD_CLOEXEC: u64 = 1;
+const MREMAP_MAYMOVE: u64 = 1;
+const MREMAP_FIXED: u64 = 2;
+
+/// The kernel's own pages in every process, which can only be moved.
+fn is_kernels(map: &Mapping) -> bool {
+    matches!(&*map.path, "[vdso]" | "[vvar]" | "[vvar_vclock]")
+}
+
+fn kernels(process: &Process) -> Vec<&Mapping> {
+    process.mappings.iter().filter(|m| is_kernels(m)).collect()
+}
+
+/// Bytes of all the kernel's pages with room between.
+pub fn kernels_len(process: &Process) -> u64 {
+    kernels(process).iter().map(|m| m.len() + PAGE).sum()
+}
+
+/// Empties the skeleton and moves the kernel's pages; `aside` is free in both.
+pub fn clear(
+    steps: &mut Steps,
+    skeleton: &Process,
+    to: &Process,
+    aside: u64,
+) -> Result<(), String> {
+    let goes = |m: &&Mapping| !is_kernels(m) && m.path != "[vsyscall]";
+    for map in skeleton.mappings.iter().filter(goes) {
+        let args = vec![map.start.into(), map.len().into()];
+        steps.call(
+            "empty the new process",
+            libc::SYS_munmap,
+            args,
+            Want::Success,
+        );
+    }
+    let (are, shall) = (kernels(skeleton), kernels(to));
+    let pairs = pairs(&are, &shall)?;
+    if pairs.iter().all(|(is, shall)| is.start == shall.start) {
+        return Ok(());
+    }
+    // By way of another place: where one is to be the other may still lie.
+    let mut at = aside;
+    for (is, _) in &pairs {
+        remap(steps, &is.path, is.start, at, is.len());
+        at += is.len() + PAGE;
+    }
+    let mut at = aside;
+    for (is, shall) in &pairs {
+        remap(steps, &is.path, at, shall.start, is.len());
+        at += is.len() + PAGE;
+    }
+    Ok(())
+}
+
+/// Each of the kernel's mappings with where it was.
+fn pairs<'a>(
+    are: &[&'a Mapping],
+    shall: &[&'a Mapping],
+) -> Result<Vec<(&'a Mapping, &'a Mapping)>, String> {
+    let describe = |maps: &[&Mapping]| {
+        let one = |m: &&Mapping| format!("{} {} KiB", m.path, m.len() >> 10);
+        maps.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    let same = are.len() == shall.len()
+        && are
+            .iter()
+            .zip(shall)
+            .all(|(a, b)| (&a.path, a.len()) == (&b.path, b.len()));
+    if !same {
+        return Err(format!(
+            "the kernel's own pages were {} then and are {} now: it ran on another kernel",
+            describe(shall),
+            describe(are)
+        ));
+    }
+    Ok(are.iter().copied().zip(shall.iter().copied()).collect())
+}
+
+fn remap(steps: &mut Steps, name: &str, from: u64, to: u64, len: u64) {
+    let flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+    let args = [from, len, len, flags, to].map(Arg::Value).to_vec();
+    let what = format!("move {name}");
+    steps.call(what, libc::SYS_mremap, args, Want::Exactly(to));
+}
+
+/// Room for what is there only while the process is made.
+pub fn room(skeleton: &Process, to: &Process, len: u64) -> Option<Range> {
+    free_range(skeleton, to, len)
+}
+
+/// Makes every mapping; the steps that come back give shared memory its rights once it is filled.
+pub fn mappings(steps: &mut Steps, to: &Process) -> Steps {
+    let mut after = Steps::default();
+    // Shared memory that was made here, by its object: the mapping by which others reach it.
+    let mut made: BTreeMap<(u64, u64), Range> = BTreeMap::new();
+    for map in to
+        .mappings
+        .iter()
+        .filter(|m| !is_fixed(m) && !is_kernels(m))
+    {
+        let range = (map.start, map.end);
+        if map.inode == 0 && !map.perms.shared {
+            anonymous(steps, map);
+        } else if map.perms.shared && is_memory_only(&map.path) {
+            if !map.perms.write {
+                mprotect(&mut after, range, map);
+            }
+            let first = made.get(&(map.dev, map.inode)).copied();
+            match first {
+                Some(first) => by_other(steps, map, first),
+                None => object(steps, to, map),
+            }
+            made.entry((map.dev, map.inode)).or_insert(range);
+        } else if map.backing == Backing::Kernel {
+            steps.object(format!(
+                "{} was mapped at {:#x}, which cannot be made again",
+                map.path, map.start
+            ));
+        } else {
+            file(steps, to, map);
+        }
+    }
+    after
+}
+
+fn flag(f: i32) -> u64 {
+    u64::from(f.cast_unsigned())
+}
+
+/// A descriptor that was saved, or none.
+fn mmap(steps: &mut Steps, map: &Mapping, prot: u64, flags: u64, file: Option<u8>) {
+    let (fd, offset) = match file {
+        Some(saved) => (Arg::Saved(saved), map.offset),
+        None => (u64::MAX.into(), 0),
+    };
+    let args = vec![
+        map.start.into(),
+        map.len().into(),
+        prot.into(),
+        (flags | flag(libc::MAP_FIXED)).into(),
+        fd,
+        offset.into(),
+    ];
+    let what = format!("map {:#x}-{:#x} {}", map.start, map.end, map.path);
+    steps.call(what, libc::SYS_mmap, args, Want::Exactly(map.start));
+}
+
+fn anonymous(steps: &mut Steps, map: &Mapping) {
+    let mut flags = flag(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+    if map.grows_down {
+        flags |= flag(libc::MAP_GROWSDOWN | libc::MAP_STACK);
+    }
+    mmap(steps, map, map.perms.prot(), flags, None);
+}
+
+/// Opens a path, maps what is there and closes it.
+fn open_and_map(steps: &mut Steps, map: &Mapping, source: &str, mode: i32, prot: u64) {
+    let args = vec![
+        int(libc::AT_FDCWD),
+        path(source),
+        int(mode | libc::O_CLOEXEC),
+    ];
+    steps.call(
+        format!("open {source}"),
+        libc::SYS_openat,
+        args,
+        Want::Save(0),
+    );
+    let kind = if map.perms.shared {
+        libc::MAP_SHARED
+    } else {
+        libc::MAP_PRIVATE
+    };
+    mmap(steps, map, prot, flag(kind), Some(0));
+    close(steps);
+}
+
+fn close(steps: &mut Steps) {
+    let args = vec![Arg::Saved(0)];
+    steps.call(
+        "close the mapped file",
+        libc::SYS_close,
+        args,
+        Want::Success,
+    );
+}
+
+/// Rights with which shared memory can be filled.
+fn fillable(map: &Mapping) -> u64 {
+    map.perms.prot() | flag(libc::PROT_READ | libc::PROT_WRITE)
+}
+
+fn by_other(steps: &mut Steps, map: &Mapping, (start, end): Range) {
+    let source = format!("/proc/self/map_files/{start:x}-{end:x}");
+    open_and_map(steps, map, &source, libc::O_RDWR, fillable(map));
+}
+
+/// The first mapping of an object of shared memory.
+fn object(steps: &mut Steps, to: &Process, map: &Mapping) {
+    if let Some(source) = descriptor(to, map) {
+        return open_and_map(steps, map, &source, libc::O_RDWR, fillable(map));
+    }
+    let deleted = map.path.ends_with(" (deleted)");
+    if map.path.starts_with("/dev/shm/") && !deleted {
+        match std::fs::metadata(&map.path) {
+            Ok(meta) if (meta.dev(), meta.ino()) == (map.dev, map.inode) => {}
+            Ok(_) => steps.object(format!(
+                "{} was mapped at {:#x}, and another object has its name now",
+                map.path, map.start
+            )),
+            Err(error) => steps.object(format!("{} was mapped: {error}", map.path)),
+        }
+        return open_and_map(steps, map, &map.path, libc::O_RDWR, fillable(map));
+    }
+    if map.path.starts_with("/SYSV") {
+        steps.not_restored.push(format!(
+            "System V shared memory at {:#x}: its content is back, but its key and number are not",
+            map.start
+        ));
+    }
+    // Anonymous shared memory, or a file in memory whose last descriptor is closed.
+    let same = |m: &&Mapping| (m.dev, m.inode) == (map.dev, map.inode);
+    let ends = to.mappings.iter().filter(same).map(|m| m.offset + m.len());
+    let name = map.path.rsplit('/').next().unwrap_or_default();
+    let name = name.trim_end_matches(" (deleted)");
+    let name = name.strip_prefix("memfd:").unwrap_or(name);
+    let args = vec![path(name), MFD_CLOEXEC.into()];
+    let what = "make shared memory";
+    steps.call(what, libc::SYS_memfd_create, args, Want::Save(0));
+    let args = vec![Arg::Saved(0), ends.max().unwrap_or(0).into()];
+    steps.call(
+        "size shared memory",
+        libc::SYS_ftruncate,
+        args,
+        Want::Success,
+    );
+    mmap(steps, map, fillable(map), flag(libc::MAP_SHARED), Some(0));
+    close(steps);
+}
+
+/// One of the process's own descriptors on what is mapped; they are opened before.
+fn descriptor(to: &Process, map: &Mapping) -> Option<String> {
+    let same = |f: &&File| (f.dev, f.inode) == (map.dev, map.inode) && f.inode != 0;
+    let found = to.files.iter().find(same);
+    found.map(|f| format!("/proc/self/fd/{}", f.fd))
+}
+
+fn file(steps: &mut Steps, to: &Process, map: &Mapping) {
+    let mode = if map.perms.shared && map.perms.write {
+        libc::O_RDWR
+    } else {
+        libc::O_RDONLY
+    };
+    let prot = map.perms.prot();
+    if map.path.ends_with(" (deleted)") || map.path.starts_with("/memfd:") {
+        match descriptor(to, map) {
+            Some(source) if map.perms.shared => open_and_map(steps, map, &source, mode, prot),
+            _ => steps.object(format!(
+                "{} was mapped at {:#x}, and what was never written of it is nowhere any more",
+                map.path, map.start
+            )),
+        }
+        return;
+    }
+    check(steps, map);
+    open_and_map(steps, map, &map.path, mode, prot);
+}
+
+/// Is the file what it was?
+fn check(steps: &mut Steps, map: &Mapping) {
+    let meta = match std::fs::metadata(&map.path) {
+        Ok(meta) => meta,
+        Err(error) => return steps.object(format!("{} was mapped: {error}", map.path)),
+    };
+    let mtime = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+    if map.file_mtime_ns == mtime {
+        return;
+    }
+    if map.perms.shared {
+        let line = format!("content of {} (shared mapping)", map.path);
+        super::files::name_once(steps, line);
+    } else {
+        steps.object(format!(
+            "{} was mapped and has been changed since",
+            map.path
+        ));
+    }
+}

@@ -1,0 +1,159 @@
+//! All steps from a skeleton to a recorded state: a process made anew.
+
+use sls_keeper::{Arg, Plan, SPARE_AT, Step, Want};
+use sls_record::Process;
+
+use super::{OTHER_SLOTS, SLOT, Steps, int, path};
+use super::{anew, attributes, files, mappings, signals, threads};
+
+const PR_SET_MM: u64 = 35;
+const PR_SET_MM_MAP: u64 = 14;
+
+/// A plan, what it will not put back, and what stands against it.
+#[derive(Debug)]
+pub struct Born {
+    pub plan: Plan,
+    /// Bytes its writes take.
+    pub data: Vec<u8>,
+    pub not_restored: Vec<String>,
+    pub objections: Vec<String>,
+}
+
+/// Where the skeleton's page of code may lie.
+pub fn page(to: &Process) -> Option<u64> {
+    mappings::free_range(to, to, sls_sys::PAGE).map(|range| range.0)
+}
+
+/// Plans the way from the skeleton.
+pub fn build(skeleton: &Process, to: &Process) -> Result<Born, String> {
+    let slots = (1 + to.threads.len()) as u64 + OTHER_SLOTS;
+    let room = slots * SLOT + anew::kernels_len(skeleton);
+    let (start, end) = anew::room(skeleton, to, room)
+        .ok_or_else(|| "no free addresses for a scratch area".to_owned())?;
+    let scratch = (start, start + slots * SLOT);
+    debug_assert!(scratch.1 <= end);
+    let mut steps = Steps::default();
+    session(&mut steps, to);
+    anew::clear(&mut steps, skeleton, to, scratch.1 + sls_sys::PAGE)?;
+    files::steps(&mut steps, skeleton, to, true);
+    let mut rights = anew::mappings(&mut steps, to);
+    let data = program(&mut steps, to, scratch.0);
+    steps.list.push(Step::Fill);
+    steps.list.append(&mut rights.list);
+    signals::steps(&mut steps, skeleton, to);
+    if to.root != skeleton.root {
+        let args = vec![path(&to.root)];
+        let what = "change the root directory";
+        steps.call(what, libc::SYS_chroot, args, Want::Success);
+    }
+    threads::births(&mut steps, skeleton, to);
+    signals::pending(&mut steps, skeleton, to, to.pid);
+    attributes::steps(&mut steps, skeleton, to);
+    signals::timers(&mut steps, skeleton, to);
+    threads::finals(&mut steps, to);
+    let Steps {
+        list,
+        not_restored,
+        objections,
+    } = steps;
+    Ok(Born {
+        plan: Plan {
+            leader: to.pid,
+            scratch,
+            anew: true,
+            steps: list,
+        },
+        data,
+        not_restored,
+        objections,
+    })
+}
+
+/// A session of its own: that of its maker is none of its business, and the one it had may be gone.
+fn session(steps: &mut Steps, to: &Process) {
+    steps.call(
+        "begin a session",
+        libc::SYS_setsid,
+        Vec::new(),
+        Want::Success,
+    );
+    if to.sid != to.pid {
+        steps.not_restored.push(format!(
+            "session {} and process group {}: it leads its own now",
+            to.sid, to.pgid
+        ));
+    }
+}
+
+/// What the kernel tells others about the program: its file, its heap, its arguments; the bytes that
+/// are written for it. One call sets it all: those for single parts take more privileges.
+fn program(steps: &mut Steps, to: &Process, scratch: u64) -> Vec<u8> {
+    let mut auxv: Vec<u8> = Vec::new();
+    for (key, value) in to.auxv.iter().chain(&[(0, 0)]) {
+        auxv.extend(key.to_le_bytes());
+        auxv.extend(value.to_le_bytes());
+    }
+    let auxv_at = scratch + SPARE_AT;
+    steps.list.push(Step::Write {
+        address: auxv_at,
+        offset: 0,
+        len: auxv.len() as u64,
+    });
+    // A number of our own choice, since the structure has it.
+    let exe = to.files.iter().map(|f| f.fd + 1).max().unwrap_or(0) + 1;
+    open_as(steps, &to.exe, exe);
+    let l = to.layout;
+    // struct prctl_mm_map.
+    let mut map = Vec::with_capacity(104);
+    for word in [
+        l.start_code,
+        l.end_code,
+        l.start_data,
+        l.end_data,
+        l.start_brk,
+        to.brk.max(l.start_brk),
+        l.start_stack,
+        l.arg_start,
+        l.arg_end,
+        l.env_start,
+        l.env_end,
+        auxv_at,
+    ] {
+        map.extend(u64::to_le_bytes(word));
+    }
+    map.extend(u32::try_from(auxv.len()).unwrap_or(0).to_le_bytes());
+    map.extend(exe.to_le_bytes());
+    let len = map.len() as u64;
+    let args = vec![
+        PR_SET_MM.into(),
+        PR_SET_MM_MAP.into(),
+        Arg::Bytes(map),
+        len.into(),
+        0.into(),
+    ];
+    let what = "tell where the parts of the program lie";
+    steps.call(what, libc::SYS_prctl, args, Want::Success);
+    let close = vec![int(exe)];
+    steps.call(
+        "close the executable",
+        libc::SYS_close,
+        close,
+        Want::Success,
+    );
+    auxv
+}
+
+/// Opens a file under a number that nobody has.
+fn open_as(steps: &mut Steps, file: &str, fd: i32) {
+    let args = vec![
+        int(libc::AT_FDCWD),
+        path(file),
+        int(libc::O_RDONLY | libc::O_CLOEXEC),
+    ];
+    let what = format!("open {file}");
+    steps.call(what, libc::SYS_openat, args, Want::Save(0));
+    let args = vec![Arg::Saved(0), int(fd), int(libc::O_CLOEXEC)];
+    steps.call("place the executable", libc::SYS_dup3, args, Want::Success);
+    let args = vec![Arg::Saved(0)];
+    steps.call("place the executable", libc::SYS_close, args, Want::Success);
+}

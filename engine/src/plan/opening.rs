@@ -1,0 +1,296 @@
+//! A descriptor that is not there, opened again as it was, or something in its place.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+
+use sls_keeper::{Arg, Want};
+use sls_record::{File, FileKind, Process};
+use sls_sys::procfs;
+
+use super::files::{
+    ACCESS_MODE, close_saved, duplicate, is_seekable, move_up, name_once, place, seek, set_flags,
+};
+use super::{Steps, int, path};
+
+/// Flags that make or change the file when it is opened; they have had their effect.
+const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
+const DELETED: &str = " (deleted)";
+
+/// How descriptors are opened in one plan.
+pub struct Openings<'a> {
+    from: &'a Process,
+    /// Descriptors that are what they were until all are opened.
+    stay: BTreeSet<i32>,
+    /// A number that nobody wants.
+    above: i32,
+    /// The process is made anew: files may have been replaced by others of their name, and its pipes
+    /// may be in other hands.
+    restored: bool,
+}
+
+/// Where something can be opened, and what is to be said of it.
+enum Source {
+    At(String),
+    /// Not as it was, but to go on with.
+    Instead(String, String),
+    Nowhere(String),
+}
+
+impl<'a> Openings<'a> {
+    pub fn new(from: &'a Process, stay: BTreeSet<i32>, above: i32, restored: bool) -> Self {
+        Self {
+            from,
+            stay,
+            above,
+            restored,
+        }
+    }
+
+    /// Opens it under its number.
+    pub fn open(&self, steps: &mut Steps, file: &File) {
+        let flags = i32::try_from(file.flags).unwrap_or(0) & !ONCE;
+        let what = format!("open {} as {}", file.target, file.fd);
+        match &file.kind {
+            FileKind::Regular { .. }
+            | FileKind::Directory
+            | FileKind::Device
+            | FileKind::Pipe { .. } => return self.open_named(steps, file, flags),
+            FileKind::Memory { size } => {
+                if !self.memory(steps, file, *size) {
+                    return self.open_named(steps, file, flags);
+                }
+            }
+            FileKind::EventFd { .. } => {
+                let args = vec![Arg::Value(0), int(flags & !3)];
+                steps.call(what, libc::SYS_eventfd2, args, Want::Save(0));
+            }
+            FileKind::TimerFd { clock, .. } => {
+                let args = vec![int(*clock), int(flags & !3)];
+                steps.call(what, libc::SYS_timerfd_create, args, Want::Save(0));
+            }
+            FileKind::SignalFd { mask } => {
+                let mask = Arg::Bytes(mask.to_le_bytes().to_vec());
+                let args = vec![Arg::Value(u64::MAX), mask, Arg::Value(8), int(flags & !3)];
+                steps.call(what, libc::SYS_signalfd4, args, Want::Save(0));
+            }
+            FileKind::Epoll { .. } => {
+                let args = vec![int(flags & libc::O_CLOEXEC)];
+                steps.call(what, libc::SYS_epoll_create1, args, Want::Save(0));
+            }
+            FileKind::Socket { .. } | FileKind::Inotify { .. } | FileKind::Other => {
+                return self.placeholder(steps, file, "a placeholder reports hang-up");
+            }
+        }
+        place(steps, file, self.above);
+        if is_seekable(file) {
+            seek(steps, file);
+        }
+    }
+
+    fn open_named(&self, steps: &mut Steps, file: &File, flags: i32) {
+        let source = match self.source(file) {
+            Source::At(source) => source,
+            Source::Instead(source, why) => {
+                name_once(steps, why);
+                source
+            }
+            Source::Nowhere(why) => {
+                let standard = file.fd <= libc::STDERR_FILENO;
+                if self.restored && !standard && is_unnamed_pipe(file) {
+                    return self.half_pipe(steps, file, &why);
+                }
+                // The standard three are nobody's data.
+                if self.restored && !standard {
+                    steps.object(format!("descriptor {} ({}): {why}", file.fd, file.target));
+                }
+                return self.placeholder(steps, file, &why);
+            }
+        };
+        // A terminal must not become the controlling one of whoever opens it here.
+        let args = vec![
+            int(libc::AT_FDCWD),
+            path(&source),
+            int(flags | libc::O_NOCTTY),
+            Arg::Value(0),
+        ];
+        let what = format!("open {} as {}", file.target, file.fd);
+        steps.call(what, libc::SYS_openat, args, Want::Save(0));
+        place(steps, file, self.above);
+        if is_seekable(file) {
+            seek(steps, file);
+        }
+    }
+
+    /// Another descriptor on it, a mapping of it, or its path.
+    fn source(&self, file: &File) -> Source {
+        if let Some(fd) = self.other_descriptor(file) {
+            return Source::At(format!("/proc/self/fd/{fd}"));
+        }
+        if let FileKind::Pipe { .. } = file.kind {
+            return self.pipe(file);
+        }
+        let same = |m: &&sls_record::Mapping| (m.dev, m.inode) == (file.dev, file.inode);
+        let mapped = self.from.mappings.iter().filter(|_| file.inode != 0);
+        if let Some(map) = mapped.filter(|m| m.perms.shared).find(same) {
+            let (start, end) = (map.start, map.end);
+            return Source::At(format!("/proc/self/map_files/{start:x}-{end:x}"));
+        }
+        if file.target.ends_with(DELETED) {
+            return Source::Nowhere("deleted, so it can no longer be opened".to_owned());
+        }
+        self.named(file)
+    }
+
+    /// One that is still what it was when this is opened: it stays, or is given up only after it.
+    fn other_descriptor(&self, file: &File) -> Option<i32> {
+        let same = |f: &&File| match file.kind {
+            FileKind::Pipe { .. } => f.target == file.target,
+            _ => (f.dev, f.inode) == (file.dev, file.inode) && f.inode != 0,
+        };
+        let stays = |f: &&File| self.stay.contains(&f.fd) || f.fd > file.fd;
+        let found = self.from.files.iter().filter(same).find(stays);
+        found.map(|f| f.fd)
+    }
+
+    /// By its path, where that still leads to it.
+    fn named(&self, file: &File) -> Source {
+        let target = &file.target;
+        let meta = match std::fs::metadata(target) {
+            Ok(meta) => meta,
+            Err(error) => {
+                return Source::Nowhere(format!("can no longer be opened: {error}"));
+            }
+        };
+        if let FileKind::Device = file.kind {
+            return Source::At(target.clone());
+        }
+        let another = (meta.dev(), meta.ino()) != (file.dev, file.inode);
+        if another && !self.restored {
+            return Source::Nowhere("can no longer be opened: another file has its name".into());
+        }
+        let mtime = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+        match file.kind {
+            FileKind::Regular { size, mtime_ns } if (meta.size(), mtime) != (size, mtime_ns) => {
+                Source::Instead(target.clone(), format!("content of {target}"))
+            }
+            FileKind::Regular { .. } if !meta.is_file() => {
+                Source::Nowhere("is no file any more".to_owned())
+            }
+            FileKind::Directory if !meta.is_dir() => {
+                Source::Nowhere("is no directory any more".to_owned())
+            }
+            _ => Source::At(target.clone()),
+        }
+    }
+
+    /// A named fifo, or a pipe by way of whoever has its other end.
+    fn pipe(&self, file: &File) -> Source {
+        if file.target.starts_with('/') {
+            return self.named(file);
+        }
+        if let Some(holder) = self.restored.then(|| holder(file)).flatten() {
+            return Source::At(holder);
+        }
+        Source::Nowhere("its other end is closed, or was in a process that has ended".to_owned())
+    }
+
+    /// A memory file made anew, its content to come by way of its mappings. False: it is still there.
+    fn memory(&self, steps: &mut Steps, file: &File, size: u64) -> bool {
+        let Some(name) = file.target.strip_prefix("/memfd:") else {
+            return false; // In /dev/shm it has a name of its own.
+        };
+        if !self.restored {
+            return false;
+        }
+        let name = name.strip_suffix(DELETED).unwrap_or(name);
+        const MFD_CLOEXEC: u64 = 1;
+        const MFD_ALLOW_SEALING: u64 = 2;
+        let args = vec![path(name), (MFD_CLOEXEC | MFD_ALLOW_SEALING).into()];
+        let what = format!("make {} as {}", file.target, file.fd);
+        steps.call(what, libc::SYS_memfd_create, args, Want::Save(0));
+        let args = vec![Arg::Saved(0), size.into()];
+        steps.call(
+            "size a memory file",
+            libc::SYS_ftruncate,
+            args,
+            Want::Success,
+        );
+        true
+    }
+
+    /// A pipe without its other end: what it would be had that end been closed.
+    fn half_pipe(&self, steps: &mut Steps, file: &File, why: &str) {
+        let (read, write) = (2, 3);
+        let args = vec![Arg::Bytes(vec![0; 8]), Arg::Value(0)];
+        let what = format!("make {} as {}", file.target, file.fd);
+        steps.call(what, libc::SYS_pipe2, args, Want::SavePair(read));
+        let (kept, other) = match file.flags & ACCESS_MODE {
+            0 => (read, write),
+            _ => (write, read),
+        };
+        close_saved(steps, other);
+        move_up(steps, kept, 1, self.above);
+        duplicate(steps, 1, file);
+        close_saved(steps, 1);
+        set_flags(steps, file);
+        let line = format!("descriptor {} ({}): {why}", file.fd, file.target);
+        name_once(steps, line);
+    }
+
+    /// What cannot be had is a socket that reports hang-up; of the standard three, which a program
+    /// writes to unasked, it is /dev/null.
+    fn placeholder(&self, steps: &mut Steps, file: &File, why: &str) {
+        let fd = file.fd;
+        let name = match &file.kind {
+            FileKind::Socket { description, .. } => format!("socket {fd} ({description})"),
+            _ => format!("descriptor {fd} ({})", file.target),
+        };
+        let since = if self.restored { "" } else { "closed since; " };
+        let what = format!("a placeholder for {fd}");
+        if self.restored && fd <= libc::STDERR_FILENO {
+            steps
+                .not_restored
+                .push(format!("{name}: {why}; it is /dev/null now"));
+            let mode = i32::try_from(file.flags & ACCESS_MODE).unwrap_or(0);
+            let args = vec![int(libc::AT_FDCWD), path("/dev/null"), int(mode), 0.into()];
+            steps.call(what, libc::SYS_openat, args, Want::Save(0));
+        } else {
+            steps.not_restored.push(format!("{name}: {since}{why}"));
+            let args = vec![int(libc::AF_INET), int(libc::SOCK_STREAM), Arg::Value(0)];
+            steps.call(what, libc::SYS_socket, args, Want::Save(0));
+        }
+        place(steps, file, self.above);
+    }
+}
+
+fn is_unnamed_pipe(file: &File) -> bool {
+    matches!(file.kind, FileKind::Pipe { .. }) && !file.target.starts_with('/')
+}
+
+/// A process that has the other end of a pipe open, by whose descriptor this end can be opened too.
+fn holder(file: &File) -> Option<String> {
+    for pid in procfs::processes().ok()? {
+        let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let is_it =
+                std::fs::read_link(entry.path()).is_ok_and(|l| l.as_os_str() == &*file.target);
+            if is_it && is_other_end(&entry, file) {
+                return Some(entry.path().to_string_lossy().into_owned());
+            }
+        }
+    }
+    None
+}
+
+/// The rights of the link are those of the descriptor.
+fn is_other_end(entry: &std::fs::DirEntry, file: &File) -> bool {
+    const READ: u32 = 0o400;
+    const WRITE: u32 = 0o200;
+    let wanted = match file.flags & ACCESS_MODE {
+        0 => WRITE,
+        _ => READ,
+    };
+    std::fs::symlink_metadata(entry.path()).is_ok_and(|m| m.mode() & wanted != 0)
+}

@@ -1,0 +1,158 @@
+//! The pages of a process that is made anew, from the log into its memory.
+
+use std::io;
+
+use slos::{Epoch, PageIndex, Partition, SpaceId};
+use sls_record::{Backing, Mapping, Process};
+use sls_sys::{RemoteMemory, procfs};
+
+use crate::shared::is_memory_only;
+
+const PAGE: u64 = sls_sys::PAGE;
+const PAGE_BYTES: usize = slos::PAGE;
+/// Pages decoded and written at a time.
+const BATCH: usize = 256;
+
+/// Pages of a space that belong at an address.
+struct Piece {
+    space: SpaceId,
+    /// Pages of the space.
+    pages: Vec<PageIndex>,
+    /// Address of page 0 of the space, which may lie before the first.
+    shift: u64,
+}
+
+impl Piece {
+    fn address(&self, page: PageIndex) -> u64 {
+        self.shift.wrapping_add(page.0 * PAGE)
+    }
+}
+
+/// Writes all of them; their number.
+pub fn pages(partition: &Partition, epoch: Epoch, to: &Process) -> Result<u64, String> {
+    let memory = RemoteMemory::open(to.pid).map_err(|e| format!("open the memory: {e}"))?;
+    let pieces = pieces(partition, epoch, to)?;
+    let batches: Vec<(&Piece, &[PageIndex])> = pieces
+        .iter()
+        .flat_map(|piece| piece.pages.chunks(BATCH).map(move |pages| (piece, pages)))
+        .collect();
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = batches.len().div_ceil(workers).max(1);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = batches
+            .chunks(share)
+            .map(|batches| scope.spawn(|| write_all(partition, epoch, &memory, batches)))
+            .collect();
+        writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap_or_else(|_| Err("a bug".to_owned())))
+            .sum()
+    })
+}
+
+fn write_all(
+    partition: &Partition,
+    epoch: Epoch,
+    memory: &RemoteMemory,
+    batches: &[(&Piece, &[PageIndex])],
+) -> Result<u64, String> {
+    let mut bytes = vec![0; BATCH * PAGE_BYTES];
+    let mut written = 0;
+    for (piece, pages) in batches {
+        let bytes = &mut bytes[..pages.len() * PAGE_BYTES];
+        let read = partition.read_pages(epoch, piece.space, pages, bytes);
+        read.map_err(|e| e.to_string())?;
+        let neighbours = |a: &PageIndex, b: &PageIndex| a.0 + 1 == b.0;
+        let mut rest: &[u8] = bytes;
+        for run in pages.chunk_by(neighbours) {
+            let (run_bytes, after) = rest.split_at(run.len() * PAGE_BYTES);
+            rest = after;
+            let address = piece.address(run[0]);
+            write(memory, address, run_bytes)
+                .map_err(|e| format!("write {} pages at {address:#x}: {e}", run.len()))?;
+        }
+        written += pages.len() as u64;
+    }
+    Ok(written)
+}
+
+/// As fast as can be, and where the program itself may not write, as a debugger does.
+fn write(memory: &RemoteMemory, address: u64, bytes: &[u8]) -> io::Result<()> {
+    let done = memory.write(address, &[bytes]).unwrap_or(0);
+    if done < bytes.len() {
+        memory.write_at(address + done as u64, &bytes[done..])?;
+    }
+    Ok(())
+}
+
+fn pieces(partition: &Partition, epoch: Epoch, to: &Process) -> Result<Vec<Piece>, String> {
+    let map_of = |space| {
+        let map = partition.page_map(epoch, SpaceId(space));
+        map.map_err(|e| e.to_string())
+    };
+    let mut own = map_of(to.space)?;
+    own.retain(|p| mapping_at(to, p.0 * PAGE).is_some_and(is_written));
+    let mut pieces = vec![Piece {
+        space: SpaceId(to.space),
+        pages: own,
+        shift: 0,
+    }];
+    for map in &to.mappings {
+        let Backing::Shared { space } = map.backing else {
+            continue;
+        };
+        if !is_memory_only(&map.path) {
+            continue; // A file's content is the file's.
+        }
+        let mut pages = map_of(space)?;
+        let first = map.offset / PAGE;
+        pages.retain(|p| (first..first + map.len() / PAGE).contains(&p.0));
+        pieces.push(Piece {
+            space: SpaceId(space),
+            pages,
+            shift: map.start.wrapping_sub(map.offset),
+        });
+    }
+    Ok(pieces)
+}
+
+/// The kernel's own pages are there already.
+fn is_written(map: &Mapping) -> bool {
+    map.backing != Backing::Kernel && map.path != "[vdso]"
+}
+
+fn mapping_at(process: &Process, address: u64) -> Option<&Mapping> {
+    let at = process.mappings.partition_point(|m| m.end <= address);
+    process.mappings.get(at).filter(|m| m.start <= address)
+}
+
+/// The program calls into the kernel's page of code by addresses that it has looked up: they must
+/// still lead to the same.
+pub fn check_vdso(partition: &Partition, epoch: Epoch, to: &Process) -> Result<(), String> {
+    let vdso = |m: &&Mapping| m.path == "[vdso]";
+    let Some(then) = to.mappings.iter().find(vdso) else {
+        return Ok(());
+    };
+    let pages: Vec<PageIndex> = (then.start / PAGE..then.end / PAGE)
+        .map(PageIndex)
+        .collect();
+    let mut bytes = vec![0; pages.len() * PAGE_BYTES];
+    partition
+        .read_pages(epoch, SpaceId(to.space), &pages, &mut bytes)
+        .map_err(|e| e.to_string())?;
+    let own = own_vdso(bytes.len()).map_err(|e| format!("read the kernel's vDSO: {e}"))?;
+    if own != bytes {
+        return Err("it ran on another kernel, whose vDSO was another".to_owned());
+    }
+    Ok(())
+}
+
+fn own_vdso(len: usize) -> io::Result<Vec<u8>> {
+    let pid = std::process::id().cast_signed();
+    let maps = procfs::maps(pid)?;
+    let vdso = maps.iter().find(|m| m.path == "[vdso]");
+    let start = vdso.ok_or(io::ErrorKind::NotFound)?.start;
+    let mut bytes = vec![0; len];
+    RemoteMemory::open(pid)?.read_at(start, &mut bytes)?;
+    Ok(bytes)
+}

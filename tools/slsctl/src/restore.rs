@@ -1,0 +1,190 @@
+//! Processes made anew from a checkpoint.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use anyhow::Context;
+use clap::Args;
+use libsls::EpochRef;
+use libsls::protocol::{Answer, Request, Restored};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+use serde_json::{Map, Value as Json, json};
+
+use crate::arguments::PartArg;
+use crate::output::{Paint, micros};
+use crate::progress::Shown;
+use crate::session::{Outcome, Session, out_of_turn};
+use crate::spawn::passed_on;
+
+/// Signals that a terminal or a supervisor sends to whoever is in the foreground.
+const PASSED_ON: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+];
+
+/// Make the process of a checkpoint anew, after its end, and wait for it
+#[derive(Debug, Args)]
+#[command(after_help = "Example: slsctl restore @7 -d")]
+pub struct Restore {
+    #[command(flatten)]
+    part: PartArg,
+    /// The checkpoint: @7, @name or @-1
+    #[arg(value_name = "@N", default_value = "@-1")]
+    from: EpochRef,
+    /// Leave it stopped; `slsctl resume` lets it run
+    #[arg(short = 's')]
+    stay_stopped: bool,
+    /// Do not wait for its end; otherwise its exit status is passed on
+    #[arg(short = 'd')]
+    detached: bool,
+    /// Go on although files it had mapped or open have changed or are gone
+    #[arg(long)]
+    force: bool,
+}
+
+impl Restore {
+    pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
+        let history = session.history(self.part.name().as_deref())?;
+        let epoch = self.from.resolve(&history)?;
+        // Before it is there, so that none that comes meanwhile ends who waits for it.
+        let signals = (!self.detached).then(take_signals).transpose()?;
+        let restored = ask(session, history.partition, epoch, self)?;
+        let process = restored
+            .pids
+            .first()
+            .and_then(|&(_, pid)| Pid::from_raw(pid))
+            .context("slsd restored no process")?;
+        // None: it has ended already.
+        let life = pidfd_open(process, PidfdFlags::empty()).ok();
+        session.answer(&restored_json(&restored), |paint| {
+            restored_text(&restored, paint)
+        })?;
+        let Some(signals) = signals else {
+            return Ok(Outcome::Done);
+        };
+        if let Some(life) = life {
+            wait(&life, &signals)?;
+        }
+        let request = Request::Ended {
+            part: Some(restored.partition),
+            pid: process.as_raw_nonzero().get(),
+        };
+        match session.ask(&request)? {
+            Answer::Ended(Some(status)) => {
+                Ok(Outcome::Status(passed_on(ExitStatus::from_raw(status))))
+            }
+            Answer::Ended(None) => anyhow::bail!(
+                "slsd does not know yet how process {} ended",
+                process.as_raw_nonzero()
+            ),
+            other => Err(out_of_turn(&other)),
+        }
+    }
+}
+
+fn ask(session: &Session, part: String, epoch: u64, how: &Restore) -> anyhow::Result<Restored> {
+    let _shown = Shown::waiting("restore");
+    let request = Request::Restore {
+        part: Some(part),
+        epoch,
+        stay_stopped: how.stay_stopped,
+        force: how.force,
+    };
+    match session.ask(&request)? {
+        Answer::Restored(restored) => Ok(restored),
+        other => Err(out_of_turn(&other)),
+    }
+}
+
+fn take_signals() -> anyhow::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    PASSED_ON.into_iter().for_each(|signal| set.add(signal));
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(
+        &set,
+        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+    )?)
+}
+
+/// Waits for its end, and passes on what comes for whoever is in the foreground.
+fn wait(life: &OwnedFd, signals: &SignalFd) -> anyhow::Result<()> {
+    loop {
+        let mut fds = [life.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if fds[0].any().unwrap_or(false) {
+            return Ok(());
+        }
+        while let Some(info) = signals.read_signal()? {
+            let number = i32::try_from(info.ssi_signo)?;
+            if let Some(signal) = rustix::process::Signal::from_named_raw(number) {
+                // It has just ended, which the next round finds.
+                let _ = pidfd_send_signal(life, signal);
+            }
+        }
+    }
+}
+
+fn restored_json(restored: &Restored) -> Json {
+    let pids: Map<String, Json> = restored
+        .pids
+        .iter()
+        .map(|(old, new)| (old.to_string(), json!(new)))
+        .collect();
+    json!({
+        "pids": pids,
+        "us": restored.us,
+        "not_restored": restored.not_restored,
+        "partition": restored.partition,
+        "epoch": restored.epoch,
+        "branch": restored.branch,
+        "pages": restored.pages,
+    })
+}
+
+fn restored_text(restored: &Restored, paint: Paint) -> String {
+    let pids: Vec<String> = restored.pids.iter().map(|p| p.1.to_string()).collect();
+    let mut text = format!(
+        "restored {} as process {}: {} pages in {}; now on branch {}\n",
+        paint.name(&format!("@{}", restored.epoch)),
+        pids.join(", "),
+        restored.pages,
+        micros(restored.us),
+        restored.branch,
+    );
+    for what in &restored.not_restored {
+        text += &format!("{} {what}\n", paint.bad("not restored:"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contracts_keys() {
+        let restored = Restored {
+            partition: "mem".into(),
+            epoch: 7,
+            pids: vec![(41, 41)],
+            branch: "restore-1".into(),
+            pages: 3,
+            us: 812,
+            not_restored: vec!["x".into()],
+        };
+        let json = restored_json(&restored);
+        assert_eq!(json["pids"]["41"], 41);
+        assert_eq!(json["us"], 812);
+        assert_eq!(json["not_restored"][0], "x");
+        assert!(restored_text(&restored, Paint::PLAIN).ends_with("not restored: x\n"));
+    }
+}
