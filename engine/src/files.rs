@@ -1,7 +1,9 @@
 //! What the descriptors that the keeper read under the stop mean.
 
-use sls_record::{Epoll, File, FileKind, Queued};
+use serde_bytes::ByteBuf;
+use sls_record::{Epoll, File, FileKind, Queued, Socket, SocketOption};
 use sls_sys::descriptors::{FileStat, Raw};
+use sls_sys::sockets;
 
 use crate::sockets::Sockets;
 
@@ -100,6 +102,7 @@ fn kind(raw: &Raw, target: &str, inode: u64, sockets: &Sockets) -> FileKind {
             FileKind::Socket {
                 description,
                 listening,
+                state: raw.socket.as_deref().map(|s| Box::new(socket(s))),
             }
         }
         "anon_inode:[eventfd]" => FileKind::EventFd {
@@ -119,6 +122,24 @@ fn kind(raw: &Raw, target: &str, inode: u64, sockets: &Sockets) -> FileKind {
             size: raw.stat.map_or(0, |s| s.size),
         },
         _ => of_mode(raw.stat),
+    }
+}
+
+fn socket(s: &sockets::Socket) -> Socket {
+    let option = |(level, name, value): &(i32, i32, ByteBuf)| SocketOption {
+        level: *level,
+        name: *name,
+        value: value.to_vec(),
+    };
+    Socket {
+        family: s.family,
+        kind: s.kind,
+        protocol: s.protocol,
+        local: s.local.to_vec(),
+        peer: s.peer.to_vec(),
+        listens: s.listens,
+        backlog: s.backlog,
+        options: s.options.iter().map(option).collect(),
     }
 }
 
@@ -213,6 +234,7 @@ mod tests {
             info: b"UserFiles:\t0\nUserBufs:\t2\n    0: 0x7f0000000800/4096\n    1: 0x7f0000010000/512\nPollList:\n".to_vec().into(),
             stat: None,
             pipe: None,
+            socket: None,
             shares: None,
         };
         assert_eq!(

@@ -1,64 +1,145 @@
 //! Descriptors that were closed come back by a rewind.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
 use testkit::{Sls, Target, wait_until};
 
-/// Obeys the lines of the fifo named in its argument.
+/// Obeys the lines of the fifo named in its argument: each is a line of Python.
 const PYTHON: &str = r#"
-import os, sys, fcntl
-r, w = os.pipe()
-os.set_blocking(r, False)
-os.write(w, b"in the pipe")
+import os, sys, socket
 orders = open(sys.argv[1])
 print("ready", flush=True)
 while True:
-    order = orders.readline().strip()
-    if order == "close":
-        os.close(r)
-        os.close(w)
-        print("closed", flush=True)
-    elif order == "read":
-        print("read", os.read(r, 100), os.get_blocking(r), os.get_inheritable(w), flush=True)
-        os.write(w, b"more")
-        print("read", os.read(r, 100), flush=True)
+    exec(orders.readline())
 "#;
+
+struct Obedient {
+    sls: Sls,
+    target: Target,
+    orders: File,
+}
+
+impl Obedient {
+    fn start() -> Self {
+        let sls = Sls::new();
+        let fifo = sls.folder().join("orders");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut command = Command::new("/usr/bin/python3");
+        command
+            .args(["-c", PYTHON])
+            .arg(&fifo)
+            .current_dir(sls.folder());
+        let target = Target::start(sls.folder(), command);
+        let orders = OpenOptions::new().read(true).write(true).open(&fifo);
+        let it = Self {
+            sls,
+            target,
+            orders: orders.unwrap(),
+        };
+        it.says("ready");
+        it
+    }
+
+    fn says(&self, what: &str) {
+        wait_until(Duration::from_secs(10), what, || {
+            self.target.output().contains(what)
+        });
+    }
+
+    fn order(&mut self, line: &str, says: &str) {
+        let line = format!("{line}; print({says:?}, flush=True)\n");
+        self.orders.write_all(line.as_bytes()).unwrap();
+        self.says(says);
+    }
+
+    /// The number of a checkpoint of now.
+    fn checkpoint(&self) -> u64 {
+        self.sls.run(&["attach", "-p", &self.target.p(), "-m"]);
+        let taken = self.sls.json(&["checkpoint", "-m"]);
+        taken["epoch"].as_u64().unwrap()
+    }
+
+    /// What could not be put back.
+    fn rewind(&self, epoch: u64) -> String {
+        let done = self.sls.json(&["rewind", "-m", &format!("@{epoch}")]);
+        done["not_restored"].to_string()
+    }
+
+    fn end(mut self) {
+        self.sls.run(&["detach", "-p", &self.target.p()]);
+        self.target.assert_unharmed();
+    }
+}
 
 #[test]
 fn a_pipe_closed_at_both_ends() {
-    let sls = Sls::new();
-    let fifo = sls.folder().join("orders");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut command = Command::new("/usr/bin/python3");
-    command.args(["-c", PYTHON]).arg(&fifo);
-    let mut target = Target::start(sls.folder(), command);
-    let mut orders = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&fifo)
-        .unwrap();
-    let says = |target: &Target, what: &str| {
-        wait_until(Duration::from_secs(10), what, || {
-            target.output().contains(what)
-        });
-    };
-    says(&target, "ready");
-    sls.run(&["attach", "-p", &target.p(), "-m"]);
-    let epoch = sls.json(&["checkpoint", "-m"])["epoch"].as_u64().unwrap();
+    let mut it = Obedient::start();
+    it.order("r, w = os.pipe(); os.set_blocking(r, False)", "made");
+    it.order("os.write(w, b'in the pipe')", "filled");
+    let epoch = it.checkpoint();
     // Twice: the pipe that was made again is not the one the checkpoint knows.
-    for _ in 0..2 {
-        orders.write_all(b"close\n").unwrap();
-        says(&target, "closed");
-        let done = sls.json(&["rewind", "-m", &format!("@{epoch}")]);
-        let lost = done["not_restored"].to_string();
+    for round in 0..2 {
+        it.order("os.close(r); os.close(w)", &format!("closed {round}"));
+        let lost = it.rewind(epoch);
         assert!(!lost.contains("pipe:"), "{lost}");
     }
-    orders.write_all(b"read\n").unwrap();
-    says(&target, "read b'in the pipe' False False");
-    says(&target, "read b'more'");
-    sls.run(&["detach", "-p", &target.p()]);
-    target.assert_unharmed();
+    it.order("assert os.read(r, 100) == b'in the pipe'", "as it was");
+    it.order(
+        "assert not os.get_blocking(r) and not os.get_inheritable(w)",
+        "with its flags",
+    );
+    it.order("os.write(w, b'more')", "filled again");
+    it.order("assert os.read(r, 100) == b'more'", "and works");
+    it.end();
+}
+
+/// Two descriptors of one description, and one that is another on the same file.
+#[test]
+fn duplicates_share_their_offset_again() {
+    let mut it = Obedient::start();
+    it.order("a = os.open('f', os.O_RDWR | os.O_CREAT)", "opened");
+    it.order("b = os.dup(a); c = os.open('f', os.O_RDONLY)", "shared");
+    it.order("os.write(a, b'0123456789'); os.lseek(a, 4, 0)", "placed");
+    let epoch = it.checkpoint();
+    let shared = "os.lseek(b, 7, 0); assert os.lseek(a, 0, 1) == 7 and os.lseek(c, 0, 1) == 0";
+    let ways = [
+        "os.close(a); os.close(b); os.close(c)",
+        "os.close(b)",
+        // Now the wrong two share.
+        "os.dup2(c, b)",
+        "os.dup2(a, c)",
+    ];
+    for (n, way) in ways.iter().enumerate() {
+        it.order(way, &format!("changed {n}"));
+        it.rewind(epoch);
+        let as_it_was = "assert os.lseek(a, 0, 1) == 4 == os.lseek(b, 0, 1)";
+        it.order(as_it_was, &format!("offset {n}"));
+        it.order(shared, &format!("shared {n}"));
+    }
+    it.end();
+}
+
+/// One that listens is there again, also where it has been opened anew since.
+#[test]
+fn a_socket_that_listened() {
+    let mut it = Obedient::start();
+    it.order("s = socket.create_server(('127.0.0.1', 0))", "listens");
+    it.order("open('port', 'w').write(str(s.getsockname()[1]))", "named");
+    let port = std::fs::read_to_string(it.sls.folder().join("port")).unwrap();
+    let port: u16 = port.parse().unwrap();
+    let epoch = it.checkpoint();
+    let again = format!("s.close(); s = socket.create_server(('127.0.0.1', {port}))");
+    for (n, way) in ["s.close()", &again].iter().enumerate() {
+        it.order(way, &format!("closed {n}"));
+        let lost = it.rewind(epoch);
+        assert!(!lost.contains("hang-up"), "{lost}");
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let accepted = "assert s.accept()[0].fileno() > 2";
+        it.order(accepted, &format!("accepts {n}"));
+    }
+    it.end();
 }

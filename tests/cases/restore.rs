@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{Sls, Target, field, kill, threads, tracee, wait_until};
+use testkit::{Redis, Sls, Target, field, kill, threads, tracee, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -204,6 +204,37 @@ fn its_state_is_whole() {
     let out = sls.try_run(&["restore", "-m"]);
     let said = fs::read_to_string(output).unwrap();
     assert!(out.code == 0 && said.contains("whole"), "{out:?}\n{said}");
+}
+
+/// It listens where it did, and has its data.
+#[test]
+fn redis_answers_again() {
+    let sls = Sls::new();
+    let mut redis = Redis::start(sls.folder());
+    let (pid, port) = (redis.pid(), redis.port());
+    let ask = |words: &[&str]| {
+        let mut command = Command::new("redis-cli");
+        let out = command.args(["-p", &port.to_string()]).args(words).output();
+        String::from_utf8(out.unwrap().stdout).unwrap()
+    };
+    ask(&["set", "a", "before"]);
+    sls.run(&["attach", "-p", &pid.to_string(), "-m"]);
+    sls.run(&["checkpoint", "-m"]);
+    ask(&["set", "a", "after"]);
+    kill(pid, 9);
+    redis.wait(SOON);
+    for _ in 0..3 {
+        let (again, told) = restored(&sls, &["@1"]);
+        assert_eq!(of_its_own(&told), [""; 0], "{told}");
+        wait_until(SOON, "it answers", || ask(&["get", "a"]) == "before\n");
+        ask(&["set", "a", "again"]);
+        assert_eq!(ask(&["get", "a"]), "again\n");
+        again.end(&sls);
+    }
+    let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    sls.refused(&["restore", "-m", "@1"], 1, "Address already in use");
+    assert_eq!(field(pid, "State:"), "", "something of it is left");
+    drop(taken);
 }
 
 #[test]

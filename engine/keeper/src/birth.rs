@@ -56,7 +56,7 @@ impl Target {
                 Ok(target)
             }
             Err(error) => {
-                end(pid)?;
+                let _ = end(pid); // It may have ended by itself, which is the error then.
                 Err(error.into())
             }
         }

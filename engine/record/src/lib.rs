@@ -10,6 +10,7 @@ mod memory;
 mod process;
 mod registers;
 mod signal;
+mod socket;
 
 pub use attributes::{Attributes, Capabilities, Layout, Scheduling};
 pub use codec::{DecodeError, FORMAT_VERSION, decode, encode};
@@ -19,3 +20,4 @@ pub use process::{
 };
 pub use registers::Registers;
 pub use signal::{AltStack, IntervalTimer, PosixTimer, SigAction, SigInfo, Signals};
+pub use socket::{Socket, SocketOption};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AltStack, Attributes, IntervalTimer, Layout, Mapping, PosixTimer, Registers, Scheduling,
-    SigInfo, Signals,
+    SigInfo, Signals, Socket,
 };
 
 /// One checkpoint's record.
@@ -204,6 +204,8 @@ pub enum FileKind {
         description: String,
         /// Listening sockets are as they were when they are still open.
         listening: bool,
+        /// How it was made and set; None where it could not be asked.
+        state: Option<Box<Socket>>,
     },
     /// eventfd counter.
     EventFd {

@@ -25,6 +25,7 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, restored: bool) {
     let stays = |fd: &i32| kept.contains_key(fd) || !new.contains_key(fd);
     let stay = old.keys().copied().filter(stays).collect();
     let openings = Openings::new(from, stay, above(&old, &new), restored);
+    close_sockets(steps, &old, &new, &kept);
     // Of each description one descriptor is there, or is opened; the others are its duplicates.
     let mut there: BTreeMap<i32, i32> = BTreeMap::new();
     for (&fd, file) in new.iter().filter(|(fd, _)| kept.contains_key(fd)) {
@@ -91,21 +92,34 @@ fn share(steps: &mut Steps, other: i32, file: &File) {
     steps.call(what, libc::SYS_dup3, args, Want::Success);
 }
 
-/// Closes what was opened since. Last: until here others could be opened by way of it.
-fn close(steps: &mut Steps, old: &Table<'_>, new: &Table<'_>) {
-    for (fd, file) in old.iter().filter(|(fd, _)| !new.contains_key(fd)) {
-        if let FileKind::Socket { description, .. } = &file.kind {
+/// Closes sockets that do not stay. First: another may be to have the address.
+fn close_sockets(steps: &mut Steps, old: &Table<'_>, new: &Table<'_>, kept: &BTreeMap<i32, i32>) {
+    for (&fd, file) in old.iter().filter(|(fd, _)| !kept.contains_key(fd)) {
+        let FileKind::Socket { description, .. } = &file.kind else {
+            continue;
+        };
+        if !new.contains_key(&fd) {
             steps
                 .not_restored
                 .push(format!("socket {fd} ({description}): opened since, closed"));
         }
-        steps.call(
-            "close",
-            libc::SYS_close,
-            vec![int(*fd)],
-            Want::Or(vec![libc::EBADF]),
-        );
+        close_one(steps, fd);
     }
+}
+
+/// Closes all else that was opened since. Last: until here others could be opened by way of it.
+fn close(steps: &mut Steps, old: &Table<'_>, new: &Table<'_>) {
+    let is_socket = |file: &File| matches!(file.kind, FileKind::Socket { .. });
+    let since = old.iter().filter(|(fd, _)| !new.contains_key(fd));
+    for (&fd, _) in since.filter(|(_, file)| !is_socket(file)) {
+        close_one(steps, fd);
+    }
+}
+
+fn close_one(steps: &mut Steps, fd: i32) {
+    let args = vec![int(fd)];
+    let want = Want::Or(vec![libc::EBADF]);
+    steps.call("close", libc::SYS_close, args, want);
 }
 
 /// Open on the same thing, in the same way?
@@ -150,6 +164,7 @@ fn adjust(steps: &mut Steps, was: &File, is: &File) {
             FileKind::Socket {
                 description,
                 listening: false,
+                ..
             },
         ) => {
             steps.not_restored.push(format!(

@@ -10,6 +10,7 @@ mod opening;
 mod pages;
 mod pipes;
 mod signals;
+mod sockets;
 mod threads;
 
 use slos::{Epoch, Partition, ReadError};

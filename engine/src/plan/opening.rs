@@ -10,7 +10,7 @@ use sls_sys::procfs;
 use super::files::{
     ACCESS_MODE, close_saved, duplicate, is_seekable, move_up, name_once, place, seek, set_flags,
 };
-use super::{Steps, int, path};
+use super::{Steps, int, path, sockets};
 
 /// Flags that make or change the file when it is opened; they have had their effect.
 const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
@@ -77,11 +77,23 @@ impl<'a> Openings<'a> {
                 let args = vec![int(flags & libc::O_CLOEXEC)];
                 steps.call(what, libc::SYS_epoll_create1, args, Want::Save(0));
             }
-            FileKind::Socket { .. } | FileKind::Inotify { .. } | FileKind::Other => {
+            FileKind::Socket { state, .. } => {
+                let unknown = || Err("a placeholder reports hang-up".to_owned());
+                let made = state.as_deref().map_or_else(unknown, |socket| {
+                    sockets::make(steps, &what, socket, self.restored)
+                });
+                if let Err(why) = made {
+                    return self.placeholder(steps, file, &why);
+                }
+            }
+            FileKind::Inotify { .. } | FileKind::Other => {
                 return self.placeholder(steps, file, "a placeholder reports hang-up");
             }
         }
         place(steps, file, self.above);
+        if let FileKind::Socket { .. } = file.kind {
+            set_flags(steps, file);
+        }
         if is_seekable(file) {
             seek(steps, file);
         }

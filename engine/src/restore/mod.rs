@@ -42,6 +42,8 @@ pub struct Restored {
     pub took: Duration,
     /// What could not be put back, by name.
     pub not_restored: Vec<String>,
+    /// It stands still: so it was asked for, or it did so then.
+    pub stopped: bool,
 }
 
 /// Makes the process of a checkpoint anew. The caller is its parent and has to reap it. With
@@ -82,7 +84,7 @@ pub fn restore(
     }
     .make(&mut keeper);
     let result = made.and_then(|(pages, not_restored)| {
-        if stay_stopped {
+        if stay_stopped || to.stopped {
             let pidfd = fd::pidfd_open(to.pid)?;
             fd::pidfd_signal(std::os::fd::AsFd::as_fd(&pidfd), SIGSTOP)?;
         }
@@ -101,6 +103,7 @@ pub fn restore(
         pages,
         took: begun.elapsed(),
         not_restored,
+        stopped: stay_stopped || to.stopped,
     })
 }
 

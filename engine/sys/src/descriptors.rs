@@ -15,6 +15,7 @@ use serde_bytes::ByteBuf;
 
 use crate::fd::{peek_pipe, pidfd_getfd};
 use crate::running::compare_files;
+use crate::sockets::{self, Socket};
 
 /// What stat(2) tells that matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,8 @@ pub struct Raw {
     pub stat: Option<FileStat>,
     /// What a pipe holds, read without taking it out, or why it could not be; read ends only.
     pub pipe: Option<Result<ByteBuf, String>>,
+    /// A socket's own state.
+    pub socket: Option<Box<Socket>>,
     /// The lowest descriptor on the same open file description, when that is another one.
     pub shares: Option<i32>,
 }
@@ -148,13 +151,20 @@ impl Folders {
             .get(&fd)
             .filter(|last| !full && last.link[..] == link[..]);
         if let Some(last) = last
-            && (link.starts_with(b"socket:") || last.stat.is_some_and(is_device))
+            && (last.socket.as_ref().is_some_and(|s| is_settled(s))
+                || last.stat.is_some_and(is_device))
         {
             return Ok(Some(last.clone()));
         }
         let info = match last {
             Some(last) if link.starts_with(b"pipe:") => last.info.to_vec(),
             _ => info(&self.infos, &mut self.open, fd)?,
+        };
+        let socket = if link.starts_with(b"socket:") {
+            let ours = pidfd_getfd(pidfd, fd).ok();
+            ours.map(|ours| Box::new(sockets::read(ours.as_fd())))
+        } else {
+            None
         };
         let stat = if link.first() == Some(&b'/') {
             self.stat(name)
@@ -172,6 +182,7 @@ impl Folders {
             info: ByteBuf::from(info),
             stat,
             pipe,
+            socket,
             shares: None,
         }))
     }
@@ -243,6 +254,13 @@ fn read_info(file: &File) -> io::Result<Vec<u8>> {
         }
         info.resize(len + 4096, 0);
     }
+}
+
+/// Nothing of it will change, as a rule, but options: it is connected, listens, or is bound for
+/// datagrams.
+fn is_settled(socket: &Socket) -> bool {
+    let bound = socket.kind == libc::SOCK_DGRAM && !socket.local.is_empty();
+    socket.listens || !socket.peer.is_empty() || bound
 }
 
 fn is_device(stat: FileStat) -> bool {

@@ -18,6 +18,7 @@ pub mod remote;
 pub mod running;
 pub mod shared;
 pub mod skeleton;
+pub mod sockets;
 pub mod uffd;
 pub mod urgent;
 pub mod xstate;

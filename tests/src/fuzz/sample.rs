@@ -3,7 +3,7 @@
 use libsls::record::{
     AltStack, Attributes, Backing, Blocked, Capabilities, Epoll, File, FileKind, IntervalTimer,
     Layout, Mapping, Perms, PosixTimer, Process, Queued, Registers, Rseq, Scheduling, SigAction,
-    SigInfo, Signals, Thread, Unvouched,
+    SigInfo, Signals, Socket, SocketOption, Thread, Unvouched,
 };
 
 const MAPPED: u64 = 0x40_0000;
@@ -165,6 +165,20 @@ fn files() -> Vec<File> {
         FileKind::Socket {
             description: "tcp".into(),
             listening: true,
+            state: Some(Box::new(Socket {
+                family: 2,
+                kind: 1,
+                protocol: 6,
+                local: vec![2; 16],
+                listens: true,
+                backlog: Some(511),
+                options: vec![SocketOption {
+                    level: 1,
+                    name: 2,
+                    value: vec![1, 0, 0, 0],
+                }],
+                ..Socket::default()
+            })),
         },
         FileKind::EventFd { count: 3 },
         FileKind::TimerFd {

@@ -271,6 +271,7 @@ fn kind(kind: &FileKind) -> (&'static str, Json) {
         FileKind::Socket {
             description,
             listening,
+            ..
         } => (
             "socket",
             json!({"description": description, "listening": listening}),

@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use libsls::EpochRef;
 use libsls::protocol::{Answer, Request, Restored};
@@ -27,6 +28,10 @@ const PASSED_ON: [Signal; 4] = [
     Signal::SIGTERM,
     Signal::SIGHUP,
 ];
+
+/// How long slsd may take to know of an end.
+const PATIENCE: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_millis(5);
 
 /// Make the process of a checkpoint anew, after its end, and wait for it
 #[derive(Debug, Args)]
@@ -71,19 +76,25 @@ impl Restore {
         if let Some(life) = life {
             wait(&life, &signals)?;
         }
-        let request = Request::Ended {
-            part: Some(restored.partition),
-            pid: process.as_raw_nonzero().get(),
-        };
+        let status = how_it_ended(session, restored.partition, process)?;
+        Ok(Outcome::Status(passed_on(status)))
+    }
+}
+
+/// slsd takes note of it at about the same time; its keeper, if it has a thread just then, before.
+fn how_it_ended(session: &Session, part: String, process: Pid) -> anyhow::Result<ExitStatus> {
+    let pid = process.as_raw_nonzero().get();
+    let request = Request::Ended {
+        part: Some(part),
+        pid,
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
         match session.ask(&request)? {
-            Answer::Ended(Some(status)) => {
-                Ok(Outcome::Status(passed_on(ExitStatus::from_raw(status))))
-            }
-            Answer::Ended(None) => anyhow::bail!(
-                "slsd does not know yet how process {} ended",
-                process.as_raw_nonzero()
-            ),
-            other => Err(out_of_turn(&other)),
+            Answer::Ended(Some(status)) => return Ok(ExitStatus::from_raw(status)),
+            Answer::Ended(None) if Instant::now() < deadline => std::thread::sleep(STEP),
+            Answer::Ended(None) => bail!("slsd does not know how process {pid} ended"),
+            other => return Err(out_of_turn(&other)),
         }
     }
 }

@@ -279,7 +279,7 @@ impl Work {
                 target.continue_from(&self.history, Some(from));
                 target.remember(done.former);
                 self.attached(target, life, period);
-                self.figures().suspended = stay_stopped;
+                self.figures().suspended = done.stopped;
             }
             // It may have ended at once.
             Err(refusal) => not_restored.push(format!("its attachment: {}", refusal.message)),
