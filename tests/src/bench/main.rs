@@ -8,6 +8,7 @@ mod limit;
 mod memory;
 mod peers;
 mod redis;
+mod restore;
 mod server;
 mod stop;
 
@@ -29,6 +30,8 @@ enum What {
     Redis(redis::Redis),
     /// Bytes a checkpoint takes beside bytes dirtied; ten thousand checkpoints in a budget
     Memory(memory::Memory),
+    /// How long a process takes to come back after its end, beside a copy of its pages
+    Restore(restore::Restore),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -36,5 +39,6 @@ fn main() -> anyhow::Result<()> {
         What::Stop(bench) => bench.run(),
         What::Redis(bench) => bench.run(),
         What::Memory(bench) => bench.run(),
+        What::Restore(bench) => bench.run(),
     }
 }

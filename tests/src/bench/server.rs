@@ -1,7 +1,10 @@
 //! redis-server and its load.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use testkit::Redis;
@@ -65,6 +68,24 @@ impl Server {
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         ensure!(out.status.success(), "redis-benchmark: {text}");
         served(&text).with_context(|| format!("redis-benchmark said {text:?}"))
+    }
+
+    /// Waits for an answer.
+    pub fn ping(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if self.asked().is_ok() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "redis does not answer");
+        }
+    }
+
+    fn asked(&self) -> std::io::Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.redis.port()))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut answer = [0; 7];
+        stream.read_exact(&mut answer)
     }
 
     /// The same without end; the caller ends it.

@@ -129,7 +129,6 @@ mod tests {
         for absent in [
             "__exec",
             "__reference",
-            "restore",
             "listsnaps",
             "disas",
             "bisect",
