@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use sls_keeper::{Arg, Want};
 use sls_record::{Backing, File, Mapping, Process};
 
-use super::mappings::{free_range, is_fixed, mprotect};
+use super::mappings::{is_fixed, mprotect};
 use super::{Steps, int, path};
 use crate::ranges::Range;
 use crate::shared::is_memory_only;
@@ -96,11 +96,6 @@ fn remap(steps: &mut Steps, name: &str, from: u64, to: u64, len: u64) {
     let args = [from, len, len, flags, to].map(Arg::Value).to_vec();
     let what = format!("move {name}");
     steps.call(what, libc::SYS_mremap, args, Want::Exactly(to));
-}
-
-/// Room for what is there only while the process is made.
-pub fn room(skeleton: &Process, to: &Process, len: u64) -> Option<Range> {
-    free_range(skeleton, to, len)
 }
 
 /// Makes every mapping; the steps that come back give shared memory its rights once it is filled.

@@ -28,10 +28,9 @@ pub fn page(to: &Process) -> Option<u64> {
 pub fn build(skeleton: &Process, to: &Process) -> Result<Born, String> {
     let slots = (1 + to.threads.len()) as u64 + OTHER_SLOTS;
     let room = slots * SLOT + anew::kernels_len(skeleton);
-    let (start, end) = anew::room(skeleton, to, room)
+    let (start, _) = mappings::free_range(skeleton, to, room)
         .ok_or_else(|| "no free addresses for a scratch area".to_owned())?;
     let scratch = (start, start + slots * SLOT);
-    debug_assert!(scratch.1 <= end);
     let mut steps = Steps::default();
     session(&mut steps, to);
     anew::clear(&mut steps, skeleton, to, scratch.1 + sls_sys::PAGE)?;

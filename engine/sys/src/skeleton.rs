@@ -87,7 +87,6 @@ struct CloneArgs {
 /// A skeleton that waits to be begun.
 #[derive(Debug)]
 pub struct Skeleton {
-    pid: i32,
     start: File,
 }
 
@@ -116,17 +115,10 @@ impl Skeleton {
                 become_program(&program, wait)
             }
             Ok(made) if made == pid => Ok(Self {
-                pid,
                 start: start.into(),
             }),
             _ => Err(io::Error::last_os_error()),
         }
-    }
-
-    /// Its number.
-    #[must_use]
-    pub fn pid(&self) -> i32 {
-        self.pid
     }
 
     /// It executes its program. Dropped instead, it ends.
