@@ -58,6 +58,14 @@ impl Index {
         }
     }
 
+    /// What the budgets of all partitions make together; `None` when one has none, or there is no
+    /// partition.
+    pub fn budgets(&self) -> Option<u64> {
+        let budgets = self.histories.values().map(|h| h.settings.budget);
+        let sum: Option<u64> = budgets.sum();
+        sum.filter(|_| !self.histories.is_empty())
+    }
+
     /// What counts against a partition's budget: the bodies it wrote, its manifests and records,
     /// and its index, each with its share of what is dead in the segments.
     pub fn partition_bytes(&self, id: u32) -> u64 {

@@ -18,7 +18,8 @@ use crate::versions::SegmentEntry;
 /// How a store is made. The budget is not written down: pass it again when opening.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Bytes of segments and index together; `None` is without limit.
+    /// Bytes of segments and index together. `None` is without limit; of a store that is opened, it
+    /// is what the budgets of its partitions make together, where each has one.
     pub budget: Option<u64>,
     /// Bytes of a segment, 64 KiB to 1 GiB; `None` picks 16 MiB, less for small budgets.
     pub segment_size: Option<u64>,
@@ -132,6 +133,8 @@ impl Store {
     ) -> Result<(Store, RecoveryReport), OpenError> {
         let recovered = recover(&*medium, label)?;
         let log = Log::new(medium, recovered.resume);
+        let budget = options.budget.or_else(|| recovered.index.budgets());
+        let options = Options { budget, ..options };
         let store = Store::start(recovered.index, log, recovered.filed, options)?;
         Ok((store, recovered.report))
     }

@@ -255,6 +255,35 @@ fn a_partitions_own_budget_holds_beside_another() {
     right.check(&b, bt.unwrap());
 }
 
+/// Whoever opens a store after a crash does not know what its partitions may hold.
+#[test]
+fn a_partitions_own_budget_holds_for_all_that_is_held_after_a_crash() {
+    const BUDGET: u64 = 4 << 20;
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let options = Options {
+        budget: Some(BUDGET),
+        segment_size: None,
+    };
+    let settings = Settings {
+        keep: Keep::All,
+        budget: Some(BUDGET),
+    };
+    let store = Store::create(dir.path(), options).unwrap();
+    let part = store.add_partition("p", settings).unwrap();
+    let mut program = Program::new();
+    let mut parent = None;
+    let mut commit = |part: &Partition| parent = Some(program.commit(part, parent).epoch);
+    (0..COMMITS / 5).for_each(|_| commit(&part));
+    drop((store, part));
+    let (store, _) = Store::open(dir.path(), Options::default()).unwrap();
+    let part = store.partition("p").unwrap();
+    for _ in 0..COMMITS / 5 {
+        commit(&part);
+        let held = store.stats().unwrap().total();
+        assert!(held <= BUDGET, "{held}");
+    }
+}
+
 #[test]
 fn without_a_budget_dead_segments_do_not_pile_up() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();

@@ -127,14 +127,8 @@ impl Part {
 
     /// A partition that an earlier daemon left.
     pub fn recover(name: &str, folder: &Path, registry: &Registry) -> anyhow::Result<Self> {
-        // The budget is a setting of the partition; the store is opened with room for it.
-        let (store, report) = Store::open(
-            folder,
-            Options {
-                budget: None,
-                segment_size: None,
-            },
-        )?;
+        // The budget is a setting of the partition, and with it of the store.
+        let (store, report) = Store::open(folder, Options::default())?;
         let history = store
             .partition(name)
             .context("the store is another partition's")?;
