@@ -1,15 +1,13 @@
-//! A checkpoint, step by step (ARCHITECTURE.md): copy ahead while the target runs, stop, copy the
-//! rest, let go, then encode and keep.
+//! What a checkpoint takes of one process: copied ahead while it runs, then the rest under the stop,
+//! then what is made of it for the record and the draft. The order of all that is in `group`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use slos::{Base, Draft, Epoch, PageIndex, Partition, Slot, SpaceDelta, SpaceId};
-use sls_keeper::rendezvous::Verdict;
+use slos::{Base, PageIndex, Slot, SpaceDelta, SpaceId};
 use sls_keeper::{Collected, Refusal};
-use sls_record::Event;
+use sls_record::Process;
 use sls_sys::procfs::{self, MapLine};
-use sls_sys::urgent::{Awake, Urgent};
 
 use crate::copy::Copies;
 use crate::error::{CaptureError, KeeperError};
@@ -19,7 +17,7 @@ use crate::keeper::{Quiesced, Read};
 use crate::ranges::{Range, gaps, normalise};
 use crate::record::{self, Context};
 use crate::runs::is_tracked;
-use crate::shared;
+use crate::shared::{self, Spaces, Taken};
 use crate::space::Found;
 use crate::target::{Target, Tracker};
 
@@ -31,45 +29,12 @@ const MOST_ROUNDS: usize = 6;
 /// An earlier slsd's keeper has a thread for some 100 us at a time.
 const FORMER_PATIENCE: Duration = Duration::from_millis(500);
 const FORMER_STEP: Duration = Duration::from_millis(2);
-/// Times a checkpoint starts over when it meets an exec.
-const STARTS: usize = 3;
 /// What only injected calls tell is asked anew this often in periodic checkpoints.
 const FACTS_EVERY: Duration = Duration::from_secs(1);
 /// First address that no user mapping reaches.
 const USER_END: u64 = 1 << 47;
 /// Staging kept faulted in beyond what the last stop used.
 const SPARE_PAGES: usize = 1024;
-
-/// What to take and where to keep it.
-pub struct Request<'a> {
-    /// Where.
-    pub partition: &'a Partition,
-    /// On which branch.
-    pub branch: &'a str,
-    /// Under which name.
-    pub name: Option<String>,
-    /// Not periodic: ask everything.
-    pub explicit: bool,
-    /// Why, when something is about to happen.
-    pub event: Option<Event>,
-    /// Do not let go after it.
-    pub stay_stopped: bool,
-}
-
-/// A checkpoint that was taken and kept.
-#[derive(Debug, Clone)]
-pub struct Capture {
-    /// Its number.
-    pub epoch: Epoch,
-    /// Pages that changed.
-    pub pages: u64,
-    /// Bytes appended.
-    pub bytes: u64,
-    /// Epochs that retention dropped for it.
-    pub dropped: Vec<Epoch>,
-    /// Its cost to the target.
-    pub cost: StopCost,
-}
 
 /// Where the stop's time went, ns.
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,9 +63,34 @@ pub(crate) struct Still {
     pub buffers: Vec<Range>,
 }
 
+/// How a stop is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stop {
+    /// Ask all that only injected calls tell.
+    pub everything: bool,
+    /// Nobody else is stopped with it: it is let go as soon as it was copied.
+    pub alone: bool,
+}
+
+/// What is known of shared objects while everybody stands still.
+pub(crate) struct Objects<'a> {
+    pub spaces: &'a mut Spaces,
+    /// By other processes of the group.
+    pub taken: &'a Taken,
+}
+
+/// One process's part of a checkpoint.
+pub(crate) struct Part {
+    pub still: Still,
+    /// Its own pages.
+    pub pages: Vec<(u64, Slot)>,
+}
+
 /// Pages of one shared object.
 pub(crate) struct SharedCopy {
     pub space: u32,
+    /// What of the object was looked at, bytes.
+    pub range: Range,
     pub copies: Copies,
     /// Address minus offset in the object, to number its pages.
     pub shift: u64,
@@ -108,41 +98,6 @@ pub(crate) struct SharedCopy {
 }
 
 impl Target {
-    /// Takes a checkpoint and keeps it. The target runs again when this returns, unless asked
-    /// otherwise; on error it always does.
-    ///
-    /// # Errors
-    /// The target is gone, did not stop in time, or the log has no room.
-    pub fn checkpoint(&mut self, request: Request<'_>) -> Result<Capture, CaptureError> {
-        let mut result = self.attempt(&request);
-        // A map list that reads empty is an ended process or a replaced program; starting over
-        // tells which. It may be replaced once more meanwhile.
-        for _ in 0..STARTS {
-            match &result {
-                // Killed: it let everything go.
-                Err(CaptureError::Keeper(KeeperError::Gone(_))) => {
-                    self.revive()?;
-                    result = self.attempt(&request);
-                    continue;
-                }
-                Err(CaptureError::Dead(_)) => {}
-                Err(_) if self.is_another_program() => {}
-                _ => break,
-            }
-            self.start_over()?;
-            result = self.attempt(&request);
-        }
-        result
-    }
-
-    fn attempt(&mut self, request: &Request<'_>) -> Result<Capture, CaptureError> {
-        let result = self.take(request);
-        if result.is_err() {
-            self.give_up_tracking();
-        }
-        result
-    }
-
     /// Pages that changed since the last checkpoint, as far as it can be told while the target runs;
     /// they are copied as well, for the next checkpoint.
     pub(crate) fn look_ahead(&mut self) -> Result<Vec<u64>, CaptureError> {
@@ -154,7 +109,7 @@ impl Target {
     }
 
     /// Pages that scans reported were not kept: nobody vouches for them any more.
-    fn give_up_tracking(&mut self) {
+    pub(crate) fn give_up_tracking(&mut self) {
         self.copies.clear();
         self.staging.reset();
         match &mut self.tracker {
@@ -163,81 +118,39 @@ impl Target {
         }
     }
 
-    fn take(&mut self, request: &Request<'_>) -> Result<Capture, CaptureError> {
-        if self.is_dead() {
-            return Err(CaptureError::Dead(self.pid));
-        }
-        let mut wasted_ns = 0;
-        loop {
-            let (still, collected, mut cost) = self.stop_and_copy(request)?;
-            if self.saw_everything(&still)? {
-                cost.stop_ns += wasted_ns;
-                let states = self.keeper.states(collected)?;
-                self.siblings.clone_from(&states.siblings);
-                return self.keep(request, still, states, cost);
-            }
-            // What it copied is as good as copied ahead.
-            wasted_ns += cost.stop_ns;
-        }
+    /// Asks it to stop; [`Target::await_stop`] waits until it has.
+    pub(crate) fn ask_to_stop(&mut self, how: Stop) -> Result<(), KeeperError> {
+        let facts = how.everything || self.facts_are_old();
+        let alone = how.alone;
+        self.keeper.ask_to_stop(STOP_DEADLINE_MS, facts, alone)
     }
 
-    /// One stop: what it found and copied, the length of the states on the board, its cost.
-    fn stop_and_copy(
-        &mut self,
-        request: &Request<'_>,
-    ) -> Result<(Still, u64, StopCost), CaptureError> {
-        self.copy_ahead()?;
-        let facts = request.explicit || self.facts_are_old();
-        let mut cost = StopCost::default();
-        let already = self.stopped;
-        let lets_go = !(request.stay_stopped || already);
-        let awake = Awake::begin();
-        let urgent = Urgent::begin();
-        let quiesced = self.stop(facts)?;
-        cost.quiesce_ns = quiesced.quiesce_ns;
-        self.stopped = true;
-        self.copies.stop();
-        let still = self.read_still(lets_go, &mut cost);
-        let may_go = lets_go && !still.as_ref().is_ok_and(has_ring);
-        let verdict = if may_go {
-            Verdict::LetGo
-        } else {
-            Verdict::Stay
-        };
-        let told_ns = sls_sys::monotonic().saturating_sub(quiesced.since_ns);
-        let read = self.keeper.collected(verdict);
-        let still = still.and_then(|still| self.copy_unvouched(still, &read));
-        let gone = read.as_ref().ok().and_then(|read| read.stop_ns);
-        if let Some(stop_ns) = gone {
-            self.stopped = false;
-            cost.stop_ns = stop_ns;
-        } else if lets_go || still.is_err() || read.is_err() {
-            self.stopped = false;
-            cost.stop_ns = self.keeper.resume()?;
-        }
-        cost.record_ns = cost.stop_ns.saturating_sub(told_ns);
-        drop(urgent);
-        drop(awake);
-        Ok((still?, read?.bytes, cost))
-    }
-
-    /// Stops the target; an earlier keeper that has a thread of it for a moment is waited for.
-    fn stop(&mut self, facts: bool) -> Result<Quiesced, KeeperError> {
+    /// Waits for the stop that was asked for; an earlier keeper that has a thread of it for a moment
+    /// is waited for.
+    pub(crate) fn await_stop(&mut self, how: Stop) -> Result<Quiesced, KeeperError> {
         let deadline = Instant::now() + FORMER_PATIENCE;
         loop {
-            match self.keeper.stop(STOP_DEADLINE_MS, facts) {
+            match self.keeper.await_stop() {
                 Err(KeeperError::Refused {
                     refusal: Refusal::Traced,
                     ..
                 }) if is_being_let_go(self.pid) && Instant::now() < deadline => {
                     std::thread::sleep(FORMER_STEP);
+                    self.ask_to_stop(how)?;
+                }
+                Ok(quiesced) => {
+                    self.stopped = true;
+                    self.since_ns = quiesced.since_ns;
+                    self.copies.stop();
+                    return Ok(quiesced);
                 }
                 other => return other,
             }
         }
     }
 
-    fn saw_everything(&mut self, still: &Still) -> Result<bool, CaptureError> {
+    /// After the stop: did the scans of it see everything? To be called once.
+    pub(crate) fn saw_everything(&mut self, still: &Still) -> Result<bool, CaptureError> {
         let pid = self.pid;
         match &mut self.tracker {
             Tracker::Content(_) => Ok(true),
@@ -254,7 +167,7 @@ impl Target {
     }
 
     /// Copies what changed while the target runs, so that little is left for the stop.
-    fn copy_ahead(&mut self) -> Result<(), CaptureError> {
+    pub(crate) fn copy_ahead(&mut self) -> Result<(), CaptureError> {
         let pid = self.pid;
         let system = |what| move |source| CaptureError::System { what, pid, source };
         let mut last = if self.fresh { self.resident() } else { 0 };
@@ -301,11 +214,16 @@ impl Target {
     ///
     /// Where changes are tracked by the kernel, it goes by the map list as it was a moment ago, while
     /// the keeper reads it as it is; where the two differ it starts over.
-    fn read_still(&mut self, quick: bool, cost: &mut StopCost) -> Result<Still, CaptureError> {
+    pub(crate) fn read_still(
+        &mut self,
+        quick: bool,
+        objects: &mut Objects<'_>,
+        cost: &mut StopCost,
+    ) -> Result<Still, CaptureError> {
         if matches!(self.tracker, Tracker::Kernel(_))
             && let Some(maps) = self.maps.guess()
         {
-            let still = self.scan_and_copy(maps, true, quick, cost);
+            let still = self.scan_and_copy((maps, true), quick, objects, cost);
             let clock = Instant::now();
             let list = self.keeper.maps();
             let right = list.is_some_and(|list| self.maps.is(&list));
@@ -329,7 +247,7 @@ impl Target {
             return Err(CaptureError::Dead(self.pid));
         }
         cost.maps_ns += ns(clock.elapsed());
-        let still = self.scan_and_copy(maps, false, quick, cost)?;
+        let still = self.scan_and_copy((maps, false), quick, objects, cost)?;
         self.settled(&still.found);
         Ok(still)
     }
@@ -343,9 +261,9 @@ impl Target {
     /// A target that stays stopped has time for the thorough scan.
     fn scan_and_copy(
         &mut self,
-        maps: Arc<[MapLine]>,
-        guess: bool,
+        (maps, guess): (Arc<[MapLine]>, bool),
         quick: bool,
+        objects: &mut Objects<'_>,
         cost: &mut StopCost,
     ) -> Result<Still, CaptureError> {
         let pid = self.pid;
@@ -369,7 +287,7 @@ impl Target {
         let before = self.copies.len();
         self.copies
             .take(&self.memory, &mut self.staging, &found.dirty)?;
-        let shared = self.copy_shared(&maps)?;
+        let shared = self.copy_shared(&maps, objects)?;
         cost.scan_ns += ns(scanned);
         cost.copy_ns += ns(clock.elapsed() - scanned);
         cost.copied = (self.copies.len() - before) as u64;
@@ -383,14 +301,14 @@ impl Target {
 
     /// Buffers that the kernel writes behind every scan's back. On the clock, and only then decoded
     /// on it, when the target has a ring at all.
-    fn copy_unvouched(
+    pub(crate) fn copy_unvouched(
         &mut self,
         mut still: Still,
-        read: &Result<Read, KeeperError>,
+        read: Read,
     ) -> Result<Still, CaptureError> {
-        let Some(read) = read.as_ref().ok().filter(|_| has_ring(&still)) else {
+        if !has_ring(&still) {
             return Ok(still);
-        };
+        }
         still.buffers = files::unvouched_buffers(&self.keeper.states(read.bytes)?.files);
         normalise(&mut still.buffers);
         self.copies
@@ -398,10 +316,19 @@ impl Target {
         Ok(still)
     }
 
-    fn copy_shared(&mut self, maps: &[MapLine]) -> Result<Vec<SharedCopy>, CaptureError> {
+    fn copy_shared(
+        &mut self,
+        maps: &[MapLine],
+        objects: &mut Objects<'_>,
+    ) -> Result<Vec<SharedCopy>, CaptureError> {
         let pid = self.pid;
         let mut out = Vec::new();
         for map in maps.iter().filter(|m| shared::is_captured(m)) {
+            let space = objects.spaces.of_object(map);
+            let range = (map.offset, map.offset + (map.end - map.start));
+            if objects.taken.has(space, range) {
+                continue; // By another process of the group.
+            }
             let ranges = shared::populated(pid, map).map_err(|source| CaptureError::System {
                 what: "look into shared memory",
                 pid,
@@ -412,7 +339,8 @@ impl Target {
             let holes = gaps((map.start, map.end), &ranges);
             let shift = map.start.wrapping_sub(map.offset);
             out.push(SharedCopy {
-                space: self.objects.space(map),
+                space,
+                range,
                 copies,
                 shift,
                 holes,
@@ -421,102 +349,69 @@ impl Target {
         Ok(out)
     }
 
-    /// Builds the record, encodes and appends. Off the clock.
-    fn keep(
+    /// Its part of the record. Off the clock.
+    pub(crate) fn process(
         &mut self,
-        request: &Request<'_>,
-        still: Still,
-        states: Collected,
-        cost: StopCost,
-    ) -> Result<Capture, CaptureError> {
-        let pid = self.pid;
-        let time = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let record = self.record(request, &still, states, time_ns)?;
-        let copies = std::mem::take(&mut self.copies);
+        still: &Still,
+        mut states: Collected,
+        time_ns: u64,
+        spaces: &mut Spaces,
+    ) -> Process {
+        let context = Context {
+            pid: self.pid,
+            start_ticks: self.start_ticks,
+            time_ns,
+            former: &self.former,
+            space: self.space,
+            tracking: &self.tracking,
+        };
+        let files = std::mem::take(&mut states.files);
+        let mut process = record::build(
+            context,
+            still,
+            states,
+            &mut self.told,
+            spaces,
+            &mut self.file_times,
+        );
+        process.files = files::understand(files, self.pid, &mut self.sockets);
+        process
+    }
+
+    /// What of its memory goes into the draft.
+    pub(crate) fn deltas<'a>(
+        &'a self,
+        part: &'a Part,
+        base: Base,
+        known: &[SpaceId],
+        spaces: &mut Vec<SpaceDelta<'a>>,
+    ) {
         let Still {
             maps,
             found,
             shared,
             ..
-        } = &still;
-        let pages = copies.merged(&found.absent);
-        let mut spaces = vec![SpaceDelta {
-            space: SpaceId(0),
-            base: if self.fresh || self.parent.is_none() {
-                Base::Empty
-            } else {
-                Base::Parent
-            },
+        } = &part.still;
+        spaces.push(SpaceDelta {
+            space: SpaceId(self.space),
+            base,
             dropped: dropped(maps, &found.absent),
-            pages: self.bytes_of(&pages, 0),
-        }];
-        let known = self.spaces_of_parent(request.partition);
-        for part in shared {
-            let pages = self.bytes_of(&part.copies.merged(&[]), part.shift);
-            add_shared(&mut spaces, part, pages, &known);
+            pages: self.bytes_of(&part.pages, 0),
+        });
+        for object in shared {
+            let pages = self.bytes_of(&object.copies.merged(&[]), object.shift);
+            add_shared(spaces, object, pages, known);
         }
-        let draft = Draft {
-            parent: self.parent,
-            branch: request.branch.to_owned(),
-            name: request.name.clone(),
-            time_ns,
-            stop_us: cost.stop_ns.div_ceil(1000),
-            record: &record,
-            spaces,
-            meta: pid.to_le_bytes().to_vec(),
-        };
-        let committed = request
-            .partition
-            .commit(&draft)
-            .map_err(|source| CaptureError::Commit { pid, source })?;
-        self.parent = Some(committed.epoch);
+    }
+
+    /// The checkpoint is kept.
+    pub(crate) fn kept(&mut self, pages: usize) {
         self.fresh = false;
+        self.fork_of = None;
         if let Tracker::Kernel(space) = &mut self.tracker {
             space.trust();
         }
-        self.recycle(pages.len());
-        Ok(Capture {
-            epoch: committed.epoch,
-            pages: committed.pages,
-            bytes: committed.bytes,
-            dropped: committed.dropped,
-            cost,
-        })
-    }
-
-    fn record(
-        &mut self,
-        request: &Request<'_>,
-        still: &Still,
-        mut states: Collected,
-        time_ns: u64,
-    ) -> Result<Vec<u8>, CaptureError> {
-        let pid = self.pid;
-        let context = Context {
-            pid,
-            start_ticks: self.start_ticks,
-            time_ns,
-            former: &self.former,
-            event: request.event.clone(),
-            tracking: &self.tracking,
-        };
-        let (told, objects) = (&mut self.told, &mut self.objects);
-        let files = std::mem::take(&mut states.files);
-        let record = record::build(context, still, states, told, objects, &mut self.file_times);
-        record::finish(record, files, &mut self.sockets).map_err(|source| CaptureError::System {
-            what: "encode the record",
-            pid,
-            source,
-        })
-    }
-
-    fn spaces_of_parent(&self, partition: &Partition) -> Vec<SpaceId> {
-        self.parent
-            .and_then(|p| partition.spaces(p).ok())
-            .unwrap_or_default()
+        self.recycle(pages);
     }
 
     fn bytes_of(&self, pages: &[(u64, Slot)], shift: u64) -> Vec<(PageIndex, &[u8])> {
@@ -538,11 +433,11 @@ impl Target {
     }
 }
 
-fn ns(time: Duration) -> u64 {
+pub(crate) fn ns(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn has_ring(still: &Still) -> bool {
+pub(crate) fn has_ring(still: &Still) -> bool {
     let mut maps = still.maps.iter();
     maps.any(|m| m.path == "anon_inode:[io_uring]")
 }

@@ -117,6 +117,14 @@ pub enum CaptureError {
     /// The keeper refused, late threads for example.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
+    /// One that was born since could not be attached to.
+    #[error("the checkpoint would lack a descendant: {0}")]
+    Joining(#[from] AttachError),
+    /// Processes are born faster than they can be stopped.
+    #[error(
+        "process {0} and those that descend from it make new ones faster than they can be stopped"
+    )]
+    Crowd(i32),
     /// No room for the pages.
     #[error("no room to copy the pages of process {pid}: {source}")]
     Staging {

@@ -28,8 +28,19 @@ pub struct Keeper {
     child: Option<Child>,
     channel: Channel,
     board: Board,
+    /// States are on their way that nobody has waited for yet.
+    owes_states: bool,
     /// Events that arrived while an answer was awaited.
     events: Vec<EventKind>,
+}
+
+/// How far a plan has come.
+#[derive(Debug)]
+pub enum Progress {
+    /// It awaits something.
+    Awaits,
+    /// It has ended.
+    Ended(Outcome),
 }
 
 /// First half of a stop.
@@ -90,6 +101,7 @@ impl Keeper {
             child: Some(child),
             channel,
             board: Board::new(BOARD_BYTES)?,
+            owes_states: false,
             events: Vec::new(),
         })
     }
@@ -123,11 +135,35 @@ impl Keeper {
         }
     }
 
-    /// Stops every thread; their states follow by [`Keeper::collected`]. Asleep meanwhile: the
-    /// target's threads need the CPUs to come to rest, and who sleeps is woken on an idle one.
-    pub fn stop(&mut self, deadline_ms: u32, facts: bool) -> Result<Quiesced, KeeperError> {
+    /// Asks for a stop of every thread. `alone`: nobody else stops with it, so that the keeper looks
+    /// for what is to become of it rather than wait to be told.
+    pub fn ask_to_stop(
+        &mut self,
+        deadline_ms: u32,
+        facts: bool,
+        alone: bool,
+    ) -> Result<(), KeeperError> {
         rendezvous::open(&self.board);
-        self.send(&Ask::Stop { deadline_ms, facts })?;
+        self.send(&Ask::Stop {
+            deadline_ms,
+            facts,
+            alone,
+        })?;
+        self.owes_states = alone;
+        Ok(())
+    }
+
+    /// Asks for the states of one that is not alone, now that everybody stands still.
+    pub fn ask_to_collect(&mut self) -> Result<(), KeeperError> {
+        self.send(&Ask::Collect)?;
+        self.owes_states = true;
+        Ok(())
+    }
+
+    /// Waits until every thread has stopped; their states follow by [`Keeper::collected`]. Asleep
+    /// meanwhile: the target's threads need the CPUs to come to rest, and who sleeps is woken on an
+    /// idle one.
+    pub fn await_stop(&mut self) -> Result<Quiesced, KeeperError> {
         match self.answer()? {
             (
                 Say::Stopped {
@@ -151,6 +187,7 @@ impl Keeper {
     /// Second half of a stop: says what is to become of the target, and waits for the states. Where
     /// that took long it stands still nevertheless.
     pub fn collected(&mut self, verdict: Verdict) -> Result<Read, KeeperError> {
+        self.owes_states = false;
         rendezvous::decide(&self.board, verdict);
         match self.answer_soon()? {
             (Say::Collected { bytes, stop_ns }, _) => Ok(Read { bytes, stop_ns }),
@@ -166,21 +203,48 @@ impl Keeper {
 
     /// Lets everything run; ns from the first interrupt to the last thread let go.
     pub fn resume(&mut self) -> Result<u64, KeeperError> {
-        match self.ask(&Ask::Resume)? {
+        self.ask_to_resume()?;
+        self.resumed()
+    }
+
+    /// Asks to let everything run; [`Keeper::resumed`] waits for it.
+    pub fn ask_to_resume(&mut self) -> Result<(), KeeperError> {
+        if self.owes_states {
+            self.collected(Verdict::Stay)?; // The stop comes to nothing.
+        }
+        self.send(&Ask::Resume)
+    }
+
+    /// Waits until everything runs.
+    pub fn resumed(&mut self) -> Result<u64, KeeperError> {
+        match self.answer_soon()? {
             (Say::Resumed { stop_ns }, _) => Ok(stop_ns),
             other => Err(out_of_turn(&other.0)),
         }
     }
 
-    /// Hands over a journal and waits for its end.
-    pub fn execute(&mut self, journal: &OwnedFd) -> Result<Outcome, KeeperError> {
+    /// Hands over a journal; [`Keeper::progress`] tells how far it comes.
+    pub fn ask_to_execute(&mut self, journal: &OwnedFd) -> Result<(), KeeperError> {
         self.channel
             .send(&Ask::Execute, Some(journal.as_fd()))
-            .map_err(|e| self.gone(e))?;
+            .map_err(|e| self.gone(e))
+    }
+
+    /// Waits until the plan awaits something, or has ended.
+    pub fn progress(&mut self) -> Result<Progress, KeeperError> {
         match self.answer()? {
-            (Say::Executed(outcome), _) => Ok(outcome),
+            (Say::Executed(outcome), _) => Ok(Progress::Ended(outcome)),
+            (Say::Awaits, _) => Ok(Progress::Awaits),
             other => Err(out_of_turn(&other.0)),
         }
+    }
+
+    /// What the plan awaited has come; or it does not, and why.
+    pub fn tell(&mut self, come: &Result<(), String>) -> Result<(), KeeperError> {
+        self.send(&match come {
+            Ok(()) => Ask::GoOn,
+            Err(why) => Ask::GiveUp { why: why.clone() },
+        })
     }
 
     /// Hands over the plan of a process that is made anew; `fill` writes its pages when the plan has
@@ -190,21 +254,16 @@ impl Keeper {
         journal: &OwnedFd,
         fill: impl FnOnce() -> Result<(), String>,
     ) -> Result<Outcome, KeeperError> {
-        self.channel
-            .send(&Ask::Execute, Some(journal.as_fd()))
-            .map_err(|e| self.gone(e))?;
-        match self.answer()? {
-            (Say::Executed(outcome), _) => return Ok(outcome),
-            (Say::Fill, _) => {}
-            other => return Err(out_of_turn(&other.0)),
-        }
-        if let Err(why) = fill() {
-            return Ok(Outcome::PutBack { why });
-        }
-        self.send(&Ask::Filled)?;
-        match self.answer()? {
-            (Say::Executed(outcome), _) => Ok(outcome),
-            other => Err(out_of_turn(&other.0)),
+        self.ask_to_execute(journal)?;
+        let mut fill = Some(fill);
+        loop {
+            match (self.progress()?, fill.take()) {
+                (Progress::Ended(outcome), _) => return Ok(outcome),
+                (Progress::Awaits, Some(fill)) => self.tell(&fill())?,
+                (Progress::Awaits, None) => {
+                    return Err(KeeperError::OutOfTurn("Awaits".to_owned()));
+                }
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! the notes and puts it right.
 //!
 //! - `journal-PID`: a rewind. Threads that wait half way go back to the present, a scratch area goes.
+//! - `agreement-PID`: a rewind of several processes goes forward; the number is the root's.
 //! - `descriptor-PID`: the making of a userfaultfd, which is the target's own for a moment.
 
 use std::fs::{self, File};
@@ -17,6 +18,7 @@ use crate::keeper::Keeper;
 
 const JOURNAL: &str = "journal-";
 const DESCRIPTOR: &str = "descriptor-";
+const AGREEMENT: &str = "agreement-";
 const USERFAULTFD: &str = "anon_inode:[userfaultfd]";
 
 /// The notes on one process.
@@ -109,17 +111,23 @@ fn userfaultfds(pid: i32) -> io::Result<Vec<i32>> {
     Ok(found)
 }
 
+/// Whether all of the group with this root go forward in a rewind, in a file.
+pub fn agreement(root: i32, folder: &Path) -> PathBuf {
+    folder.join(format!("{AGREEMENT}{root}"))
+}
+
 /// Removes the notes on processes that have ended. True: none are left.
 ///
 /// # Errors
 /// The folder cannot be read.
 pub fn clean(folder: &Path) -> io::Result<bool> {
     let mut left = false;
+    let kinds = [JOURNAL, DESCRIPTOR, AGREEMENT];
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let pid = [JOURNAL, DESCRIPTOR]
+        let pid = kinds
             .iter()
             .find_map(|kind| name.strip_prefix(kind)?.parse().ok());
         match pid {

@@ -1,8 +1,9 @@
 //! Stop, capture and rewind of processes.
 //!
-//! Entry points: [`Target::attach`], [`Target::checkpoint`], [`Target::rewind`]. A checkpoint's
-//! steps are in `capture`, what a scan may skip and must not in `space`, the two directions of a
-//! rewind in `rewind`, and what leads from one state to another in `plan`.
+//! Entry points: [`Group::attach`], [`Group::checkpoint`], [`Group::rewind`], [`restore`]. A
+//! checkpoint's steps are in `group`, what it takes of each process in `capture`, what a scan may skip
+//! and must not in `space`, the two directions of a rewind in `rewind`, and what leads from one state
+//! to another in `plan`.
 //!
 //! - **Invariant**: every scan that may skip a mapping is checked (PM_SCAN_CHECK_WPASYNC); no page
 //!   is assumed clean because nobody answered for it.
@@ -17,6 +18,7 @@ mod copy;
 mod error;
 mod files;
 mod former;
+mod group;
 mod holes;
 mod keeper;
 mod leftover;
@@ -32,9 +34,9 @@ mod sockets;
 mod space;
 mod target;
 
-pub use capture::{Capture, Request, StopCost};
+pub use capture::StopCost;
 pub use error::{AttachError, CaptureError, RestoreError, RewindError};
-pub use former::is_being_let_go;
+pub use group::{Capture, Group, Request};
 pub use keeper::Event;
 pub use leftover::clean;
 pub use restore::{Restored, restore};

@@ -1,25 +1,21 @@
 //! The record of a checkpoint from what was read under the stop. Off the clock.
 
 use std::collections::HashMap;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
 use sls_keeper::{Collected, Facts, ThreadState};
 use sls_record::{
-    AltStack, Backing, Blocked, Event, IntervalTimer, Layout, Mapping, Perms, PosixTimer, Process,
-    Record, Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
+    AltStack, Backing, Blocked, IntervalTimer, Layout, Mapping, Perms, PosixTimer, Process,
+    Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
 };
-use sls_sys::descriptors::Raw;
 use sls_sys::procfs;
 use sls_sys::procfs::MapLine;
 
 use crate::attributes;
 use crate::capture::Still;
-use crate::files::understand;
 use crate::runs::is_kernel;
-use crate::shared::{Objects, is_captured, is_device};
-use crate::sockets::Sockets;
+use crate::shared::{Spaces, is_captured, is_device};
 use crate::target::{Told, ToldThread, Tracking};
 
 /// What the record needs besides what was read.
@@ -29,7 +25,8 @@ pub struct Context<'a> {
     pub time_ns: u64,
     /// Start times of those it was restored from.
     pub former: &'a [u64],
-    pub event: Option<Event>,
+    /// Where its own pages are kept.
+    pub space: u32,
     pub tracking: &'a Tracking,
 }
 
@@ -84,9 +81,9 @@ pub(crate) fn build(
     still: &Still,
     collected: Collected,
     told: &mut Told,
-    objects: &mut Objects,
+    spaces: &mut Spaces,
     times: &mut FileTimes,
-) -> Record {
+) -> Process {
     let pid = context.pid;
     let status = procfs::parse_status(&collected.status).unwrap_or_default();
     let Collected {
@@ -103,7 +100,7 @@ pub(crate) fn build(
     remember_threads(told, &states);
     let stat = procfs::stat(pid).unwrap_or_default();
     let threads = threads(pid, &status.name, &states, told);
-    let process = Process {
+    Process {
         pid,
         ppid: status.ppid,
         pgid: stat.pgid,
@@ -118,10 +115,10 @@ pub(crate) fn build(
         brk: brk(&still.maps, told.brk),
         layout: layout(stat.layout),
         attributes: attributes::of_process(pid, &status),
-        space: 0,
+        space: context.space,
         auxv: procfs::auxv(pid).unwrap_or_default(),
         threads,
-        mappings: mappings(&still.maps, objects, times),
+        mappings: mappings(&still.maps, spaces, times),
         files: Vec::new(),
         signals: Signals {
             actions: told.actions.clone(),
@@ -134,23 +131,7 @@ pub(crate) fn build(
         timers: told.timers.clone(),
         unvouched: unvouched(still, context.tracking),
         stopped: states.iter().any(|s| s.group_stop),
-    };
-    Record {
-        event: context.event,
-        processes: vec![process],
     }
-}
-
-/// Adds the descriptors and encodes.
-pub(crate) fn finish(
-    mut record: Record,
-    files: Vec<Raw>,
-    sockets: &mut Sockets,
-) -> io::Result<Vec<u8>> {
-    if let Some(process) = record.processes.first_mut() {
-        process.files = understand(files, process.pid, sockets);
-    }
-    sls_record::encode(&record).map_err(io::Error::other)
 }
 
 fn remember(told: &mut Told, facts: Facts, caught: u64, context: &Context<'_>) {
@@ -319,7 +300,7 @@ fn brk(maps: &[MapLine], exact: u64) -> u64 {
     }
 }
 
-fn mappings(maps: &[MapLine], objects: &mut Objects, times: &mut FileTimes) -> Vec<Mapping> {
+fn mappings(maps: &[MapLine], spaces: &mut Spaces, times: &mut FileTimes) -> Vec<Mapping> {
     times.clear();
     maps.iter()
         .map(|m| Mapping {
@@ -335,7 +316,7 @@ fn mappings(maps: &[MapLine], objects: &mut Objects, times: &mut FileTimes) -> V
             dev: m.dev,
             inode: m.inode,
             path: m.path.clone(),
-            backing: backing(m, objects),
+            backing: backing(m, spaces),
             file_mtime_ns: if m.inode == 0 { 0 } else { mtime(m, times) },
             grows_down: m.path == "[stack]",
             no_reserve: false,
@@ -345,13 +326,13 @@ fn mappings(maps: &[MapLine], objects: &mut Objects, times: &mut FileTimes) -> V
 
 /// Mappings without what is known only where they are captured.
 pub fn plain_mappings(maps: &[MapLine]) -> Vec<Mapping> {
-    mappings(maps, &mut Objects::default(), &mut FileTimes::default())
+    mappings(maps, &mut Spaces::default(), &mut FileTimes::default())
 }
 
-fn backing(map: &MapLine, objects: &mut Objects) -> Backing {
+fn backing(map: &MapLine, spaces: &mut Spaces) -> Backing {
     if is_captured(map) {
         return Backing::Shared {
-            space: objects.space(map),
+            space: spaces.of_object(map),
         };
     }
     if map.path == "[vdso]" {

@@ -15,10 +15,30 @@ use crate::runs::is_kernel;
 
 const PAGE: u64 = sls_sys::PAGE;
 
-/// Spaces of shared objects, by device and inode. Space 0 is the process's own memory.
+/// The numbers under which a history keeps memory: each process's own, and shared objects.
 #[derive(Debug, Default)]
-pub struct Objects {
-    known: BTreeMap<(u64, u64), u32>,
+pub struct Spaces {
+    /// By device and inode.
+    objects: BTreeMap<(u64, u64), u32>,
+    /// The first that was never given.
+    next: u32,
+}
+
+/// Parts of objects that were seen to already.
+#[derive(Debug, Default)]
+pub struct Taken(Vec<(u32, Range)>);
+
+impl Taken {
+    /// This part of an object is seen to.
+    pub fn take(&mut self, space: u32, range: Range) {
+        self.0.push((space, range));
+    }
+
+    /// Was it, whole?
+    pub fn has(&self, space: u32, range: Range) -> bool {
+        let covers = |&(of, r): &(u32, Range)| of == space && r.0 <= range.0 && range.1 <= r.1;
+        self.0.iter().any(covers)
+    }
 }
 
 /// Is it shared memory whose content goes into checkpoints?
@@ -43,11 +63,29 @@ pub fn is_memory_only(path: &str) -> bool {
         || path.starts_with("/anon_hugepage")
 }
 
-impl Objects {
+impl Spaces {
+    /// Numbers up to this one have a meaning already.
+    pub fn skip(&mut self, last: u32) {
+        self.next = self.next.max(last.saturating_add(1));
+    }
+
+    /// A number for a process's own memory.
+    pub fn of_process(&mut self) -> u32 {
+        let number = self.next;
+        self.next = self.next.saturating_add(1);
+        number
+    }
+
     /// Space of the object behind a mapping.
-    pub fn space(&mut self, map: &MapLine) -> u32 {
-        let next = u32::try_from(self.known.len() + 1).unwrap_or(u32::MAX);
-        *self.known.entry((map.dev, map.inode)).or_insert(next)
+    pub fn of_object(&mut self, map: &MapLine) -> u32 {
+        match self.objects.get(&(map.dev, map.inode)) {
+            Some(&known) => known,
+            None => {
+                let number = self.of_process();
+                self.objects.insert((map.dev, map.inode), number);
+                number
+            }
+        }
     }
 }
 

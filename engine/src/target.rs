@@ -1,13 +1,14 @@
 //! An attached process.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use slos::{Epoch, Partition, Staging};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use slos::Staging;
 use sls_keeper::{Outcome, Refusal};
-use sls_record::{AltStack, IntervalTimer, PosixTimer, Process, SigAction};
+use sls_record::{AltStack, IntervalTimer, PosixTimer, SigAction};
 use sls_sys::probe::Probe;
 use sls_sys::uffd::WriteProtect;
 use sls_sys::{RemoteMemory, fd, procfs};
@@ -15,13 +16,15 @@ use sls_sys::{RemoteMemory, fd, procfs};
 use crate::content::Content;
 use crate::copy::Copies;
 use crate::error::{AttachError, CaptureError, KeeperError};
-use crate::keeper::{Event, Keeper};
+use crate::keeper::Keeper;
 use crate::leftover::Notes;
 use crate::maplist::MapList;
 use crate::record::FileTimes;
-use crate::shared::Objects;
 use crate::sockets::Sockets;
 use crate::space::Space;
+
+/// One that is on its way out is gone by then.
+const END_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How to attach.
 #[derive(Debug, Clone)]
@@ -89,16 +92,20 @@ pub struct Target {
     pub(crate) tracking: Tracking,
     pub(crate) staging: Staging,
     pub(crate) copies: Copies,
-    pub(crate) objects: Objects,
     pub(crate) sockets: Sockets,
     pub(crate) file_times: FileTimes,
     pub(crate) told: Told,
-    /// Epoch the process runs on from; None before the first checkpoint of this address space's
-    /// history.
-    pub(crate) parent: Option<Epoch>,
+    /// Number of its memory in the history.
+    pub(crate) space: u32,
+    /// Whom it came along with: itself, or an ancestor.
+    pub(crate) came_with: i32,
+    /// Until its first checkpoint: the memory that it is a copy of, as a child of fork.
+    pub(crate) fork_of: Option<u32>,
     /// The next checkpoint starts its page map from nothing: first one, or exec since.
     pub(crate) fresh: bool,
     pub(crate) stopped: bool,
+    /// First interrupt of the last stop, CLOCK_MONOTONIC ns.
+    pub(crate) since_ns: u64,
     /// Other processes that shared the memory at the last checkpoint.
     pub(crate) siblings: Vec<i32>,
 }
@@ -134,13 +141,15 @@ impl Target {
             tracking,
             staging: Staging::new(options.staging_pages),
             copies: Copies::default(),
-            objects: Objects::default(),
             sockets: Sockets::default(),
             file_times: FileTimes::default(),
             told: Told::default(),
-            parent: None,
+            space: 0,
+            came_with: pid,
+            fork_of: None,
             fresh: true,
             stopped: false,
+            since_ns: 0,
             siblings: Vec::new(),
             options,
             keeper,
@@ -173,59 +182,36 @@ impl Target {
         })
     }
 
-    /// The next checkpoint goes on from this one, with a whole image of its own. What its record
-    /// tells of the process's past is known from here on.
-    pub fn continue_from(&mut self, partition: &Partition, parent: Option<Epoch>) {
-        self.parent = parent;
-        self.fresh = true;
-        let record = parent.and_then(|epoch| partition.record(epoch).ok());
-        let record = record.and_then(|bytes| sls_record::decode(&bytes).ok());
-        let processes = record.map(|r| r.processes).unwrap_or_default();
-        let own = |p: &Process| (p.pid, p.start_ticks) == (self.pid, self.start_ticks);
-        if let Some(own) = processes.into_iter().find(own) {
-            self.former = own.former;
-        }
-    }
-
-    /// It was restored: the past of these is its own.
-    pub fn remember(&mut self, former: Vec<u64>) {
-        self.former = former;
-    }
-
     /// Is what started then this process, or one that it was restored from?
     pub(crate) fn was(&self, start_ticks: u64) -> bool {
         self.start_ticks == start_ticks || self.former.contains(&start_ticks)
     }
 
-    /// Sends a signal to this very process.
-    ///
-    /// # Errors
-    /// It is gone, or not ours to signal.
-    pub fn signal(&self, signal: i32) -> std::io::Result<()> {
-        fd::pidfd_signal(std::os::fd::AsFd::as_fd(&self.pidfd), signal)
+    /// Descriptor that is readable once it has ended.
+    #[must_use]
+    pub fn life(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
-    /// Next thing about to happen to a held target; it waits for [`Target::go_on`].
-    ///
-    /// # Errors
-    /// The keeper is gone.
-    pub fn event(&mut self) -> Result<Option<Event>, KeeperError> {
-        self.keeper.event()
+    /// Has it ended, the last of its threads too?
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ends_within(Duration::ZERO)
+    }
+
+    /// Ends it in a moment, if it has not yet?
+    pub(crate) fn ends_soon(&self) -> bool {
+        self.ends_within(END_PATIENCE)
+    }
+
+    fn ends_within(&self, patience: Duration) -> bool {
+        is_readable_within(self.life(), patience)
     }
 
     /// Descriptor that is readable when there is an event.
     #[must_use]
-    pub fn event_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.keeper.event_fd()
-    }
-
-    /// Lets everything that is stopped by us run on.
-    ///
-    /// # Errors
-    /// The keeper is gone, which lets go too.
-    pub fn go_on(&mut self) -> Result<(), KeeperError> {
-        self.stopped = false;
-        self.keeper.resume().map(|_| ())
     }
 
     /// Another keeper in the place of one that was killed, which let everything go. What became of
@@ -294,6 +280,13 @@ impl Target {
         self.fresh = true;
         Ok(())
     }
+}
+
+/// Does a descriptor become readable in time?
+pub(crate) fn is_readable_within(fd: BorrowedFd<'_>, patience: Duration) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
 }
 
 fn tracker(

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// First word of a hello.
 pub const MAGIC: u32 = 0x534c_5301;
 /// Longest request.
@@ -58,6 +58,8 @@ pub enum Request {
         pid: i32,
         part: String,
         period_ms: Option<u64>,
+        /// Descendants too, now and later.
+        follow: bool,
         hold: bool,
     },
     Detach {
@@ -67,6 +69,8 @@ pub enum Request {
     Checkpoint {
         part: Option<String>,
         name: Option<String>,
+        /// Descendants join first, and from then on.
+        follow: bool,
     },
     Rewind {
         part: Option<String>,

@@ -5,6 +5,7 @@ mod blocking;
 mod campaign;
 mod descriptors;
 mod first_light;
+mod groups;
 mod hold;
 mod image;
 mod inhospitable;

@@ -114,6 +114,7 @@ fn attach(
         pid,
         part: MEMORY_PARTITION.1.to_owned(),
         period_ms: Some(period_ms.unwrap_or(DEFAULT_PERIOD_MS)),
+        follow: false,
         hold: false,
     };
     match client.ask(&request)? {

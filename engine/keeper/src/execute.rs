@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use sls_keeper::journal::{self, Read};
-use sls_keeper::{FinalState, Outcome, Plan, Step};
+use sls_keeper::{Agreement, FinalState, Outcome, Plan, Step};
 use sls_sys::frame::{Gadgets, Home};
 use sls_sys::ptrace::Stopped;
 use sls_sys::{RemoteMemory, skeleton};
@@ -42,8 +42,8 @@ pub struct Executor<'a> {
     pub kicks: &'a mut Kicks,
     pub pidfd: &'a OwnedFd,
     pub journal: &'a File,
-    /// Has the pages of a process that is made anew written.
-    pub fill: &'a mut dyn FnMut() -> io::Result<()>,
+    /// Has done what a plan awaits.
+    pub await_others: &'a mut dyn FnMut() -> io::Result<()>,
 }
 
 impl<'a> Executor<'a> {
@@ -107,6 +107,18 @@ impl<'a> Executor<'a> {
             Found::Open => self.clear_away(plan.scratch)?,
             Found::Closed => {
                 let mut parking = Parking::new(plan.scratch, self.gadgets, self.memory);
+                let agreement = read.plans.agreement.as_ref();
+                if agreement.is_some_and(Agreement::is_reached) {
+                    let forward = &read.plans.forward;
+                    let done =
+                        self.carry_through(Way::Forward, forward, &mut parking, read.data_at);
+                    return Ok(match done {
+                        Ok(reports) => Outcome::Done { reports },
+                        Err(forward) => Outcome::Halted {
+                            why: format!("{why} that all others have done: {forward}"),
+                        },
+                    });
+                }
                 let back = self.carry_through(Way::Back, plan, &mut parking, read.data_at);
                 return Ok(match back {
                     Ok(_) => Outcome::PutBack { why: why.into() },

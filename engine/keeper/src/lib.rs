@@ -9,7 +9,9 @@ mod plan;
 mod protocol;
 pub mod rendezvous;
 
-pub use plan::{Arg, FinalState, Journal, MakeThread, Outcome, Plan, SPARE_AT, Step, Want};
+pub use plan::{
+    Agreement, Arg, FinalState, Journal, MakeThread, Outcome, Plan, SPARE_AT, Step, Want,
+};
 pub use protocol::{
     AltStack, Ask, BlockedCall, Collected, EventKind, Facts, RawTimer, Refusal, Say,
     SigActionWords, ThreadState,

@@ -3,6 +3,8 @@
 //! Every step states a condition to reach rather than a change to make, so a plan may be started
 //! again from its beginning, and the plan back undoes a plan forward that stopped anywhere.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// Where in the scratch area a plan may lay bytes of its own.
@@ -115,8 +117,12 @@ pub enum Step {
     },
     /// The thread is there.
     Make(MakeThread),
-    /// Whoever asked for the plan writes the pages now. Only where a process is made anew.
-    Fill,
+    /// Whoever asked for the plan does its part now: writes the pages of a process that is made
+    /// anew, or sees that all of a group have come as far.
+    Await {
+        /// For messages.
+        what: String,
+    },
     /// Registers, mask and vector state; set when all else is done.
     Final(Box<FinalState>),
 }
@@ -146,6 +152,42 @@ pub struct Journal {
     /// To the state before. None where there is none: a process made anew, which ends when a step
     /// fails.
     pub back: Option<Plan>,
+    /// Where one of a group is put back.
+    pub agreement: Option<Agreement>,
+}
+
+/// Whether all of a group go forward, as a file tells that outlives slsd: what it says holds where
+/// slsd can no longer say it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// The file; it is not there before.
+    pub path: PathBuf,
+    /// What it says when it is about this rewind.
+    pub token: u64,
+}
+
+impl Agreement {
+    /// All have come as far as their plans lead without it: from here on there is no way back.
+    ///
+    /// # Errors
+    /// The file cannot be written, and nothing is agreed.
+    pub fn reach(&self) -> std::io::Result<()> {
+        let next = self.path.with_extension("next");
+        std::fs::write(&next, self.token.to_le_bytes())?;
+        std::fs::rename(&next, &self.path)
+    }
+
+    /// Has it been reached?
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        std::fs::read(&self.path).is_ok_and(|bytes| bytes == self.token.to_le_bytes())
+    }
+
+    /// Nobody needs it any more.
+    pub fn forget(&self) {
+        // Not there is as wanted; another rewind's is told from it by the token.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 /// How a plan ended.

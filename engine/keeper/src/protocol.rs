@@ -27,11 +27,16 @@ pub enum Ask {
         /// As in Adopt.
         sched_debug: bool,
     },
-    /// The pages are written: the plan goes on.
-    Filled,
+    /// What the plan awaited has come: it goes on.
+    GoOn,
+    /// It does not come: the plan goes back.
+    GiveUp {
+        /// For people.
+        why: String,
+    },
     /// Make a userfaultfd in the target and hand it over.
     MakeUserfaultfd,
-    /// Stop every thread. Answered by Stopped, then Collected; what is to become of the target is
+    /// Stop every thread. Answered by Stopped, then Collected; what is to become of one that is alone is
     /// told on the board meanwhile ([`crate::rendezvous`]).
     Stop {
         /// Give up and let go after this long.
@@ -39,7 +44,14 @@ pub enum Ask {
         /// Read all that only injected calls can tell: actions, timers, alternate stacks. Threads
         /// that were never asked are asked for their own in any case.
         facts: bool,
+        /// Nobody else stops with it: read its states at once, and look for what is to become of it
+        /// on the board. Else the states wait for [`Ask::Collect`], and it stays stopped until
+        /// [`Ask::Resume`].
+        alone: bool,
     },
+    /// Everybody who stops with it stands still: what they share can be read now. Answered by
+    /// Collected.
+    Collect,
     /// Let every thread run. Answered by Resumed.
     Resume,
     /// Carry the journal through (its descriptor comes along); everything stays stopped after it.
@@ -102,8 +114,8 @@ pub enum Say {
         /// ns from the first interrupt to the last thread let go.
         stop_ns: u64,
     },
-    /// The plan has come to where the pages are written.
-    Fill,
+    /// The plan has come to where it awaits something.
+    Awaits,
     /// The plan was carried through.
     Executed(crate::Outcome),
     /// The descriptors are closed.

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sls_keeper::rendezvous::{self, Verdict};
-use sls_keeper::{Ask, BOARD_BYTES, Channel, Outcome, Refusal, Say, journal};
+use sls_keeper::{Agreement, Ask, BOARD_BYTES, Channel, Facts, Outcome, Refusal, Say, journal};
 use sls_sys::ptrace::{self, Waited};
 use sls_sys::shared::Board;
 use sls_sys::urgent::Urgent;
 use sls_sys::{monotonic, procfs};
 
+use crate::facts::PerThread;
 use crate::group::{Children, Refused};
 use crate::kicks;
 use crate::limits::Place;
@@ -29,6 +30,10 @@ pub struct Server {
     target: Option<Target>,
     /// As long as a target may stand still.
     urgent: Option<Urgent>,
+    /// What was asked of the stopped target for its states, and told; with whether it was all.
+    told: Option<(bool, (Option<Facts>, PerThread))>,
+    /// How long to look for what comes next while it does: not with many keepers on few CPUs.
+    spin: Duration,
     /// slsd is gone or said Leave: only calls that wait for their timeout keep us.
     leaving: bool,
 }
@@ -44,6 +49,8 @@ impl Server {
             board: None,
             target: None,
             urgent: None,
+            told: None,
+            spin: SPIN,
             leaving: false,
         })
     }
@@ -105,7 +112,7 @@ impl Server {
             .as_ref()
             .is_some_and(|t| !t.group.stopped.is_empty() && !t.hold)
         {
-            let Some((ask, fd)) = self.channel.receive_soon::<Ask>(SPIN)? else {
+            let Some((ask, fd)) = self.channel.receive_soon::<Ask>(self.spin)? else {
                 return self.leave();
             };
             self.obey(ask, fd)?;
@@ -181,7 +188,18 @@ impl Server {
                 let fd = target.make_userfaultfd(children)?;
                 self.say(&Say::Userfaultfd, Some(fd.as_fd()))?;
             }
-            Ask::Stop { deadline_ms, facts } => self.stop(deadline_ms, facts)?,
+            Ask::Stop {
+                deadline_ms,
+                facts,
+                alone,
+            } => {
+                self.spin = if alone { SPIN } else { Duration::ZERO };
+                self.stop(deadline_ms, facts)?;
+                if alone {
+                    self.collect()?;
+                }
+            }
+            Ask::Collect => self.collect()?,
             Ask::Resume => {
                 let stop_ns = self.target()?.1.resume()?;
                 self.say(&Say::Resumed { stop_ns }, None)?;
@@ -199,7 +217,7 @@ impl Server {
                 target.close(&fds, children)?;
                 self.say(&Say::Closed, None)?;
             }
-            Ask::Filled | Ask::Leave => {}
+            Ask::GoOn | Ask::GiveUp { .. } | Ask::Leave => {}
         }
         Ok(())
     }
@@ -228,7 +246,17 @@ impl Server {
             },
             None,
         )?;
+        self.told = Some((facts, told));
+        Ok(())
+    }
+
+    /// Reads what is to be known of the stopped target.
+    fn collect(&mut self) -> Result<(), Refused> {
         self.hand_over_maps();
+        let stopped = self.told.take();
+        let Some((facts, told)) = stopped else {
+            return Err(Refused::new(Refusal::Other, "nothing was stopped"));
+        };
         let (_, target) = self.target()?;
         let states = target.collect(facts, told)?;
         let stop_ns = self.await_verdict()?;
@@ -260,7 +288,7 @@ impl Server {
         let (Some(board), Some(target)) = (&self.board, &mut self.target) else {
             return Ok(None);
         };
-        if rendezvous::decided(board, SPIN) == Verdict::Stay {
+        if rendezvous::decided(board, self.spin) == Verdict::Stay {
             return Ok(None);
         }
         let stop_ns = target.resume()?;
@@ -271,18 +299,25 @@ impl Server {
     fn execute(&mut self, file: &File) -> Result<(), Refused> {
         let read = journal::read(file)?;
         let channel = &mut self.channel;
-        let mut fill = || {
-            channel.send(&Say::Fill, None)?;
-            match channel.receive::<Ask>()? {
-                Some((Ask::Filled, _)) => Ok(()),
-                _ => Err(io::Error::other("who writes them has given up")),
+        let agreed = || {
+            let agreement = read.plans.agreement.as_ref();
+            agreement.is_some_and(Agreement::is_reached)
+        };
+        let mut await_others = || {
+            // Nobody hears it, nobody answers: then the agreement tells.
+            let told = channel.send(&Say::Awaits, None).is_ok();
+            match told.then(|| channel.receive::<Ask>()) {
+                Some(Ok(Some((Ask::GoOn, _)))) => Ok(()),
+                Some(Ok(Some((Ask::GiveUp { why }, _)))) => Err(io::Error::other(why)),
+                _ if agreed() => Ok(()),
+                _ => Err(io::Error::other("slsd is gone")),
             }
         };
         let Some(target) = &mut self.target else {
             return Err(no_target());
         };
         let outcome = target
-            .executor(&read, file, &self.children, &mut fill)?
+            .executor(&read, file, &self.children, &mut await_others)?
             .run(&read);
         if target.unborn.is_some() && !matches!(outcome, Outcome::Done { .. }) {
             target.end()?;

@@ -121,7 +121,7 @@ impl Run<'_, '_> {
             ),
             Step::End { tid } => (format!("end thread {tid}"), self.end(*tid)),
             Step::Make(thread) => (format!("make thread {}", thread.tid), self.make(thread)),
-            Step::Fill => ("write the pages".to_owned(), (self.executor.fill)()),
+            Step::Await { what } => (what.clone(), (self.executor.await_others)()),
             // The last after all else, in `finish`; calls have been made.
             Step::Final(_) | Step::Call { .. } | Step::CallIn { .. } => return Ok(()),
         };

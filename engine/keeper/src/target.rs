@@ -130,7 +130,7 @@ impl Target {
         read: &journal::Read,
         journal: &'a File,
         children: &'a Children,
-        fill: &'a mut dyn FnMut() -> io::Result<()>,
+        await_others: &'a mut dyn FnMut() -> io::Result<()>,
     ) -> Result<Executor<'a>, Refused> {
         let gadgets = self.may_inject()?;
         if read.plans.pid != self.group.pid {
@@ -145,7 +145,7 @@ impl Target {
             kicks: &mut self.kicks,
             pidfd: &self.pidfd,
             journal,
-            fill,
+            await_others,
         })
     }
 

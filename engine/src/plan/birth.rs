@@ -3,6 +3,7 @@
 use sls_keeper::{Arg, Plan, SPARE_AT, Step, Want};
 use sls_record::Process;
 
+use super::common::Common;
 use super::{OTHER_SLOTS, SLOT, Steps, int, path};
 use super::{anew, attributes, files, mappings, signals, threads};
 
@@ -34,10 +35,13 @@ pub fn build(skeleton: &Process, to: &Process) -> Result<Born, String> {
     let mut steps = Steps::default();
     session(&mut steps, to);
     anew::clear(&mut steps, skeleton, to, scratch.1 + sls_sys::PAGE)?;
-    files::steps(&mut steps, skeleton, to, true);
+    let mut common = Common::of([(skeleton, to)]);
+    files::steps(&mut steps, skeleton, to, &mut common, true);
     let mut rights = anew::mappings(&mut steps, to);
     let data = program(&mut steps, to, scratch.0);
-    steps.list.push(Step::Fill);
+    steps.list.push(Step::Await {
+        what: "write the pages".to_owned(),
+    });
     steps.list.append(&mut rights.list);
     signals::steps(&mut steps, skeleton, to);
     if to.root != skeleton.root {

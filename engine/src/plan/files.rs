@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sls_keeper::{Arg, Want};
 use sls_record::{Epoll, File, FileKind, Process};
 
+use super::common::Common;
 use super::opening::Openings;
 use super::{Steps, int};
 use super::{faults, pipes};
@@ -18,7 +19,7 @@ const STATUS: u32 = 0o2000 | 0o4000 | 0o20000 | 0o40000 | 0o1000000;
 pub type Table<'a> = BTreeMap<i32, &'a File>;
 
 /// Adds the steps and names what cannot be put back.
-pub fn steps(steps: &mut Steps, from: &Process, to: &Process, restored: bool) {
+pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Common, restored: bool) {
     let (old, new) = (table(from), table(to));
     let kept = kept(&old, &new);
     let remade = pipes::remade(from, to);
@@ -48,7 +49,7 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, restored: bool) {
         there.insert(description(file), fd);
     }
     close(steps, &old, &new);
-    pipes::steps(steps, from, to, &remade, above(&old, &new));
+    pipes::steps(steps, from, to, &remade, common, above(&old, &new));
     epolls(steps, &old, &new, &kept);
 }
 

@@ -3,6 +3,7 @@
 mod anew;
 mod attributes;
 pub mod birth;
+mod common;
 pub mod faults;
 mod files;
 mod mappings;
@@ -16,6 +17,8 @@ mod threads;
 use slos::{Epoch, Partition, ReadError};
 use sls_keeper::{Arg, Plan, Step, Want};
 use sls_record::Process;
+
+pub use common::Common;
 
 use crate::error::RewindError;
 
@@ -52,6 +55,15 @@ pub struct Built {
     pub data: Vec<(u32, u64, u64)>,
     pub pages: u64,
     pub not_restored: Vec<String>,
+}
+
+impl Built {
+    /// All that can fail comes first; then, before any thread goes on, the others are waited for.
+    pub fn await_others(&mut self) {
+        self.plan.steps.push(Step::Await {
+            what: "all processes go forward together".to_owned(),
+        });
+    }
 }
 
 /// Why there is no plan.
@@ -129,8 +141,13 @@ pub fn int(n: i32) -> Arg {
     Arg::Value(u64::from(n.cast_unsigned()))
 }
 
-/// Plans the way `from` → `to`.
-pub fn build(ends: &Ends<'_>, from: &Process, to: &Process) -> Result<Built, NoPlan> {
+/// Plans the way `from` → `to` of one of those that have `common` things.
+pub fn build(
+    ends: &Ends<'_>,
+    from: &Process,
+    to: &Process,
+    common: &mut Common,
+) -> Result<Built, NoPlan> {
     let leader = threads::leader(from, to).ok_or_else(|| {
         NoPlan::Impossible("no thread of that time is still there to carry the rewind".to_owned())
     })?;
@@ -138,13 +155,13 @@ pub fn build(ends: &Ends<'_>, from: &Process, to: &Process) -> Result<Built, NoP
     let scratch = mappings::free_range(from, to, slots * SLOT)
         .ok_or_else(|| NoPlan::Impossible("no free addresses for a scratch area".to_owned()))?;
     let mut steps = Steps::default();
-    files::steps(&mut steps, from, to, false);
+    files::steps(&mut steps, from, to, common, false);
     threads::ends(&mut steps, from, to);
     let fresh = mappings::steps(&mut steps, from, to).map_err(NoPlan::Impossible)?;
     signals::steps(&mut steps, from, to);
     threads::births(&mut steps, from, to);
     signals::pending(&mut steps, from, to, leader);
-    let (data, pages) = pages::steps(&mut steps, ends, from, to, &fresh)?;
+    let (data, pages) = pages::steps(&mut steps, ends, from, to, &fresh, common)?;
     signals::timers(&mut steps, from, to);
     threads::finals(&mut steps, to);
     if from.root != to.root {

@@ -4,6 +4,7 @@ use slos::{PageIndex, Presence, ReadError, SpaceId};
 use sls_keeper::{Arg, Step, Want};
 use sls_record::{Backing, Mapping, Process};
 
+use super::common::Common;
 use super::{Ends, NoPlan, Steps};
 use crate::ranges::Range;
 use crate::shared::is_memory_only;
@@ -26,6 +27,7 @@ pub fn steps(
     from: &Process,
     to: &Process,
     fresh: &[Range],
+    common: &mut Common,
 ) -> Result<(Data, u64), NoPlan> {
     let mut data = Data::new();
     let mut offset = 0;
@@ -50,6 +52,13 @@ pub fn steps(
     }
     for map in &to.mappings {
         if let Backing::Shared { space } = map.backing {
+            let range = (map.offset, map.offset + map.len());
+            if common.objects.has(space, range) {
+                continue;
+            }
+            if map.perms.write && was_mapped(from, map) {
+                common.objects.take(space, range);
+            }
             count += shared(steps, ends, from, map, space, &mut data, &mut offset)?;
         }
     }
@@ -102,6 +111,11 @@ fn give_back(steps: &mut Steps, address: u64, len: u64, advice: u64) {
     steps.call("give pages back", libc::SYS_madvise, args, Want::Success);
 }
 
+fn was_mapped(from: &Process, map: &Mapping) -> bool {
+    let covers = |m: &Mapping| m.start <= map.start && map.end <= m.end;
+    from.mappings.iter().any(covers)
+}
+
 /// One mapping of a shared object. Memory is put back; a file's content is named, never written.
 fn shared(
     steps: &mut Steps,
@@ -135,10 +149,7 @@ fn shared(
     if !map.perms.write {
         return Ok(0); // Another mapping of the object writes it, or nobody here may.
     }
-    let was_mapped = from
-        .mappings
-        .iter()
-        .any(|m| m.start <= map.start && map.end <= m.end);
+    let was_mapped = was_mapped(from, map);
     for (run, present) in runs(ends, space, &pages)? {
         let address = map.start + (run.0 - first) * PAGE;
         let len = run.1 * PAGE;

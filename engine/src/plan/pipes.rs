@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use sls_keeper::{Arg, Want};
 use sls_record::{File, FileKind, Process, Queued};
 
+use super::common::Common;
 use super::files::{ACCESS_MODE, close_saved, duplicate, move_up, set_flags};
-use super::{Steps, int};
+use super::{Steps, int, path};
 
 /// What fits one injected call's argument area.
 const CHUNK: usize = 4096;
@@ -19,7 +20,7 @@ fn ends<'a>(process: &'a Process, target: &str) -> impl Iterator<Item = &'a File
     process.files.iter().filter(is_end)
 }
 
-fn is_writer(file: &File) -> bool {
+pub fn is_writer(file: &File) -> bool {
     file.flags & ACCESS_MODE != 0
 }
 
@@ -43,6 +44,7 @@ pub fn steps(
     from: &Process,
     to: &Process,
     remade: &BTreeSet<String>,
+    common: &mut Common,
     above: i32,
 ) {
     for target in remade {
@@ -58,22 +60,46 @@ pub fn steps(
         if was == is {
             continue;
         }
-        let ours = remade.contains(&file.target) || has_both_ends(from, &file.target);
-        let writer = ends(to, &file.target).find(|f| is_writer(f));
-        let Some(writer) = writer.filter(|_| ours) else {
+        if !remade.contains(&file.target) && !common.has_both_ends(&file.target) {
             steps.not_restored.push(format!(
                 "{} ({}): its other end is outside, what went through it stays so",
                 file.target, file.fd
             ));
             continue;
-        };
-        drain(steps, file.fd, was.len());
-        for chunk in is.chunks(CHUNK) {
-            let len = chunk.len() as u64;
-            let args = vec![int(writer.fd), Arg::Bytes(chunk.to_vec()), Arg::Value(len)];
-            steps.call("fill a pipe", libc::SYS_write, args, Want::Exactly(len));
+        }
+        if common.sees_to(&file.target) {
+            refill(steps, file.fd, was.len().max(is.len()), is);
         }
     }
+}
+
+/// Whatever is in it, up to `most` bytes, goes, and these bytes come. By a descriptor of its own,
+/// which has both ends and never waits.
+fn refill(steps: &mut Steps, fd: i32, most: usize, is: &[u8]) {
+    let own = 2;
+    let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let args = vec![
+        int(libc::AT_FDCWD),
+        path(&format!("/proc/self/fd/{fd}")),
+        int(flags),
+    ];
+    let what = "open both ends of a pipe";
+    steps.call(what, libc::SYS_openat, args, Want::Save(own));
+    for _ in 0..=most / CHUNK {
+        let args = vec![
+            Arg::Saved(own),
+            Arg::Bytes(vec![0; CHUNK]),
+            Arg::Value(CHUNK as u64),
+        ];
+        let want = Want::Or(vec![libc::EAGAIN]);
+        steps.call("drain a pipe", libc::SYS_read, args, want);
+    }
+    for chunk in is.chunks(CHUNK) {
+        let len = chunk.len() as u64;
+        let args = vec![Arg::Saved(own), Arg::Bytes(chunk.to_vec()), Arg::Value(len)];
+        steps.call("fill a pipe", libc::SYS_write, args, Want::Exactly(len));
+    }
+    close_saved(steps, own);
 }
 
 fn content(file: &File) -> Option<&[u8]> {
@@ -109,14 +135,4 @@ fn make(steps: &mut Steps, to: &Process, target: &str, above: i32) {
     }
     close_saved(steps, read_up);
     close_saved(steps, write_up);
-}
-
-fn drain(steps: &mut Steps, fd: i32, mut left: usize) {
-    while left > 0 {
-        let n = left.min(CHUNK);
-        let args = vec![int(fd), Arg::Bytes(vec![0; n]), Arg::Value(n as u64)];
-        let want = Want::Exactly(n as u64);
-        steps.call("drain a pipe", libc::SYS_read, args, want);
-        left -= n;
-    }
 }

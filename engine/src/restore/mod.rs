@@ -209,6 +209,7 @@ fn journal(pid: i32, start_ticks: u64, plan: Plan, data: &[u8]) -> Result<OwnedF
         start_ticks,
         forward: plan,
         back: None,
+        agreement: None,
     };
     let memory = memfd_create("sls-plan", MFdFlags::MFD_CLOEXEC).map_err(std::io::Error::from)?;
     let mut file = File::from(memory);

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use slos::{Epoch, PageIndex, Partition, ReadError, SpaceId};
-use sls_keeper::{Journal, Step};
+use sls_keeper::{Agreement, Journal, Step};
 use sls_record::{Backing, Process};
 use sls_sys::RemoteMemory;
 
@@ -39,7 +39,10 @@ impl Ahead {
         let mut ahead = Self::default();
         let mut pages: BTreeSet<PageIndex> = changed.into_iter().map(PageIndex).collect();
         if let Some(newest) = newest {
-            pages.extend(partition.touched_pages(newest, to, space)?);
+            match partition.touched_pages(newest, to, space) {
+                Err(ReadError::NoSpace { .. }) => {} // It was not in the group then.
+                touched => pages.extend(touched?),
+            }
         }
         for page in pages.into_iter().take(MOST_AHEAD) {
             let mut bytes = Box::new([0; PAGE_BYTES]);
@@ -60,14 +63,19 @@ pub struct Sources<'a> {
     pub present: &'a Process,
 }
 
+/// Both ways of one process.
+pub struct Plans<'a> {
+    /// Process and its start time in ticks.
+    pub who: (i32, u64),
+    pub forward: &'a Built,
+    pub back: &'a Built,
+    pub agreement: Option<Agreement>,
+}
+
 /// Writes the journal and opens it for the keeper.
-pub fn write(
-    path: &Path,
-    sources: &Sources<'_>,
-    (pid, start_ticks): (i32, u64),
-    forward: &Built,
-    back: &Built,
-) -> io::Result<OwnedFd> {
+pub fn write(path: &Path, sources: &Sources<'_>, plans: &Plans<'_>) -> io::Result<OwnedFd> {
+    let Plans { forward, back, .. } = plans;
+    let (pid, start_ticks) = plans.who;
     let ahead: u64 = forward.data.iter().map(|run| run.2 * PAGE).sum();
     let mut back_plan = back.plan.clone();
     for step in &mut back_plan.steps {
@@ -80,6 +88,7 @@ pub fn write(
         start_ticks,
         forward: forward.plan.clone(),
         back: Some(back_plan),
+        agreement: plans.agreement.clone(),
     };
     leftover::remove(path);
     let file = OpenOptions::new()

@@ -1,17 +1,22 @@
-//! A rewind in place: the present is saved, both ways are planned in full, then the keeper carries
-//! the plan through by itself, and back if a step fails.
+//! A rewind in place: the present is saved, both ways are planned in full, then the keepers carry the
+//! plans through by themselves, and back if a step fails.
+//!
+//! Of several processes none goes forward before all have come as far as that: then it is written
+//! down (the agreement), and holds whoever is killed after it.
 
 mod journal;
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 
 use slos::{Epoch, Partition, SpaceId};
-use sls_keeper::Outcome;
+use sls_keeper::{Agreement, Outcome};
 use sls_record::{Process, Record};
 use sls_sys::procfs;
 
-use crate::capture::Request;
 use crate::error::{CaptureError, KeeperError, RewindError};
+use crate::group::{Group, Request};
+use crate::keeper::Progress;
 use crate::target::{Target, Tracker};
 use crate::{branch, leftover, plan};
 use journal::{Ahead, Sources};
@@ -38,12 +43,11 @@ pub struct Rewound {
     pub not_restored: Vec<String>,
 }
 
-impl Target {
-    /// Puts the target back to `to`, same pid and tids. With `stay_stopped` it is left as by
-    /// SIGSTOP.
+impl Group {
+    /// Puts all back to `to`, same pids and tids. With `stay_stopped` they are left as by SIGSTOP.
     ///
     /// # Errors
-    /// [`RewindError`]; except for `Halted` the target runs on in its present.
+    /// [`RewindError`]; except for `Halted` everybody runs on in the present.
     pub fn rewind(
         &mut self,
         partition: &Partition,
@@ -56,8 +60,14 @@ impl Target {
             source,
         };
         let _held = partition.hold(to).map_err(read)?;
-        let past = self.process_at(partition, to)?;
-        if self.look_ahead()?.len() > KEPT_FIRST {
+        let record = record(partition, to)?;
+        self.bury();
+        let pasts = self.pasts(record, to)?;
+        let mut changed = 0;
+        for member in &mut self.members {
+            changed += member.look_ahead()?.len();
+        }
+        if changed > KEPT_FIRST {
             self.checkpoint(Request {
                 partition,
                 branch,
@@ -67,10 +77,18 @@ impl Target {
                 stay_stopped: false,
             })?;
         }
-        let changed = self.look_ahead()?;
-        let space = SpaceId(past.space);
-        let ahead = Ahead::read(partition, self.parent, to, space, changed).map_err(read)?;
-        let brought = self.brought_by_userfaultfd()?;
+        let mut ways = Vec::with_capacity(pasts.len());
+        for (member, past) in self.members.iter_mut().zip(pasts) {
+            let changed = member.look_ahead()?;
+            let space = SpaceId(past.space);
+            let ahead = Ahead::read(partition, self.parent, to, space, changed).map_err(read)?;
+            let brought = member.brought_by_userfaultfd()?;
+            ways.push(Way {
+                past,
+                ahead,
+                brought,
+            });
+        }
         let present = self.checkpoint(Request {
             partition,
             branch,
@@ -80,12 +98,15 @@ impl Target {
             stay_stopped: true,
         })?;
         let _urgent = sls_sys::urgent::Urgent::begin();
-        let result = self.put_back(partition, present.epoch, to, &past, ahead, brought);
-        let halted = matches!(result, Err(RewindError::Halted { .. }));
-        let done = match result {
+        let ends = plan::Ends {
+            partition,
+            from: present.epoch,
+            to,
+        };
+        let done = match self.put_back(ends, ways) {
             Ok(done) => done,
             Err(error) => {
-                if !halted {
+                if !matches!(error, RewindError::Halted { .. }) {
                     self.run_on()?;
                 }
                 return Err(error);
@@ -96,12 +117,14 @@ impl Target {
         }
         let stop_ns = self.run_on()?;
         self.parent = Some(to);
-        if let Tracker::Content(content) = &mut self.tracker {
-            // Its hashes are of the state that was left. A program that runs the same way again
-            // comes to pages like those, which are not those of the new parent.
-            content.invalidate();
+        for member in &mut self.members {
+            if let Tracker::Content(content) = &mut member.tracker {
+                // Its hashes are of the state that was left. A program that runs the same way again
+                // comes to pages like those, which are not those of the new parent.
+                content.invalidate();
+            }
+            member.told.at = None;
         }
-        self.told.at = None;
         Ok(Rewound {
             from: present.epoch,
             to,
@@ -112,6 +135,204 @@ impl Target {
         })
     }
 
+    fn run_on(&mut self) -> Result<u64, RewindError> {
+        self.resume_all()
+            .map_err(|(_, error)| RewindError::Capture(error.into()))
+    }
+
+    /// What each member was at an epoch at which they all were there, and nobody else.
+    fn pasts(&self, record: Record, epoch: Epoch) -> Result<Vec<Process>, RewindError> {
+        let impossible = |why: String| RewindError::Impossible {
+            epoch: epoch.0,
+            why,
+        };
+        let mut processes = record.processes;
+        let mut pasts = Vec::with_capacity(self.members.len());
+        for (at, member) in self.members.iter().enumerate() {
+            let own = |p: &Process| p.pid == member.pid && member.was(p.start_ticks);
+            let Some(found) = processes.iter().position(own) else {
+                let pid = member.pid;
+                let what = "it is not of the process that is attached now";
+                return Err(impossible(if at == 0 {
+                    format!("{what} (pid {pid})")
+                } else {
+                    let name = procfs::status(pid).map(|s| s.name).unwrap_or_default();
+                    format!(
+                        "process {pid} ({name}) was made since, and there is no way yet to unmake it; wait until it has ended, or end it"
+                    )
+                }));
+            };
+            pasts.push(processes.swap_remove(found));
+        }
+        match processes.first() {
+            None => Ok(pasts),
+            Some(gone) => Err(impossible(format!(
+                "process {} ({}) has ended since, and a rewind cannot make it again",
+                gone.pid, gone.comm
+            ))),
+        }
+    }
+
+    fn put_back(&mut self, ends: plan::Ends<'_>, ways: Vec<Way>) -> Result<Done, RewindError> {
+        let agreement = self.agreement();
+        let mut done = Done::default();
+        let journals = self.journals(ends, ways, agreement.as_ref(), &mut done);
+        let journals = journals.inspect_err(|_| self.forget(None))?;
+        let outcomes = self.execute(&journals, agreement.as_ref())?;
+        let result = done.judge(outcomes, ends);
+        // Who is halted is put right by them.
+        if !matches!(result, Err(RewindError::Halted { .. })) {
+            self.forget(agreement.as_ref());
+        }
+        result.map(|()| done)
+    }
+
+    /// Both ways of everybody, written down.
+    fn journals(
+        &self,
+        ends: plan::Ends<'_>,
+        ways: Vec<Way>,
+        agreement: Option<&Agreement>,
+        done: &mut Done,
+    ) -> Result<Vec<OwnedFd>, RewindError> {
+        let to = ends.to;
+        let nows = self.pasts(record(ends.partition, ends.from)?, ends.from)?;
+        let impossible = |why: String| RewindError::Impossible { epoch: to.0, why };
+        if nows.len() != ways.len() {
+            let why = "processes were made or have ended meanwhile; try again".to_owned();
+            return Err(impossible(why));
+        }
+        let pairs = || nows.iter().zip(ways.iter().map(|way| &way.past));
+        for ((member, way), now) in self.members.iter().zip(&ways).zip(&nows) {
+            let refused = member.refuse_early(now, &way.past, way.brought);
+            refused.map_err(impossible)?;
+        }
+        let mut forth = plan::Common::of(pairs());
+        let mut back = plan::Common::of(pairs().map(|(now, past)| (past, now)));
+        let mut journals = Vec::with_capacity(ways.len());
+        for ((member, way), now) in self.members.iter().zip(ways).zip(&nows) {
+            let past = &way.past;
+            let forward = plan::build(&ends, now, past, &mut forth);
+            let mut forward = forward.map_err(|e| e.of_rewind(to.0))?;
+            if agreement.is_some() {
+                forward.await_others();
+            }
+            let back = plan::build(&ends.reversed(), past, now, &mut back);
+            let plans = journal::Plans {
+                who: (member.pid, member.start_ticks),
+                forward: &forward,
+                back: &back.map_err(|e| e.of_rewind(to.0))?,
+                agreement: agreement.cloned(),
+            };
+            let sources = Sources {
+                ends,
+                ahead: way.ahead,
+                memory: &member.memory,
+                present: now,
+            };
+            journals.push(journal::write(member.notes.journal(), &sources, &plans)?);
+            done.pages += forward.pages;
+            done.note(std::mem::take(&mut forward.not_restored));
+        }
+        Ok(journals)
+    }
+
+    /// Nobody needs the journals any more.
+    fn forget(&self, agreement: Option<&Agreement>) {
+        for member in &self.members {
+            leftover::remove(member.notes.journal());
+        }
+        if let Some(agreement) = agreement {
+            agreement.forget();
+        }
+    }
+
+    /// Where several are put back: what tells, to whoever is left, whether all go forward.
+    fn agreement(&self) -> Option<Agreement> {
+        let root = self.members.first().filter(|_| self.members.len() > 1)?;
+        Some(Agreement {
+            path: leftover::agreement(root.pid, &self.options.state),
+            token: sls_sys::monotonic(),
+        })
+    }
+
+    /// Has each carry its plan through; all go forward, or none.
+    fn execute(
+        &mut self,
+        journals: &[OwnedFd],
+        agreement: Option<&Agreement>,
+    ) -> Result<Vec<Outcome>, RewindError> {
+        let failed = |error: KeeperError| RewindError::Capture(error.into());
+        for (member, journal) in self.members.iter_mut().zip(journals) {
+            // One that was killed is found to be when it is to answer.
+            let _ = member.keeper.ask_to_execute(journal);
+        }
+        let mut progress = Vec::with_capacity(journals.len());
+        for member in &mut self.members {
+            progress.push(member.progress().map_err(failed)?);
+        }
+        let short = progress.iter().find_map(|p| match p {
+            Progress::Awaits => None,
+            Progress::Ended(Outcome::Done { .. }) => Some("another process went ahead".to_owned()),
+            Progress::Ended(Outcome::PutBack { why } | Outcome::Halted { why }) => {
+                Some(why.clone())
+            }
+        });
+        let agreed = match (short, agreement) {
+            (None, Some(agreement)) => agreement
+                .reach()
+                .map_err(|e| format!("write the agreement: {e}")),
+            (Some(why), _) => Err(why),
+            (None, None) => Ok(()), // Of nobody: one that is alone does not wait.
+        };
+        for (member, _) in self.awaiting(&progress) {
+            let _ = member.keeper.tell(&agreed); // As above.
+        }
+        let mut outcomes = Vec::with_capacity(journals.len());
+        for (member, progress) in self.members.iter_mut().zip(progress) {
+            outcomes.push(match progress {
+                Progress::Ended(outcome) => outcome,
+                Progress::Awaits => match member.progress().map_err(failed)? {
+                    Progress::Ended(outcome) => outcome,
+                    Progress::Awaits => return Err(failed(KeeperError::Gone(member.pid))),
+                },
+            });
+        }
+        Ok(outcomes)
+    }
+
+    fn awaiting<'a>(
+        &'a mut self,
+        progress: &'a [Progress],
+    ) -> impl Iterator<Item = (&'a mut Target, &'a Progress)> {
+        let all = self.members.iter_mut().zip(progress);
+        all.filter(|(_, progress)| matches!(progress, Progress::Awaits))
+    }
+}
+
+/// What one member is to be put back to.
+struct Way {
+    past: Process,
+    ahead: Ahead,
+    /// Where somebody's userfaultfd brings missing pages.
+    brought: Option<u64>,
+}
+
+/// The record of an epoch.
+fn record(partition: &Partition, epoch: Epoch) -> Result<Record, RewindError> {
+    let bytes = partition
+        .record(epoch)
+        .map_err(|source| RewindError::Read {
+            epoch: epoch.0,
+            source,
+        })?;
+    sls_record::decode(&bytes).map_err(|source| RewindError::Record {
+        epoch: epoch.0,
+        source,
+    })
+}
+
+impl Target {
     /// Where somebody's userfaultfd brings missing pages. Asked before the stop: it takes a walk of
     /// all page tables, and is left out where tracking tells that there is none.
     fn brought_by_userfaultfd(&self) -> Result<Option<u64>, CaptureError> {
@@ -126,97 +347,19 @@ impl Target {
         }
     }
 
-    fn run_on(&mut self) -> Result<u64, RewindError> {
-        self.stopped = false;
-        self.keeper
-            .resume()
-            .map_err(|e| RewindError::Capture(e.into()))
-    }
-
-    /// The record of this very process at an epoch.
-    fn process_at(&self, partition: &Partition, epoch: Epoch) -> Result<Process, RewindError> {
-        let bytes = partition
-            .record(epoch)
-            .map_err(|source| RewindError::Read {
-                epoch: epoch.0,
-                source,
-            })?;
-        let record: Record = sls_record::decode(&bytes).map_err(|source| RewindError::Record {
-            epoch: epoch.0,
-            source,
-        })?;
-        let pid = self.pid;
-        record
-            .processes
-            .into_iter()
-            .find(|p| p.pid == pid && self.was(p.start_ticks))
-            .ok_or_else(|| RewindError::Impossible {
-                epoch: epoch.0,
-                why: format!("it is not of the process that is attached now (pid {pid})"),
-            })
-    }
-
-    fn put_back(
-        &mut self,
-        partition: &Partition,
-        present: Epoch,
-        to: Epoch,
-        past: &Process,
-        ahead: Ahead,
-        brought: Option<u64>,
-    ) -> Result<Done, RewindError> {
-        let now = self.process_at(partition, present)?;
-        let impossible = |why: String| RewindError::Impossible { epoch: to.0, why };
-        self.refuse_early(&now, past, brought).map_err(impossible)?;
-        let ends = plan::Ends {
-            partition,
-            from: present,
-            to,
-        };
-        let forward = plan::build(&ends, &now, past).map_err(|e| e.of_rewind(to.0))?;
-        let back = plan::build(&ends.reversed(), past, &now).map_err(|e| e.of_rewind(to.0))?;
-        let path = self.notes.journal().to_owned();
-        let sources = Sources {
-            ends,
-            ahead,
-            memory: &self.memory,
-            present: &now,
-        };
-        let who = (self.pid, self.start_ticks);
-        let journal = journal::write(&path, &sources, who, &forward, &back)?;
-        let outcome = match self.keeper.execute(&journal) {
-            Err(KeeperError::Gone(_)) => self.outcome_by_another(),
-            result => result,
-        };
-        let outcome = outcome.map_err(|e| RewindError::Capture(e.into()))?;
-        match outcome {
-            Outcome::Done { reports } => {
-                leftover::remove(&path);
-                let mut not_restored = forward.not_restored;
-                not_restored.extend(reports);
-                Ok(Done {
-                    pages: forward.pages,
-                    not_restored,
-                })
+    /// How far its keeper has come. Where it was killed in the middle the next one finds out, and
+    /// ends it.
+    fn progress(&mut self) -> Result<Progress, KeeperError> {
+        match self.keeper.progress() {
+            Err(KeeperError::Gone(_)) => {
+                let nothing = || Outcome::PutBack {
+                    why: "the keeper was killed before it began".to_owned(),
+                };
+                let outcome = self.revive()?.unwrap_or_else(nothing);
+                Ok(Progress::Ended(outcome))
             }
-            Outcome::PutBack { why } => {
-                leftover::remove(&path);
-                Err(RewindError::PutBack { epoch: to.0, why })
-            }
-            Outcome::Halted { why } => Err(RewindError::Halted {
-                epoch: to.0,
-                present: present.0,
-                why,
-            }),
+            other => other,
         }
-    }
-
-    /// The keeper was killed in the middle: the next one finds out how far it came.
-    fn outcome_by_another(&mut self) -> Result<Outcome, KeeperError> {
-        let nothing = || Outcome::PutBack {
-            why: "the keeper was killed before it began".to_owned(),
-        };
-        Ok(self.revive()?.unwrap_or_else(nothing))
     }
 
     /// Refuses what is known to fail before anything is touched.
@@ -265,7 +408,41 @@ impl Target {
     }
 }
 
+/// What was done.
+#[derive(Default)]
 struct Done {
     pages: u64,
     not_restored: Vec<String>,
+}
+
+impl Done {
+    /// What several have is told once.
+    fn note(&mut self, lines: Vec<String>) {
+        for line in lines {
+            if !self.not_restored.contains(&line) {
+                self.not_restored.push(line);
+            }
+        }
+    }
+
+    /// What became of it all: one that is halted is told of, else one that was put back.
+    fn judge(&mut self, outcomes: Vec<Outcome>, ends: plan::Ends<'_>) -> Result<(), RewindError> {
+        let epoch = ends.to.0;
+        let mut put_back = None;
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Done { reports } => self.note(reports),
+                Outcome::PutBack { why } => put_back = put_back.or(Some(why)),
+                Outcome::Halted { why } => {
+                    let present = ends.from.0;
+                    return Err(RewindError::Halted {
+                        epoch,
+                        present,
+                        why,
+                    });
+                }
+            }
+        }
+        put_back.map_or(Ok(()), |why| Err(RewindError::PutBack { epoch, why }))
+    }
 }

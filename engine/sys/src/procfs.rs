@@ -175,6 +175,30 @@ pub fn tasks(pid: i32) -> io::Result<Vec<i32>> {
     Ok(tids)
 }
 
+/// Children of a process, those of all its threads.
+#[must_use]
+pub fn children(pid: i32) -> Vec<i32> {
+    let mut found = Vec::new();
+    for tid in tasks(pid).unwrap_or_default() {
+        // Needs CONFIG_PROC_CHILDREN.
+        match fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")) {
+            Ok(list) => found.extend(
+                list.split_whitespace()
+                    .filter_map(|id| id.parse::<i32>().ok()),
+            ),
+            Err(_) if is_dead(tid) => {}
+            Err(_) => return children_of_all(pid),
+        }
+    }
+    found
+}
+
+fn children_of_all(pid: i32) -> Vec<i32> {
+    let mut all = processes().unwrap_or_default();
+    all.retain(|&other| status(other).is_ok_and(|s| s.ppid == pid));
+    all
+}
+
 /// Every process there is to be seen.
 ///
 /// # Errors

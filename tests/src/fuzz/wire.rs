@@ -135,6 +135,7 @@ pub fn every_request() -> Vec<Request> {
             pid: 1,
             part: "web".into(),
             period_ms: None,
+            follow: true,
             hold: true,
         },
         Request::Detach {
@@ -144,6 +145,7 @@ pub fn every_request() -> Vec<Request> {
         Request::Checkpoint {
             part: None,
             name: part(),
+            follow: false,
         },
         Request::Rewind {
             part: part(),

@@ -9,7 +9,7 @@ use libsls::view::{CheckpointView, SharedClient};
 use serde_json::{Value as Json, json};
 
 use crate::arguments::{PartArg, Place, ProcessArg, WrongUsage};
-use crate::processes::{How, attach, ps};
+use crate::processes::{How, More, attach, ps};
 use crate::progress::Shown;
 use crate::session::{Outcome, Session};
 use crate::time::take;
@@ -62,7 +62,13 @@ impl Look {
             None => {
                 let part = libsls::temporary_name(pid);
                 let how = How { period_ms: None };
-                attach(session, pid, &PartArg::of_name(&part), &how, false)?;
+                attach(
+                    session,
+                    pid,
+                    &PartArg::of_name(&part),
+                    &how,
+                    More::default(),
+                )?;
                 let temporary = Temporary {
                     client: client.clone(),
                     part: part.clone(),
@@ -70,7 +76,7 @@ impl Look {
                 (part, Some(temporary))
             }
         };
-        let taken = take(session, Some(part.clone()), None)?;
+        let taken = take(session, Some(part.clone()), None, false)?;
         let view = CheckpointView::open(client, &part, taken.epoch, Some(pid))?;
         let seen = Seen::Checkpoint {
             view,

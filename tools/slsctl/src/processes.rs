@@ -20,6 +20,9 @@ pub struct Attach {
     part: PartArg,
     #[command(flatten)]
     how: How,
+    /// Its descendants too, those made later included
+    #[arg(short = 'r')]
+    follow: bool,
     /// Stay seized, so that a crash, exec, fork or exit is checkpointed as it happens
     #[arg(long)]
     hold: bool,
@@ -36,7 +39,11 @@ pub struct How {
 
 impl Attach {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
-        let attached = attach(session, self.pid, &self.part, &self.how, self.hold)?;
+        let more = More {
+            follow: self.follow,
+            hold: self.hold,
+        };
+        let attached = attach(session, self.pid, &self.part, &self.how, more)?;
         session.answer(&attached.json(), |_| attached.text())?;
         Ok(Outcome::Done)
     }
@@ -62,20 +69,30 @@ impl Attached {
     }
 }
 
+/// What only `attach` takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct More {
+    /// Descendants too.
+    pub follow: bool,
+    /// Stay seized.
+    pub hold: bool,
+}
+
 /// Attaches to a process.
 pub fn attach(
     session: &Session,
     pid: i32,
     part: &PartArg,
     how: &How,
-    hold: bool,
+    more: More,
 ) -> anyhow::Result<Attached> {
     let _shown = Shown::waiting("attach");
     let request = Request::Attach {
         pid,
         part: part.name_or_memory(),
         period_ms: how.period_ms,
-        hold,
+        follow: more.follow,
+        hold: more.hold,
     };
     match session.ask(&request)? {
         Answer::Attached { part, tracking } => Ok(Attached {
@@ -87,7 +104,7 @@ pub fn attach(
     }
 }
 
-/// Let a process go: it runs on as if never touched, and its history stays
+/// Let a process go, and those that came with it: they run on as if never touched, and the history stays
 #[derive(Debug, Args)]
 #[command(after_help = "Example: slsctl detach -p 1234")]
 pub struct Detach {
@@ -121,7 +138,7 @@ impl Detach {
     }
 }
 
-/// Stop a partition's process as SIGSTOP does; it stays stopped even if the daemon ends
+/// Stop a partition's processes as SIGSTOP does; they stay stopped even if the daemon ends
 #[derive(Debug, Args)]
 #[command(after_help = "Example: slsctl suspend -o web")]
 pub struct Suspend {

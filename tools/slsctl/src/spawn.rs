@@ -14,7 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::arguments::PartArg;
-use crate::processes::{How, attach};
+use crate::processes::{How, More, attach};
 use crate::session::{Outcome, Session};
 
 /// Start a program under checkpoints, wait for it and pass its exit status on
@@ -64,7 +64,13 @@ impl Spawn {
             WaitStatus::Stopped(..) => {}
             other => bail!("the program ended before it was started: {other:?}"),
         }
-        let attached = attach(session, pid.as_raw(), &self.part, &self.how, false)?;
+        let attached = attach(
+            session,
+            pid.as_raw(),
+            &self.part,
+            &self.how,
+            More::default(),
+        )?;
         // Standard output is the program's.
         if session.json() {
             eprintln!("{}", attached.json());

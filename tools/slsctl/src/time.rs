@@ -16,6 +16,9 @@ use crate::session::{Outcome, Session, out_of_turn};
 pub struct Checkpoint {
     #[command(flatten)]
     part: PartArg,
+    /// Descendants join the partition first, those made later too
+    #[arg(short = 'r')]
+    follow: bool,
     /// Name it: it is then kept, and found as @NAME
     #[arg(short = 'n', value_name = "NAME", value_parser = checkpoint_name)]
     name: Option<String>,
@@ -23,7 +26,7 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
-        let taken = take(session, self.part.name(), self.name.clone())?;
+        let taken = take(session, self.part.name(), self.name.clone(), self.follow)?;
         session.answer(&taken_json(&taken), |paint| taken_text(&taken, paint))?;
         Ok(Outcome::Done)
     }
@@ -34,9 +37,10 @@ pub fn take(
     session: &Session,
     part: Option<String>,
     name: Option<String>,
+    follow: bool,
 ) -> anyhow::Result<Taken> {
     let _shown = Shown::waiting("checkpoint");
-    match session.ask(&Request::Checkpoint { part, name })? {
+    match session.ask(&Request::Checkpoint { part, name, follow })? {
         Answer::Checkpoint(taken) => Ok(taken),
         other => Err(out_of_turn(&other)),
     }
@@ -73,7 +77,7 @@ fn taken_text(taken: &Taken, paint: Paint) -> String {
     )
 }
 
-/// Put the live process back to a checkpoint, in place; the present is checkpointed first
+/// Put the live processes back to a checkpoint, in place; the present is checkpointed first
 #[derive(Debug, Args)]
 #[command(after_help = "Example: slsctl rewind @7")]
 pub struct Rewind {

@@ -49,19 +49,27 @@ fn obey(registry: &Registry, request: Request) -> Result<Answer, Refusal> {
             pid,
             part,
             period_ms,
+            follow,
             hold,
-        } => attach(registry, pid, &part, period(period_ms)?, hold),
+        } => {
+            let how = How {
+                period: period(period_ms)?,
+                follow,
+                hold,
+            };
+            attach(registry, pid, &part, how)
+        }
         Request::Detach { pid, part } => {
             let part = match pid {
                 Some(pid) => registry.find_pid(pid)?,
                 None => registry.find(part.as_deref())?,
             };
-            command(part.command(Command::Detach)?)
+            command(part.command(Command::Detach { pid })?)
         }
-        Request::Checkpoint { part, name } => {
+        Request::Checkpoint { part, name, follow } => {
             names::checkpoint(name.as_deref())?;
             let part = registry.find(part.as_deref())?;
-            command(part.command(Command::Checkpoint { name })?)
+            command(part.command(Command::Checkpoint { name, follow })?)
         }
         Request::Rewind {
             part,
@@ -98,7 +106,7 @@ fn obey(registry: &Registry, request: Request) -> Result<Answer, Refusal> {
             command(registry.find(part.as_deref())?.command(Command::Resume)?)
         }
         Request::Ps => Ok(Answer::Ps(
-            registry.all().iter().filter_map(|p| p.ps()).collect(),
+            registry.all().iter().flat_map(|p| p.ps()).collect(),
         )),
         Request::History { part } => {
             history::history(&*registry.find(part.as_deref())?).map(Answer::History)
@@ -149,13 +157,14 @@ fn obey(registry: &Registry, request: Request) -> Result<Answer, Refusal> {
     }
 }
 
-fn attach(
-    registry: &Registry,
-    pid: i32,
-    part: &str,
+/// How to attach.
+struct How {
     period: Option<Duration>,
+    follow: bool,
     hold: bool,
-) -> Result<Answer, Refusal> {
+}
+
+fn attach(registry: &Registry, pid: i32, part: &str, how: How) -> Result<Answer, Refusal> {
     if let Ok(holder) = registry.find_pid(pid)
         && !holder.figures().dead
     {
@@ -171,7 +180,12 @@ fn attach(
         Ok(part) => (part, false),
         Err(_) => (registry.add(part, Keep::All, None, None)?, true),
     };
-    match part.command(Command::Attach { pid, period, hold }) {
+    match part.command(Command::Attach {
+        pid,
+        period: how.period,
+        follow: how.follow,
+        hold: how.hold,
+    }) {
         Ok(Reply::Attached(tracking)) => Ok(Answer::Attached {
             part: part.name.clone(),
             tracking,

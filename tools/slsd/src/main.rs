@@ -1,8 +1,8 @@
 //! slsd: owns partitions, takes checkpoints, answers clients.
 
 mod answers;
-mod attach;
 mod check;
+mod child;
 mod connection;
 mod events;
 mod gate;

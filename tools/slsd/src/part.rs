@@ -19,7 +19,8 @@ const DEFAULT_SHARE: u64 = 4;
 /// What `stat` and `ps` show of a partition, kept by its worker.
 #[derive(Debug, Default)]
 pub struct Figures {
-    pub pid: Option<i32>,
+    /// The root first, dead or alive.
+    pub pids: Vec<i32>,
     pub dead: bool,
     pub suspended: bool,
     /// Of this attachment.
@@ -42,8 +43,8 @@ pub struct Figures {
 
 impl Figures {
     /// A process has come. A period that an earlier one had is not its own.
-    pub fn attached(&mut self, pid: i32, period: Option<Duration>, tracking: String) {
-        self.pid = Some(pid);
+    pub fn attached(&mut self, pids: Vec<i32>, period: Option<Duration>, tracking: String) {
+        self.pids = pids;
         self.dead = false;
         self.suspended = false;
         self.period = period.or(self.default_period);
@@ -59,7 +60,7 @@ impl Figures {
 
     /// The process is not held any more.
     pub fn detached(&mut self) {
-        self.pid = None;
+        self.pids.clear();
         self.dead = false;
         self.suspended = false;
         self.period = None;
@@ -183,9 +184,9 @@ impl Part {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Process it holds, dead or alive.
-    pub fn pid(&self) -> Option<i32> {
-        self.figures().pid
+    /// Does it hold this process, dead or alive?
+    pub fn has(&self, pid: i32) -> bool {
+        self.figures().pids.contains(&pid)
     }
 
     /// Must the daemon stay for it? What it was made with would be lost.
@@ -197,7 +198,7 @@ impl Part {
     pub fn is_held(&self) -> bool {
         let attached = {
             let figures = self.figures();
-            figures.pid.is_some() && !figures.dead
+            !figures.pids.is_empty() && !figures.dead
         };
         attached || self.history.newest().is_ok_and(|e| e.is_some())
     }
@@ -217,7 +218,7 @@ impl Part {
 
     /// Lets the process go; fine when there is none.
     pub fn detach(&self) -> Result<(), Refusal> {
-        match self.command(Command::Detach) {
+        match self.command(Command::Detach { pid: None }) {
             Ok(_) => Ok(()),
             Err(refusal) if refusal.kind == Failure::NotFound => Ok(()),
             Err(other) => Err(other),
@@ -229,11 +230,16 @@ impl Part {
         fs::remove_dir_all(&self.folder)
     }
 
-    /// Its line of `ps`, None without a process.
-    pub fn ps(&self) -> Option<PsRow> {
+    /// Its lines of `ps`, one a process.
+    pub fn ps(&self) -> Vec<PsRow> {
         let checkpoints = self.history.history().map_or(0, |h| h.len() as u64);
         let figures = self.figures();
-        let pid = figures.pid?;
+        let pids = figures.pids.iter();
+        pids.map(|&pid| self.row(pid, checkpoints, &figures))
+            .collect()
+    }
+
+    fn row(&self, pid: i32, checkpoints: u64, figures: &Figures) -> PsRow {
         let status = sls_engine::procfs::status(pid)
             .ok()
             .filter(|_| !figures.dead);
@@ -247,7 +253,7 @@ impl Part {
                 _ => "sleeping",
             },
         };
-        Some(PsRow {
+        PsRow {
             pid,
             partition: self.name.clone(),
             state: state.to_owned(),
@@ -259,7 +265,7 @@ impl Part {
             checkpoints,
             tracking: figures.tracking.clone(),
             trouble: figures.last_error.clone(),
-        })
+        }
     }
 
     /// Its counters.

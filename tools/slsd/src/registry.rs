@@ -158,15 +158,12 @@ impl Registry {
 
     /// The partition that holds a process.
     pub fn find_pid(&self, pid: i32) -> Result<Arc<Part>, Refusal> {
-        self.all()
-            .into_iter()
-            .find(|p| p.pid() == Some(pid))
-            .ok_or_else(|| {
-                Refusal::new(
-                    Failure::NotFound,
-                    format!("process {pid} is not attached; `slsctl ps` lists what is"),
-                )
-            })
+        self.all().into_iter().find(|p| p.has(pid)).ok_or_else(|| {
+            Refusal::new(
+                Failure::NotFound,
+                format!("process {pid} is not attached; `slsctl ps` lists what is"),
+            )
+        })
     }
 
     /// Makes a memory partition.

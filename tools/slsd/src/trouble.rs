@@ -2,9 +2,19 @@
 
 use libsls::protocol::Failure;
 use slos::CommitError;
-use sls_engine::{CaptureError, RestoreError, RewindError};
+use sls_engine::{AttachError, CaptureError, RestoreError, RewindError};
 
 use crate::registry::Refusal;
+
+/// Why a process was not attached to.
+pub fn attach_refusal(error: &AttachError) -> Refusal {
+    let kind = match error {
+        AttachError::NoProcess(_) | AttachError::Zombie(_) => Failure::NotFound,
+        AttachError::Permission { .. } => Failure::Permission,
+        _ => Failure::Other,
+    };
+    Refusal::new(kind, error.to_string())
+}
 
 /// Why a checkpoint was not taken.
 pub fn of_capture(error: &CaptureError) -> String {

@@ -1,6 +1,5 @@
 //! The one thread that owns a partition's process: it takes the checkpoints and does the rewinds.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,9 +7,9 @@ use std::time::{Duration, Instant};
 use libsls::protocol::{Checkpoint, Cost, Failure, Restored, Rewound};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use slos::{Epoch, Partition};
-use sls_engine::{Capture, CaptureError, Options, Probe, Request, Target, Tracking};
+use sls_engine::{Capture, CaptureError, Group, Options, Probe, Request, Target, Tracking};
 
-use crate::attach::attach;
+use crate::child::Child;
 use crate::events;
 use crate::mailbox::{Inbox, Over, Post, mailbox};
 use crate::part::Figures;
@@ -19,6 +18,8 @@ use crate::trouble;
 
 /// Pages that may be copied at once: half of a 24 GiB machine's memory, in the worst case.
 const STAGING_PAGES: usize = 3 << 20;
+const SIGCONT: i32 = 18;
+const SIGSTOP: i32 = 19;
 const SUSPEND_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a worker is asked.
@@ -27,11 +28,18 @@ pub enum Command {
     Attach {
         pid: i32,
         period: Option<Duration>,
+        /// Descendants too.
+        follow: bool,
         hold: bool,
     },
-    Detach,
+    /// Of one process, or of all.
+    Detach {
+        pid: Option<i32>,
+    },
     Checkpoint {
         name: Option<String>,
+        /// Descendants join first, and from then on.
+        follow: bool,
     },
     Rewind {
         to: Epoch,
@@ -84,8 +92,7 @@ impl Worker {
             probe,
             keeper,
             state,
-            target: None,
-            life: None,
+            group: None,
             child: None,
             next: None,
         };
@@ -108,9 +115,8 @@ struct Work {
     probe: Probe,
     keeper: PathBuf,
     state: PathBuf,
-    target: Option<Target>,
-    /// Readable once the process has ended; None when that is known, or nothing is attached.
-    life: Option<OwnedFd>,
+    /// None where nothing is attached.
+    group: Option<Group>,
     /// The last process that was restored: the daemon's own child, attached or not.
     child: Option<Child>,
     /// When the next periodic checkpoint is due.
@@ -159,11 +165,11 @@ impl Work {
             }
         };
         let mut fds = vec![PollFd::new(self.inbox.bell(), PollFlags::POLLIN)];
-        if let Some(target) = &self.target {
-            fds.push(PollFd::new(target.event_fd(), PollFlags::POLLIN));
-        }
-        if let Some(life) = &self.life {
-            fds.push(PollFd::new(life.as_fd(), PollFlags::POLLIN));
+        if !self.figures().dead {
+            for member in self.members() {
+                fds.push(PollFd::new(member.event_fd(), PollFlags::POLLIN));
+                fds.push(PollFd::new(member.life(), PollFlags::POLLIN));
+            }
         }
         if let Some(life) = self.child.as_ref().and_then(Child::life) {
             fds.push(PollFd::new(life, PollFlags::POLLIN));
@@ -173,15 +179,22 @@ impl Work {
 
     fn obey(&mut self, command: Command) -> Result<Reply, Refusal> {
         match command {
-            Command::Attach { pid, period, hold } => self.attach(pid, period, hold),
-            Command::Detach => {
-                if self.target.is_none() {
-                    return Err(nothing_attached());
+            Command::Attach {
+                pid,
+                period,
+                follow,
+                hold,
+            } => self.attach(pid, period, follow, hold),
+            Command::Detach { pid } => self.detach(pid),
+            Command::Checkpoint { name, follow } => {
+                if let (true, Some(group)) = (follow, &mut self.group) {
+                    group.follow().map_err(|e| trouble::attach_refusal(&e))?;
                 }
-                self.let_go();
-                Ok(Reply::Done)
+                let taken = self.take(name, true, None);
+                taken
+                    .map(Reply::Checkpoint)
+                    .map_err(|e| self.capture_refusal(&e))
             }
-            Command::Checkpoint { name } => self.checkpoint(name, true).map(Reply::Checkpoint),
             Command::Rewind { to, stay_stopped } => self.rewind(to, stay_stopped),
             Command::Restore {
                 from,
@@ -203,28 +216,83 @@ impl Work {
         }
     }
 
-    fn attach(&mut self, pid: i32, period: Option<Duration>, hold: bool) -> Result<Reply, Refusal> {
-        if let Some(target) = &self.target {
-            if !target.is_dead() {
-                let message = format!(
-                    "partition {} holds process {} already; detach it, or name another partition with -o",
-                    self.history.name(),
-                    target.pid()
-                );
-                return Err(Refusal::new(Failure::Exists, message));
-            }
-            self.obey(Command::Detach)?;
+    fn attach(
+        &mut self,
+        pid: i32,
+        period: Option<Duration>,
+        follow: bool,
+        hold: bool,
+    ) -> Result<Reply, Refusal> {
+        self.heed_end();
+        if self.figures().dead {
+            self.let_go();
         }
-        let (branch, begins) = {
-            let figures = self.figures();
-            (figures.branch.clone(), figures.begins)
-        };
-        let head = self.history.head(&branch).map_err(Refusal::other)?;
-        let head = head.or(begins);
-        let (mut target, life) = attach(pid, &self.options(hold))?;
-        target.continue_from(&self.history, head);
-        let tracking = self.attached(target, life, period);
-        Ok(Reply::Attached(tracking))
+        let begun = self.group.is_none();
+        if begun {
+            let (branch, begins) = {
+                let figures = self.figures();
+                (figures.branch.clone(), figures.begins)
+            };
+            let head = self.history.head(&branch).map_err(Refusal::other)?;
+            self.group = Some(Group::new(self.options(hold), head.or(begins)));
+        }
+        let result = self.join(pid, follow, hold);
+        match &result {
+            Ok(tracking) => {
+                let goes_on = self.figures().period.filter(|_| !begun);
+                self.attached(period.or(goes_on), tracking);
+            }
+            Err(_) if begun => self.let_go(),
+            Err(_) => {}
+        }
+        result.map(Reply::Attached)
+    }
+
+    /// One more process; how its changes are found.
+    fn join(&mut self, pid: i32, follow: bool, hold: bool) -> Result<String, Refusal> {
+        let group = self.group.as_mut().ok_or_else(nothing_attached)?;
+        if group.holds() != hold {
+            let (they, it) = if hold {
+                ("without", "with")
+            } else {
+                ("with", "without")
+            };
+            let message = format!(
+                "the processes of partition {} are attached {they} --hold: attach this one {they} it too, or {it} it to another partition (-o)",
+                self.history.name()
+            );
+            return Err(Refusal::new(Failure::Usage, message));
+        }
+        let target = group.attach(&self.history, pid, follow);
+        let target = target.map_err(|e| trouble::attach_refusal(&e))?;
+        Ok(match target.tracking() {
+            Tracking::WriteProtect => "write protection".to_owned(),
+            Tracking::Content(why) => format!("content comparison: {why}"),
+        })
+    }
+
+    fn members(&self) -> &[Target] {
+        self.group.as_ref().map_or(&[], Group::members)
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        self.members().iter().map(Target::pid).collect()
+    }
+
+    fn detach(&mut self, pid: Option<i32>) -> Result<Reply, Refusal> {
+        let group = self.group.as_mut().ok_or_else(nothing_attached)?;
+        if let Some(pid) = pid {
+            if !group.let_go(pid) {
+                return Err(nothing_attached());
+            }
+            if !group.members().is_empty() {
+                let pids = self.pids();
+                self.figures().pids = pids;
+                return Ok(Reply::Done);
+            }
+        }
+        self.let_go();
+        Ok(Reply::Done)
     }
 
     fn options(&self, hold: bool) -> Options {
@@ -237,27 +305,21 @@ impl Work {
         }
     }
 
-    /// Takes charge of a process; how its changes are found.
-    fn attached(&mut self, target: Target, life: OwnedFd, period: Option<Duration>) -> String {
-        let tracking = match target.tracking() {
-            Tracking::WriteProtect => "write protection".to_owned(),
-            Tracking::Content(why) => format!("content comparison: {why}"),
-        };
+    /// A process has come, and perhaps others with it.
+    fn attached(&mut self, period: Option<Duration>, tracking: &str) {
+        let pids = self.pids();
         let mut figures = self.figures();
-        figures.attached(target.pid(), period, tracking.clone());
+        figures.attached(pids, period, tracking.to_owned());
         let period = figures.period;
         drop(figures);
         self.next = period.map(|p| Instant::now() + p);
-        self.target = Some(target);
-        self.life = Some(life);
-        tracking
     }
 
     /// Makes the process of a checkpoint anew, and attaches to it.
     fn restore(&mut self, from: Epoch, stay_stopped: bool, force: bool) -> Result<Reply, Refusal> {
         self.heed_end();
-        if let Some(target) = self.target.as_ref().filter(|target| !target.is_dead()) {
-            let (pid, part) = (target.pid(), self.history.name());
+        if let Some(alive) = self.members().iter().find(|m| !m.is_dead()) {
+            let (pid, part) = (alive.pid(), self.history.name());
             return Err(Refusal::new(
                 Failure::Exists,
                 format!(
@@ -274,15 +336,20 @@ impl Work {
         let child = Child::new(done.pid)?;
         self.figures().branched(&done.branch, from);
         let mut not_restored = done.not_restored;
-        match attach(done.pid, &options) {
-            Ok((mut target, life)) => {
-                target.continue_from(&self.history, Some(from));
-                target.remember(done.former);
-                self.attached(target, life, period);
+        self.group = Some(Group::new(options, Some(from)));
+        match self.join(done.pid, false, false) {
+            Ok(tracking) => {
+                if let Some(group) = &mut self.group {
+                    group.remember(done.pid, &done.former);
+                }
+                self.attached(period, &tracking);
                 self.figures().suspended = done.stopped;
             }
             // It may have ended at once.
-            Err(refusal) => not_restored.push(format!("its attachment: {}", refusal.message)),
+            Err(refusal) => {
+                self.let_go();
+                not_restored.push(format!("its attachment: {}", refusal.message));
+            }
         }
         self.child = Some(child);
         Ok(Reply::Restored(Restored {
@@ -298,17 +365,11 @@ impl Work {
 
     /// Nothing is attached any more.
     fn let_go(&mut self) {
-        if let Some(target) = self.target.take() {
-            target.detach();
+        if let Some(group) = self.group.take() {
+            group.detach();
         }
-        self.life = None;
         self.next = None;
         self.figures().detached();
-    }
-
-    fn checkpoint(&mut self, name: Option<String>, explicit: bool) -> Result<Checkpoint, Refusal> {
-        self.take(name, explicit, None)
-            .map_err(|e| self.capture_refusal(&e))
     }
 
     /// Takes a checkpoint and counts it.
@@ -319,7 +380,7 @@ impl Work {
         event: Option<libsls::record::Event>,
     ) -> Result<Checkpoint, CaptureError> {
         let branch = self.figures().branch.clone();
-        let target = self.target.as_mut().ok_or(CaptureError::Detached)?;
+        let group = self.group.as_mut().ok_or(CaptureError::Detached)?;
         let request = Request {
             partition: &self.history,
             branch: &branch,
@@ -328,8 +389,10 @@ impl Work {
             stay_stopped: event.is_some(),
             event,
         };
-        let result = target.checkpoint(request);
+        let result = group.checkpoint(request);
+        let pids = self.pids();
         let mut figures = self.figures();
+        figures.pids = pids;
         match result {
             Ok(capture) => {
                 figures.taken += 1;
@@ -352,8 +415,8 @@ impl Work {
 
     fn rewind(&mut self, to: Epoch, stay_stopped: bool) -> Result<Reply, Refusal> {
         let branch = self.figures().branch.clone();
-        let target = self.target.as_mut().ok_or_else(nothing_attached)?;
-        let done = target
+        let group = self.group.as_mut().ok_or_else(nothing_attached)?;
+        let done = group
             .rewind(&self.history, &branch, to, stay_stopped)
             .map_err(|e| Refusal::other(trouble::of_rewind(&e)))?;
         let mut figures = self.figures();
@@ -373,26 +436,26 @@ impl Work {
     }
 
     fn suspend(&mut self) -> Result<Reply, Refusal> {
-        let target = self.target.as_ref().ok_or_else(nothing_attached)?;
-        target.signal(19).map_err(Refusal::other)?; // SIGSTOP
+        let group = self.group.as_ref().ok_or_else(nothing_attached)?;
+        group.signal(SIGSTOP).map_err(Refusal::other)?;
         let deadline = Instant::now() + SUSPEND_PATIENCE;
-        while !sls_engine::procfs::status(target.pid()).is_ok_and(|s| matches!(s.state, 'T' | 't'))
-        {
-            if Instant::now() > deadline {
-                return Err(Refusal::other(format!(
-                    "process {} does not stop",
-                    target.pid()
-                )));
+        for member in group.members() {
+            let pid = member.pid();
+            let status = || sls_engine::procfs::status(pid);
+            while status().is_ok_and(|s| !matches!(s.state, 'T' | 't' | 'Z' | 'X')) {
+                if Instant::now() > deadline {
+                    return Err(Refusal::other(format!("process {pid} does not stop")));
+                }
+                std::thread::sleep(Duration::from_millis(1));
             }
-            std::thread::sleep(Duration::from_millis(1));
         }
         self.figures().suspended = true;
         Ok(Reply::Done)
     }
 
     fn resume(&mut self) -> Result<Reply, Refusal> {
-        let target = self.target.as_ref().ok_or_else(nothing_attached)?;
-        target.signal(18).map_err(Refusal::other)?; // SIGCONT
+        let group = self.group.as_ref().ok_or_else(nothing_attached)?;
+        group.signal(SIGCONT).map_err(Refusal::other)?;
         self.figures().suspended = false;
         Ok(Reply::Done)
     }
@@ -429,11 +492,8 @@ impl Work {
 
     /// What a held target is about to do: a checkpoint of the state before, then it goes on.
     fn heed_events(&mut self) {
-        loop {
-            let Some(target) = &mut self.target else {
-                return;
-            };
-            match target.event() {
+        while let Some(group) = &mut self.group {
+            match group.event() {
                 Ok(None) => return,
                 Ok(Some(event)) => {
                     if let Some(event) = events::of_record(&event) {
@@ -441,24 +501,21 @@ impl Work {
                         if let Err(error) = self.take(Some(name), false, Some(event)) {
                             tracing::warn!(%error, "checkpoint before an event");
                         }
-                    } else {
-                        self.figures().dead = true;
-                        self.next = None;
                     }
-                    let Some(target) = &mut self.target else {
-                        return;
-                    };
-                    if let Err(error) = target.go_on() {
+                    if let Some(Err(error)) = self.group.as_mut().map(Group::go_on) {
                         tracing::warn!(%error, "let a held process go on");
                     }
+                    self.heed_end();
                 }
-                Err(error) => {
-                    tracing::error!(%error, "keeper");
+                Err((pid, error)) => {
+                    tracing::error!(pid, %error, "keeper");
                     // Killed, most likely; the process runs on, and is looked after by another.
-                    let revived = target.revive();
-                    if let Err(error) = revived {
-                        tracing::error!(%error, "no other keeper");
-                        self.let_go();
+                    if let Err(error) = group.revive(pid) {
+                        tracing::error!(pid, %error, "no other keeper");
+                        group.let_go(pid);
+                        if group.members().is_empty() {
+                            self.let_go();
+                        }
                     }
                     self.figures().last_error = Some(error.to_string());
                     return;
@@ -467,15 +524,23 @@ impl Work {
         }
     }
 
-    /// A process that has ended is known to have, whether checkpoints are due or not.
+    /// Processes that have ended are known to have, whether checkpoints are due or not.
     fn heed_end(&mut self) {
         if let Some(child) = &mut self.child {
             child.reap();
         }
-        if self.life.as_ref().is_some_and(is_readable) {
-            self.life = None;
+        let Some(group) = &mut self.group else { return };
+        group.bury();
+        let ended = group.members().iter().all(Target::has_ended);
+        let pids = self.pids();
+        let mut figures = self.figures();
+        if !figures.dead {
+            figures.pids = pids;
+            figures.dead = ended;
+        }
+        drop(figures);
+        if ended {
             self.next = None;
-            self.figures().dead = true;
         }
     }
 
@@ -485,60 +550,6 @@ impl Work {
             CaptureError::Dead(_) => Refusal::new(Failure::NotFound, error.to_string()),
             other => Refusal::other(trouble::of_capture(other)),
         }
-    }
-}
-
-/// A process that was restored: it is the daemon's to take note of its end.
-struct Child {
-    pid: i32,
-    /// Readable once it has ended; None when it has been reaped.
-    life: Option<OwnedFd>,
-    /// As wait(2) gives it.
-    status: Option<i32>,
-}
-
-impl Child {
-    fn new(pid: i32) -> Result<Self, Refusal> {
-        Ok(Self {
-            pid,
-            life: Some(crate::attach::life(pid).map_err(Refusal::other)?),
-            status: None,
-        })
-    }
-
-    fn life(&self) -> Option<BorrowedFd<'_>> {
-        self.life.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Takes note of its end, if it has come.
-    fn reap(&mut self) {
-        if !self.life.as_ref().is_some_and(is_readable) {
-            return;
-        }
-        match sls_engine::reap(self.pid) {
-            Ok(None) => {} // Its keeper has to take note of it first.
-            Ok(status) => (self.life, self.status) = (None, status),
-            Err(error) => {
-                tracing::warn!(pid = self.pid, %error, "reap");
-                self.life = None;
-            }
-        }
-    }
-}
-
-impl Drop for Child {
-    /// Nobody asks for it any more, but it may live on.
-    fn drop(&mut self) {
-        let (pid, Some(life)) = (self.pid, self.life.take()) else {
-            return;
-        };
-        std::thread::spawn(move || {
-            let mut fds = [PollFd::new(life.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(&mut fds, PollTimeout::NONE);
-            while sls_engine::reap(pid).is_ok_and(|status| status.is_none()) {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        });
     }
 }
 
@@ -558,11 +569,6 @@ fn nothing_attached() -> Refusal {
         Failure::NotFound,
         "no process is attached to the partition; attach one: slsctl attach -p PID",
     )
-}
-
-fn is_readable(fd: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 fn reply_of(part: &str, capture: &Capture) -> Checkpoint {

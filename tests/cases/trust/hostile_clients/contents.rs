@@ -38,6 +38,7 @@ pub fn hostile(daemon: i32) -> Vec<Request> {
             pid: i32::MAX,
             part,
             period_ms: None,
+            follow: false,
             hold: false,
         });
         all.push(Request::PartDel { part: name.clone() });
@@ -47,6 +48,7 @@ pub fn hostile(daemon: i32) -> Vec<Request> {
         all.push(Request::Checkpoint {
             part: Some("no such".into()),
             name: given.clone(),
+            follow: false,
         });
         all.push(Request::Name {
             part: None,
@@ -59,6 +61,7 @@ pub fn hostile(daemon: i32) -> Vec<Request> {
             pid,
             part: "extreme".into(),
             period_ms: Some(u64::MAX),
+            follow: false,
             hold: true,
         });
         all.push(Request::Detach {
@@ -213,6 +216,7 @@ pub fn costly(dice: &mut Dice) -> Request {
         0 => Request::Checkpoint {
             part: part(),
             name: None,
+            follow: false,
         },
         1 => Request::History { part: part() },
         2 => Request::Pages {
@@ -231,6 +235,7 @@ pub fn costly(dice: &mut Dice) -> Request {
             pid: i32::MAX,
             part: format!("extreme-{}", dice.below(4)),
             period_ms: None,
+            follow: false,
             hold: false,
         },
     }
