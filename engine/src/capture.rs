@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use slos::{Base, PageIndex, Slot, SpaceDelta, SpaceId};
+use slos::{Base, PageIndex, Slot, SpaceDelta, SpaceId, Staging};
 use sls_keeper::{Collected, Refusal};
 use sls_record::Process;
 use sls_sys::procfs::{self, MapLine};
@@ -72,10 +72,11 @@ pub(crate) struct Stop {
     pub alone: bool,
 }
 
-/// What is known of shared objects while everybody stands still.
-pub(crate) struct Objects<'a> {
+/// What the processes of a group have together while they stand still.
+pub(crate) struct Common<'a> {
+    pub staging: &'a mut Staging,
     pub spaces: &'a mut Spaces,
-    /// By other processes of the group.
+    /// What others took of shared objects.
     pub taken: &'a Taken,
 }
 
@@ -100,8 +101,8 @@ pub(crate) struct SharedCopy {
 impl Target {
     /// Pages that changed since the last checkpoint, as far as it can be told while the target runs;
     /// they are copied as well, for the next checkpoint.
-    pub(crate) fn look_ahead(&mut self) -> Result<Vec<u64>, CaptureError> {
-        let result = self.copy_ahead();
+    pub(crate) fn look_ahead(&mut self, staging: &mut Staging) -> Result<Vec<u64>, CaptureError> {
+        let result = self.copy_ahead(staging);
         if result.is_err() {
             self.give_up_tracking();
         }
@@ -111,7 +112,6 @@ impl Target {
     /// Pages that scans reported were not kept: nobody vouches for them any more.
     pub(crate) fn give_up_tracking(&mut self) {
         self.copies.clear();
-        self.staging.reset();
         match &mut self.tracker {
             Tracker::Kernel(space) => space.distrust(),
             Tracker::Content(content) => content.invalidate(),
@@ -167,14 +167,14 @@ impl Target {
     }
 
     /// Copies what changed while the target runs, so that little is left for the stop.
-    pub(crate) fn copy_ahead(&mut self) -> Result<(), CaptureError> {
+    pub(crate) fn copy_ahead(&mut self, staging: &mut Staging) -> Result<(), CaptureError> {
         let pid = self.pid;
         let system = |what| move |source| CaptureError::System { what, pid, source };
         let mut last = if self.fresh { self.resident() } else { 0 };
         for round in 0..MOST_ROUNDS {
             // Before the scan, since the target writes meanwhile. Rounds get shorter, so that what
             // this one leaves is enough for the stop.
-            self.reserve(last)?;
+            self.reserve(staging, last)?;
             let Tracker::Kernel(space) = &mut self.tracker else {
                 return Ok(());
             };
@@ -182,20 +182,20 @@ impl Target {
             let mut dirty = Vec::new();
             space.sweep(&maps, &mut dirty).map_err(system("scan"))?;
             let pages: u64 = dirty.iter().map(|r| (r.1 - r.0) / PAGE).sum();
-            self.copies.take(&self.memory, &mut self.staging, &dirty)?;
+            self.copies.take(&self.memory, staging, &dirty)?;
             // The first tells nothing: it is as long as the time since the last checkpoint.
             if pages < WORTH_A_ROUND || round > 1 && pages > last / 4 * 3 {
                 break;
             }
             last = pages;
         }
-        self.reserve(0)
+        self.reserve(staging, 0)
     }
 
     /// Faults in staging for so many pages and a few more.
-    fn reserve(&mut self, pages: u64) -> Result<(), CaptureError> {
+    fn reserve(&self, staging: &mut Staging, pages: u64) -> Result<(), CaptureError> {
         let pid = self.pid;
-        self.staging
+        staging
             .reserve(sls_sys::size(pages) + SPARE_PAGES)
             .map_err(|source| CaptureError::Staging { pid, source })
     }
@@ -217,13 +217,13 @@ impl Target {
     pub(crate) fn read_still(
         &mut self,
         quick: bool,
-        objects: &mut Objects<'_>,
+        common: &mut Common<'_>,
         cost: &mut StopCost,
     ) -> Result<Still, CaptureError> {
         if matches!(self.tracker, Tracker::Kernel(_))
             && let Some(maps) = self.maps.guess()
         {
-            let still = self.scan_and_copy((maps, true), quick, objects, cost);
+            let still = self.scan_and_copy((maps, true), quick, common, cost);
             let clock = Instant::now();
             let list = self.keeper.maps();
             let right = list.is_some_and(|list| self.maps.is(&list));
@@ -247,7 +247,7 @@ impl Target {
             return Err(CaptureError::Dead(self.pid));
         }
         cost.maps_ns += ns(clock.elapsed());
-        let still = self.scan_and_copy((maps, false), quick, objects, cost)?;
+        let still = self.scan_and_copy((maps, false), quick, common, cost)?;
         self.settled(&still.found);
         Ok(still)
     }
@@ -263,7 +263,7 @@ impl Target {
         &mut self,
         (maps, guess): (Arc<[MapLine]>, bool),
         quick: bool,
-        objects: &mut Objects<'_>,
+        common: &mut Common<'_>,
         cost: &mut StopCost,
     ) -> Result<Still, CaptureError> {
         let pid = self.pid;
@@ -286,8 +286,8 @@ impl Target {
         let scanned = clock.elapsed();
         let before = self.copies.len();
         self.copies
-            .take(&self.memory, &mut self.staging, &found.dirty)?;
-        let shared = self.copy_shared(&maps, objects)?;
+            .take(&self.memory, common.staging, &found.dirty)?;
+        let shared = self.copy_shared(&maps, common)?;
         cost.scan_ns += ns(scanned);
         cost.copy_ns += ns(clock.elapsed() - scanned);
         cost.copied = (self.copies.len() - before) as u64;
@@ -305,28 +305,28 @@ impl Target {
         &mut self,
         mut still: Still,
         read: Read,
+        staging: &mut Staging,
     ) -> Result<Still, CaptureError> {
         if !has_ring(&still) {
             return Ok(still);
         }
         still.buffers = files::unvouched_buffers(&self.keeper.states(read.bytes)?.files);
         normalise(&mut still.buffers);
-        self.copies
-            .take(&self.memory, &mut self.staging, &still.buffers)?;
+        self.copies.take(&self.memory, staging, &still.buffers)?;
         Ok(still)
     }
 
     fn copy_shared(
         &mut self,
         maps: &[MapLine],
-        objects: &mut Objects<'_>,
+        common: &mut Common<'_>,
     ) -> Result<Vec<SharedCopy>, CaptureError> {
         let pid = self.pid;
         let mut out = Vec::new();
         for map in maps.iter().filter(|m| shared::is_captured(m)) {
-            let space = objects.spaces.of_object(map);
+            let space = common.spaces.of_object(map);
             let range = (map.offset, map.offset + (map.end - map.start));
-            if objects.taken.has(space, range) {
+            if common.taken.has(space, range) {
                 continue; // By another process of the group.
             }
             let ranges = shared::populated(pid, map).map_err(|source| CaptureError::System {
@@ -335,7 +335,7 @@ impl Target {
                 source,
             })?;
             let mut copies = Copies::default();
-            copies.take(&self.memory, &mut self.staging, &ranges)?;
+            copies.take(&self.memory, common.staging, &ranges)?;
             let holes = gaps((map.start, map.end), &ranges);
             let shift = map.start.wrapping_sub(map.offset);
             out.push(SharedCopy {
@@ -382,6 +382,7 @@ impl Target {
     pub(crate) fn deltas<'a>(
         &'a self,
         part: &'a Part,
+        staging: &'a Staging,
         base: Base,
         known: &[SpaceId],
         spaces: &mut Vec<SpaceDelta<'a>>,
@@ -396,40 +397,41 @@ impl Target {
             space: SpaceId(self.space),
             base,
             dropped: dropped(maps, &found.absent),
-            pages: self.bytes_of(&part.pages, 0),
+            pages: bytes_of(staging, &part.pages, 0),
         });
         for object in shared {
-            let pages = self.bytes_of(&object.copies.merged(&[]), object.shift);
+            let pages = bytes_of(staging, &object.copies.merged(&[]), object.shift);
             add_shared(spaces, object, pages, known);
         }
     }
 
     /// The checkpoint is kept.
-    pub(crate) fn kept(&mut self, pages: usize) {
+    pub(crate) fn kept(&mut self) {
         self.fresh = false;
         self.fork_of = None;
         if let Tracker::Kernel(space) = &mut self.tracker {
             space.trust();
         }
-        self.recycle(pages);
     }
+}
 
-    fn bytes_of(&self, pages: &[(u64, Slot)], shift: u64) -> Vec<(PageIndex, &[u8])> {
-        pages
-            .iter()
-            .map(|&(page, slot)| {
-                let page = page.wrapping_sub(shift / PAGE);
-                (PageIndex(page), &self.staging.bytes(slot)[..])
-            })
-            .collect()
-    }
+fn bytes_of<'a>(
+    staging: &'a Staging,
+    pages: &[(u64, Slot)],
+    shift: u64,
+) -> Vec<(PageIndex, &'a [u8])> {
+    let bytes = |&(page, slot): &(u64, Slot)| {
+        let page = page.wrapping_sub(shift / PAGE);
+        (PageIndex(page), &staging.bytes(slot)[..])
+    };
+    pages.iter().map(bytes).collect()
+}
 
-    /// Takes the buffers back; a rare large copy does not stay allocated for ever.
-    fn recycle(&mut self, used: usize) {
-        self.staging.reset();
-        if self.staging.capacity() > 4 * (used + SPARE_PAGES) + (16 << 8) {
-            self.staging.shrink(2 * (used + SPARE_PAGES));
-        }
+/// Takes the buffers back; a rare large copy does not stay allocated for ever.
+pub(crate) fn recycle(staging: &mut Staging, used: usize) {
+    staging.reset();
+    if staging.capacity() > 4 * (used + SPARE_PAGES) + (16 << 8) {
+        staging.shrink(2 * (used + SPARE_PAGES));
     }
 }
 

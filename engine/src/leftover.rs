@@ -67,7 +67,9 @@ impl Notes {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => match journal::read(&file?) {
                 Ok(journal) if journal.plans.start_ticks == self.start_ticks => {
-                    Some(keeper.put_right(&File::open(&self.journal)?.into())?)
+                    // How far it came is noted in it.
+                    let file = File::options().read(true).write(true).open(&self.journal)?;
+                    Some(keeper.put_right(&file.into())?)
                 }
                 // Of a process that had the number before, or not complete: not begun then.
                 Ok(_) | Err(_) => None,

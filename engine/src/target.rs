@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use slos::Staging;
 use sls_keeper::{Outcome, Refusal};
 use sls_record::{AltStack, IntervalTimer, PosixTimer, SigAction};
 use sls_sys::probe::Probe;
@@ -90,7 +89,6 @@ pub struct Target {
     pub(crate) maps: MapList,
     pub(crate) tracker: Tracker,
     pub(crate) tracking: Tracking,
-    pub(crate) staging: Staging,
     pub(crate) copies: Copies,
     pub(crate) sockets: Sockets,
     pub(crate) file_times: FileTimes,
@@ -139,7 +137,6 @@ impl Target {
             maps: MapList::open(pid).map_err(system("open the map list"))?,
             tracker,
             tracking,
-            staging: Staging::new(options.staging_pages),
             copies: Copies::default(),
             sockets: Sockets::default(),
             file_times: FileTimes::default(),
@@ -275,7 +272,6 @@ impl Target {
         self.tracker = tracker;
         self.tracking = tracking;
         self.copies.clear();
-        self.staging.reset();
         self.told = Told::default();
         self.fresh = true;
         Ok(())

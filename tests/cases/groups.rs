@@ -4,69 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{Sls, Target, wait_until};
-
-/// A ring of processes, all of them in a partition.
-struct Ring {
-    target: Target,
-    pids: Vec<i32>,
-}
-
-impl Ring {
-    fn attached(sls: &Sls, processes: usize, how: &[&str]) -> Self {
-        let all = processes.to_string();
-        let target = Target::tracee(sls.folder(), "ring", &[&all, "200"]);
-        let pid = target.p();
-        let mut args = vec!["attach", "-p", &pid, "-m", "-r"];
-        args.extend(how);
-        sls.run(&args);
-        let pids = pids(sls);
-        assert_eq!(pids.len(), processes, "{pids:?}");
-        Self { target, pids }
-    }
-
-    /// It goes round, each number once.
-    fn assert_goes_round(&mut self) {
-        self.target.assert_unharmed();
-        let rounds = || self.target.output().lines().count();
-        let before = rounds();
-        let what = format!("the ring goes round\n{}", self.target.output());
-        wait_until(Duration::from_secs(30), &what, || rounds() > before + 1);
-        let output = self.target.output();
-        assert!(!output.contains("WRONG"), "{output}");
-    }
-
-    /// What each noted last at a checkpoint.
-    fn notes(&self, sls: &Sls, epoch: u64) -> Vec<u64> {
-        let at = format!("@{epoch}");
-        let note = |pid: &i32| {
-            let pid = pid.to_string();
-            sls.json(&["print", "-m", &at, "mine", "--pid", &pid])["value"]
-                .as_u64()
-                .unwrap()
-        };
-        self.pids.iter().map(note).collect()
-    }
-
-    /// They are neighbours in the order of the ring.
-    fn assert_one_cut(&self, sls: &Sls, epoch: u64) {
-        let notes = self.notes(sls, epoch);
-        let newest = *notes.iter().max().unwrap();
-        let last = notes.iter().position(|&n| n == newest).unwrap();
-        for back in 0..notes.len() {
-            let at = (last + notes.len() - back) % notes.len();
-            assert_eq!(notes[at], newest - back as u64, "@{epoch}: {notes:?}");
-        }
-    }
-}
-
-/// Processes of the partition, in the order in which they came.
-fn pids(sls: &Sls) -> Vec<i32> {
-    let ps = sls.json(&["ps"]);
-    let rows = ps["processes"].as_array().unwrap().iter();
-    let pid = |row: &Value| i32::try_from(row["pid"].as_i64().unwrap()).unwrap();
-    rows.map(pid).collect()
-}
+use testkit::{Ring, Sls, Target, wait_until};
 
 fn epoch_of(taken: &Value) -> u64 {
     taken["epoch"].as_u64().unwrap()
@@ -86,11 +24,11 @@ fn each_checkpoint_is_one_cut_and_a_rewind_goes_back_to_it() {
         assert_eq!(row["pids"].as_array().unwrap().len(), 5, "{row}");
         let back = format!("@{}", epoch - epoch.min(7) / 2);
         sls.run(&["rewind", "-m", &back]);
-        ring.assert_goes_round();
+        ring.assert_goes_round("afterwards");
     }
     sls.run(&["detach", "-p", &ring.target.p()]);
-    assert!(pids(&sls).is_empty());
-    ring.assert_goes_round();
+    assert!(sls.pids().is_empty());
+    ring.assert_goes_round("afterwards");
 }
 
 #[test]
@@ -108,7 +46,7 @@ fn a_rewind_takes_back_what_went_through_pipes_between_them() {
         assert_eq!(ring.notes(&sls, now), ring.notes(&sls, epoch));
         sls.run(&["resume", "-m"]);
     }
-    ring.assert_goes_round();
+    ring.assert_goes_round("afterwards");
 }
 
 #[test]
@@ -122,7 +60,7 @@ fn those_that_are_born_later_join_and_those_that_end_leave() {
     let mut most = 0;
     for _ in 0..20 {
         std::thread::sleep(Duration::from_millis(50));
-        most = most.max(pids(&sls).len());
+        most = most.max(sls.pids().len());
     }
     assert!((3..20).contains(&most), "{most}");
     let history = sls.json(&["history", "-m"]);
@@ -158,7 +96,7 @@ fn a_process_that_was_made_or_has_ended_since_is_named() {
         shell.output().contains("made")
     });
     let both = epoch_of(&sls.json(&["checkpoint", "-m"]));
-    let child = pids(&sls)[1];
+    let child = sls.pids()[1];
     let says = format!("process {child} (sleep) was made since");
     sls.refused(&["rewind", "-m", &format!("@{alone}")], 1, &says);
     nix::sys::signal::kill(
@@ -167,7 +105,7 @@ fn a_process_that_was_made_or_has_ended_since_is_named() {
     )
     .unwrap();
     wait_until(Duration::from_secs(10), "it is gone", || {
-        pids(&sls).len() == 1
+        sls.pids().len() == 1
     });
     sls.refused(&["rewind", "-m", &format!("@{both}")], 1, "has ended since");
     sls.run(&["detach", "-m"]);
@@ -182,7 +120,7 @@ fn one_more_process_joins_a_partition_and_one_leaves_it() {
     let mut other = Target::start(sls.folder(), other);
     sls.run(&["attach", "-p", &one.p(), "-m", "-t", "10"]);
     sls.run(&["attach", "-p", &other.p(), "-m"]);
-    assert_eq!(pids(&sls), [one.pid(), other.pid()]);
+    assert_eq!(sls.pids(), [one.pid(), other.pid()]);
     sls.json(&["checkpoint", "-m"]);
     let maps = sls.json(&["maps", "-m", "--pid", &other.p()]).to_string();
     assert!(maps.contains("/sleep"), "{maps}");
@@ -190,7 +128,7 @@ fn one_more_process_joins_a_partition_and_one_leaves_it() {
     assert_eq!(ps["processes"][1]["period_ms"], 10);
     sls.run(&["detach", "-p", &other.p()]);
     other.assert_unharmed();
-    assert_eq!(pids(&sls), [one.pid()]);
+    assert_eq!(sls.pids(), [one.pid()]);
     sls.json(&["checkpoint", "-m"]);
     sls.run(&["detach", "-m"]);
 }
@@ -202,13 +140,13 @@ fn a_daemon_that_is_killed_leaves_a_group_unharmed_and_the_next_takes_it() {
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(150));
         sls.kill_daemon();
-        ring.assert_goes_round();
+        ring.assert_goes_round("afterwards");
         sls.run(&["attach", "-p", &ring.target.p(), "-m", "-r", "-t", "5"]);
-        assert_eq!(pids(&sls).len(), 4);
+        assert_eq!(sls.pids().len(), 4);
         let epoch = epoch_of(&sls.json(&["checkpoint", "-m"]));
         ring.assert_one_cut(&sls, epoch);
         sls.run(&["rewind", "-m", "@2"]);
-        ring.assert_goes_round();
+        ring.assert_goes_round("afterwards");
     }
 }
 
@@ -223,5 +161,5 @@ fn a_hundred_processes_in_one_stop() {
     }
     sls.run(&["rewind", "-m", "@2"]);
     sls.run(&["detach", "-m"]);
-    ring.assert_goes_round();
+    ring.assert_goes_round("afterwards");
 }

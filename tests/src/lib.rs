@@ -12,6 +12,7 @@ mod image;
 mod lives;
 mod prints;
 mod redis;
+mod ring;
 mod target;
 mod trust;
 
@@ -25,5 +26,6 @@ pub use image::compare_with_core;
 pub use lives::Lives;
 pub use prints::Prints;
 pub use redis::Redis;
+pub use ring::Ring;
 pub use target::{Target, field, threads, tracee};
 pub use trust::{Dice, Load, Row, rounds_of, seed, whole};

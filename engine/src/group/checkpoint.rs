@@ -10,7 +10,7 @@ use sls_record::{Event, Record};
 use sls_sys::urgent::{Awake, Urgent};
 
 use super::Group;
-use crate::capture::{Objects, Part, Still, Stop, StopCost, has_ring};
+use crate::capture::{Common, Part, Still, Stop, StopCost, has_ring, recycle};
 use crate::error::{AttachError, CaptureError, KeeperError};
 use crate::shared::Taken;
 use crate::target::Target;
@@ -115,6 +115,7 @@ impl Group {
         let result = self.take(request);
         if result.is_err() {
             self.members.iter_mut().for_each(Target::give_up_tracking);
+            self.staging.reset();
         }
         result
     }
@@ -142,7 +143,9 @@ impl Group {
         let joining = |error| Failed::of(usize::MAX)(CaptureError::Joining(error));
         self.meet_newcomers().map_err(joining)?;
         for (at, member) in self.members.iter_mut().enumerate() {
-            member.copy_ahead().map_err(Failed::of(at))?;
+            member
+                .copy_ahead(&mut self.staging)
+                .map_err(Failed::of(at))?;
         }
         let mut cost = StopCost::default();
         let lets_go = !(request.stay_stopped || self.is_stopped());
@@ -222,11 +225,12 @@ impl Group {
         }
         let mut taken = Taken::default();
         for (at, member) in self.members.iter_mut().enumerate() {
-            let mut objects = Objects {
+            let mut common = Common {
+                staging: &mut self.staging,
                 spaces: &mut self.spaces,
                 taken: &taken,
             };
-            match member.read_still(lets_go, &mut objects, cost) {
+            match member.read_still(lets_go, &mut common, cost) {
                 Ok(still) => {
                     for object in &still.shared {
                         taken.take(object.space, object.range);
@@ -263,7 +267,9 @@ impl Group {
         let mut whole = Vec::with_capacity(stills.len());
         for (at, (still, read)) in stills.into_iter().zip(reads).enumerate() {
             let member = &mut self.members[at];
-            let still = member.copy_unvouched(still, read).map_err(Failed::of(at))?;
+            let still = member
+                .copy_unvouched(still, read, &mut self.staging)
+                .map_err(Failed::of(at))?;
             whole.push((still, read.bytes));
         }
         Ok((whole, told_ns))
@@ -302,7 +308,7 @@ impl Group {
         let mut spaces = Vec::new();
         for (member, part) in self.members.iter().zip(&parts) {
             let base = self.base_of(member, &known);
-            member.deltas(part, base, &known, &mut spaces);
+            member.deltas(part, &self.staging, base, &known, &mut spaces);
         }
         let pids = self.members.iter().flat_map(|m| m.pid.to_le_bytes());
         let draft = Draft {
@@ -320,9 +326,9 @@ impl Group {
             .map_err(|source| CaptureError::Commit { pid, source })
             .map_err(Failed::of(usize::MAX))?;
         self.parent = Some(committed.epoch);
-        for (member, part) in self.members.iter_mut().zip(&parts) {
-            member.kept(part.pages.len());
-        }
+        self.members.iter_mut().for_each(Target::kept);
+        let used = parts.iter().map(|part| part.pages.len()).sum();
+        recycle(&mut self.staging, used);
         Ok(Capture {
             epoch: committed.epoch,
             pages: committed.pages,

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use slos::{Epoch, Partition};
+use slos::{Epoch, Partition, Staging};
 use sls_record::Process;
 use sls_sys::fd;
 
@@ -37,6 +37,8 @@ pub struct Group {
     /// Epoch they run on from; None before the first checkpoint of their history.
     pub(crate) parent: Option<Epoch>,
     pub(crate) spaces: Spaces,
+    /// Where their pages are copied to.
+    pub(crate) staging: Staging,
     /// Who was there at the checkpoint that the first of ours goes on from.
     past: Vec<Process>,
     /// Whoever descends from them joins them.
@@ -48,6 +50,7 @@ impl Group {
     #[must_use]
     pub fn new(options: Options, parent: Option<Epoch>) -> Self {
         Self {
+            staging: Staging::new(options.staging_pages),
             options,
             members: Vec::new(),
             parent,
@@ -193,11 +196,17 @@ impl Group {
         self.members.iter().any(Target::is_stopped)
     }
 
-    /// The member was restored: the past of these is its own.
-    pub fn remember(&mut self, pid: i32, former: &[u64]) {
-        for member in self.members.iter_mut().filter(|m| m.pid == pid) {
-            former.clone_into(&mut member.former);
+    /// The member was restored: the past of these, by their start times, is its own. Before its first
+    /// checkpoint.
+    pub fn remember(&mut self, pid: i32, former: Vec<u64>) {
+        let Some(member) = self.members.iter_mut().find(|m| m.pid == pid) else {
+            return;
+        };
+        let was = |p: &&Process| p.pid == pid && former.contains(&p.start_ticks);
+        if let Some(was) = self.past.iter().find(was) {
+            member.space = was.space;
         }
+        member.former = former;
     }
 
     /// Lets go of members that have ended; the last stays, to be asked about.

@@ -149,6 +149,10 @@ fn process(partition: &Partition, epoch: Epoch) -> Result<Process, RestoreError>
     let process = processes
         .next()
         .ok_or_else(|| impossible("it holds no process"))?;
+    if let Some(other) = processes.next() {
+        let message = "it holds several processes, and only one can be restored yet";
+        return Err(impossible(&format!("{message} ({} is another)", other.pid)));
+    }
     if process.threads.first().is_none_or(|t| t.tid != process.pid) {
         return Err(impossible("its main thread had ended already"));
     }

@@ -65,7 +65,7 @@ impl Group {
         let pasts = self.pasts(record, to)?;
         let mut changed = 0;
         for member in &mut self.members {
-            changed += member.look_ahead()?.len();
+            changed += member.look_ahead(&mut self.staging)?.len();
         }
         if changed > KEPT_FIRST {
             self.checkpoint(Request {
@@ -79,7 +79,7 @@ impl Group {
         }
         let mut ways = Vec::with_capacity(pasts.len());
         for (member, past) in self.members.iter_mut().zip(pasts) {
-            let changed = member.look_ahead()?;
+            let changed = member.look_ahead(&mut self.staging)?;
             let space = SpaceId(past.space);
             let ahead = Ahead::read(partition, self.parent, to, space, changed).map_err(read)?;
             let brought = member.brought_by_userfaultfd()?;

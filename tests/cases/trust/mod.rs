@@ -5,6 +5,7 @@ mod audit;
 mod daemon_sweep;
 mod determinism;
 mod fallback;
+mod group_sweep;
 mod hostile_clients;
 mod keeper_sweep;
 pub mod mutator;

@@ -63,7 +63,12 @@ impl Before {
 
 /// Is there a mapping of ours in it?
 pub fn has_scratch(target: &Target) -> bool {
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", target.pid())).unwrap();
+    mapped_low(target.pid())
+}
+
+/// Is there a mapping below where programs lie?
+pub fn mapped_low(pid: i32) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let first = u64::from_str_radix(maps.split('-').next().unwrap(), 16).unwrap();
     first < SCRATCH_BELOW
 }

@@ -340,7 +340,7 @@ impl Work {
         match self.join(done.pid, false, false) {
             Ok(tracking) => {
                 if let Some(group) = &mut self.group {
-                    group.remember(done.pid, &done.former);
+                    group.remember(done.pid, done.former);
                 }
                 self.attached(period, &tracking);
                 self.figures().suspended = done.stopped;

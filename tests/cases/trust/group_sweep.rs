@@ -1,0 +1,112 @@
+//! slsd, a keeper, or both killed with -9 after the n-th system call while several processes are
+//! rewound together: all of them are put back, or none.
+
+use std::time::{Duration, Instant};
+
+use testkit::{Dice, Ring, Row, Sls, children, field, rounds_of, seed};
+
+use super::sweep::{Prey, client, kill_after, mapped_low};
+
+/// A step of the sweep in `./x test`; in `./x soak` it is 1.
+const STRIDE: u64 = 19;
+const PROCESSES: usize = 3;
+/// The ring takes less for a round that it tells of.
+const STANDS: Duration = Duration::from_millis(800);
+
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Slsd,
+    Keeper,
+    Both,
+}
+
+fn sweep(who: Who) {
+    let sls = Sls::new();
+    let campaign = match who {
+        Who::Slsd => "slsd killed in a rewind of a group",
+        Who::Keeper => "a keeper killed in a rewind of a group",
+        Who::Both => "slsd and a keeper killed in a rewind of a group",
+    };
+    let mut row = Row {
+        campaign: campaign.to_owned(),
+        about: "Three processes that pass a number round are rewound together, and slsd, one of their keepers or both are killed with -9 after each system call in turn: the number is neither lost nor told twice, so all are put back or none".to_owned(),
+        seed: seed(17),
+        ..Row::default()
+    };
+    let mut dice = Dice::new(row.seed);
+    sls.run(&["partadd", "memory", "-o", "mem", "--keep", "last:8"]);
+    let mut ring = Ring::attached(&sls, PROCESSES, &[]);
+    let stride = rounds_of(STRIDE, 1);
+    let mut n = 1 + dice.below(stride);
+    loop {
+        let epoch = sls.json(&["checkpoint", "-m"])["epoch"].to_string();
+        std::thread::sleep(Duration::from_millis(5));
+        let keeper = keepers(&sls)[sls_sys::size(dice.below(PROCESSES as u64))];
+        let (prey, others) = match who {
+            Who::Slsd => (sls.daemon(), Vec::new()),
+            Who::Keeper => (keeper, Vec::new()),
+            Who::Both => (keeper, vec![sls.daemon()]),
+        };
+        let arguments = ["rewind", "-m", &format!("@{epoch}")];
+        if !kill_after(Prey::Process(prey), n, &others, || client(&sls, &arguments)) {
+            break;
+        }
+        row.tries += 1;
+        let when = format!("{campaign}, after call {n}");
+        if who == Who::Both && stands(&ring) {
+            row.put_right += 1;
+        } else {
+            row.unharmed += 1;
+        }
+        // A client whose daemon goes asks the next one.
+        let _ = sls.try_run(&["detach", "-m"]);
+        sls.run(&["attach", "-p", &ring.target.p(), "-m", "-r"]);
+        ring.assert_goes_round(&when);
+        for &pid in &ring.pids {
+            assert!(!mapped_low(pid), "{when}: a stray mapping in {pid}");
+        }
+        n += 1 + dice.below(2 * stride - 1);
+    }
+    assert!(row.tries > 1, "only {} calls were reached", row.tries);
+    sls.run(&["detach", "-m"]);
+    ring.assert_goes_round(campaign);
+    row.note = format!("up to call {n}");
+    row.report();
+}
+
+/// Those of the daemon, by number.
+fn keepers(sls: &Sls) -> Vec<i32> {
+    let mut found = children(sls.daemon());
+    found.retain(|&pid| field(pid, "Name:") == "sls-keeper");
+    found.sort_unstable();
+    // One that has let go may stay a moment.
+    found.split_off(found.len() - PROCESSES)
+}
+
+fn stands(ring: &Ring) -> bool {
+    let before = ring.rounds();
+    let begun = Instant::now();
+    while begun.elapsed() < STANDS {
+        if ring.rounds() > before {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+#[test]
+fn slsd() {
+    sweep(Who::Slsd);
+}
+
+#[test]
+fn a_keeper() {
+    sweep(Who::Keeper);
+}
+
+#[test]
+fn both() {
+    sweep(Who::Both);
+}
