@@ -267,15 +267,11 @@ impl Keeper {
         }
     }
 
-    /// Puts right what an earlier keeper left; the target runs on.
-    pub fn put_right(&mut self, journal: &OwnedFd) -> Result<Outcome, KeeperError> {
+    /// Has put right what an earlier keeper left; the target runs on then. [`Keeper::progress`] tells.
+    pub fn ask_to_put_right(&mut self, journal: &OwnedFd) -> Result<(), KeeperError> {
         self.channel
             .send(&Ask::PutRight, Some(journal.as_fd()))
-            .map_err(|e| self.gone(e))?;
-        match self.answer()? {
-            (Say::Executed(outcome), _) => Ok(outcome),
-            other => Err(out_of_turn(&other.0)),
-        }
+            .map_err(|e| self.gone(e))
     }
 
     /// Closes descriptors of the target's.

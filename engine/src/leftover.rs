@@ -10,11 +10,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use sls_keeper::{Outcome, journal};
+use sls_keeper::{Agreement, Journal, Outcome, journal};
 use sls_sys::procfs;
 
 use crate::error::KeeperError;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Progress};
+use crate::target::Options;
+use crate::together::{self, Party};
 
 const JOURNAL: &str = "journal-";
 const DESCRIPTOR: &str = "descriptor-";
@@ -60,25 +62,93 @@ impl Notes {
         result
     }
 
-    /// Puts right what the notes tell of. What became of a rewind, if there was one.
-    pub fn put_right(&self, keeper: &mut Keeper) -> Result<Option<Outcome>, KeeperError> {
+    /// Puts right what the notes tell of. What became of a rewind, if there was one; of several
+    /// processes all are put right.
+    pub fn put_right(
+        &self,
+        keeper: &mut Keeper,
+        options: &Options,
+    ) -> Result<Option<Outcome>, KeeperError> {
         self.close_descriptor(keeper)?;
-        let outcome = match File::open(&self.journal) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => match journal::read(&file?) {
-                Ok(journal) if journal.plans.start_ticks == self.start_ticks => {
-                    // How far it came is noted in it.
-                    let file = File::options().read(true).write(true).open(&self.journal)?;
-                    Some(keeper.put_right(&file.into())?)
-                }
-                // Of a process that had the number before, or not complete: not begun then.
-                Ok(_) | Err(_) => None,
-            },
+        let Some(journal) = self.read() else {
+            return Ok(None);
         };
-        if !matches!(outcome, Some(Outcome::Halted { .. })) {
-            remove(&self.journal);
+        let mut outcomes = match &journal.agreement {
+            None => {
+                self.ask_to_put_right(keeper)?;
+                match keeper.progress()? {
+                    Progress::Ended(outcome) => vec![outcome],
+                    Progress::Awaits => return Err(KeeperError::OutOfTurn("Awaits".to_owned())),
+                }
+            }
+            Some(agreement) => self.put_all_right(keeper, agreement, options)?,
+        };
+        let halted = |outcome: &Outcome| matches!(outcome, Outcome::Halted { .. });
+        if let Some(at) = outcomes.iter().position(halted) {
+            return Ok(Some(outcomes.swap_remove(at)));
         }
-        Ok(outcome)
+        remove(&self.journal);
+        Ok(outcomes.pop())
+    }
+
+    /// Has a keeper begin to put right what the journal tells of. False: there is none, or it is of
+    /// another process that had the number, or it was not written to its end, and nothing begun.
+    pub fn ask_to_put_right(&self, keeper: &mut Keeper) -> Result<bool, KeeperError> {
+        if self.read().is_none() {
+            return Ok(false);
+        }
+        // How far it came is noted in it.
+        let file = File::options().read(true).write(true).open(&self.journal)?;
+        keeper.ask_to_put_right(&file.into())?;
+        Ok(true)
+    }
+
+    fn read(&self) -> Option<Journal> {
+        let journal = journal::read(&File::open(&self.journal).ok()?).ok()?;
+        Some(journal.plans).filter(|plans| plans.start_ticks == self.start_ticks)
+    }
+
+    /// This one and all that were rewound with it, each by a keeper that leaves then.
+    fn put_all_right(
+        &self,
+        keeper: &mut Keeper,
+        agreement: &Agreement,
+        options: &Options,
+    ) -> Result<Vec<Outcome>, KeeperError> {
+        let folder = self.journal.parent().unwrap_or(Path::new(""));
+        let mut others = Vec::new();
+        for &pid in agreement.all.iter().filter(|&&pid| pid != self.pid) {
+            let Ok(stat) = procfs::stat(pid) else {
+                continue;
+            };
+            let notes = Self::on(pid, stat.start_ticks, folder);
+            let same = |j: Journal| j.agreement.is_some_and(|a| a.token == agreement.token);
+            if notes.read().is_some_and(same) {
+                let other = Keeper::start(&options.keeper, pid, &options.probe, false)?;
+                others.push((notes, other));
+            }
+        }
+        let mut parties = vec![Left {
+            notes: self,
+            keeper,
+        }];
+        let left = |(notes, keeper)| Left { notes, keeper };
+        parties.extend(others.iter_mut().map(|(n, k)| left((&*n, k))));
+        for party in &mut parties {
+            party.again()?;
+        }
+        let outcomes = together::left(&mut parties, agreement)?;
+        let whole = !outcomes.iter().any(|o| matches!(o, Outcome::Halted { .. }));
+        for (notes, keeper) in others {
+            keeper.leave();
+            if whole {
+                remove(&notes.journal);
+            }
+        }
+        if whole {
+            agreement.forget();
+        }
+        Ok(outcomes)
     }
 
     fn close_descriptor(&self, keeper: &mut Keeper) -> Result<(), KeeperError> {
@@ -96,6 +166,22 @@ impl Notes {
         }
         remove(&self.descriptor);
         Ok(())
+    }
+}
+
+/// One that an earlier slsd left half way.
+struct Left<'a> {
+    notes: &'a Notes,
+    keeper: &'a mut Keeper,
+}
+
+impl Party for Left<'_> {
+    fn keeper(&mut self) -> &mut Keeper {
+        self.keeper
+    }
+
+    fn again(&mut self) -> Result<bool, KeeperError> {
+        self.notes.ask_to_put_right(self.keeper)
     }
 }
 

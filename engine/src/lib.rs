@@ -33,6 +33,7 @@ mod shared;
 mod sockets;
 mod space;
 mod target;
+mod together;
 
 pub use capture::StopCost;
 pub use error::{AttachError, CaptureError, RestoreError, RewindError};

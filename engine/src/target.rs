@@ -121,7 +121,7 @@ impl Target {
         let mut keeper = Keeper::start(&options.keeper, pid, &options.probe, options.hold)
             .map_err(|e| refused(pid, e))?;
         let notes = Notes::on(pid, stat.start_ticks, &options.state);
-        let outcome = notes.put_right(&mut keeper);
+        let outcome = notes.put_right(&mut keeper, &options);
         if let Some(Outcome::Halted { why }) = outcome.map_err(|e| refused(pid, e))? {
             keeper.leave();
             return Err(AttachError::Halted { pid, why });
@@ -211,12 +211,18 @@ impl Target {
         self.keeper.event_fd()
     }
 
-    /// Another keeper in the place of one that was killed, which let everything go. What became of
-    /// a rewind that it was at.
+    /// Another keeper in the place of one that was killed, which let everything go.
     ///
     /// # Errors
     /// It cannot take charge.
-    pub fn revive(&mut self) -> Result<Option<Outcome>, KeeperError> {
+    pub fn revive(&mut self) -> Result<(), KeeperError> {
+        self.replace_keeper()?;
+        let (notes, keeper) = (&self.notes, &mut self.keeper);
+        notes.put_right(keeper, &self.options).map(drop)
+    }
+
+    /// Another keeper, which has not looked for what the one before it left.
+    pub(crate) fn replace_keeper(&mut self) -> Result<(), KeeperError> {
         let Options {
             keeper,
             probe,
@@ -226,7 +232,7 @@ impl Target {
         let next = Keeper::start(keeper, self.pid, probe, *hold)?;
         std::mem::replace(&mut self.keeper, next).leave();
         self.stopped = false;
-        self.notes.put_right(&mut self.keeper)
+        Ok(())
     }
 
     /// Is every thread stopped by us?

@@ -27,6 +27,16 @@ const CODE_AT: u64 = 2048;
 /// A frame and the arguments below it.
 const STACK_ROOM: u64 = 16 << 10;
 
+/// What a plan awaits does not come.
+#[derive(Debug)]
+pub enum NotCome {
+    /// And why: the plan goes back.
+    GivenUp(String),
+    /// slsd is gone. The others may be anywhere by now: the threads stand still until the next slsd
+    /// puts all of them right.
+    Unknown,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Forward,
@@ -43,7 +53,7 @@ pub struct Executor<'a> {
     pub pidfd: &'a OwnedFd,
     pub journal: &'a File,
     /// Has done what a plan awaits.
-    pub await_others: &'a mut dyn FnMut() -> io::Result<()>,
+    pub await_others: &'a mut dyn FnMut() -> Result<(), NotCome>,
 }
 
 impl<'a> Executor<'a> {
@@ -57,6 +67,9 @@ impl<'a> Executor<'a> {
             Ok(reports) => Outcome::Done { reports },
             // Nothing was touched yet.
             Err(forward) if parking.is_empty() => Outcome::PutBack {
+                why: forward.to_string(),
+            },
+            Err(forward) if forward.stands => Outcome::Halted {
                 why: forward.to_string(),
             },
             Err(forward) => match self.carry_through(Way::Back, back, &mut parking, *data_at) {
@@ -174,6 +187,7 @@ impl<'a> Executor<'a> {
         let left = self.finish(way, plan, parking).map_err(|e| StepFailed {
             what: "bring the threads to their final state".into(),
             source: io::Error::other(e.to_string()),
+            stands: false,
         })?;
         reports.extend(left);
         Ok(reports)
@@ -394,6 +408,7 @@ fn step_failed(what: &'static str) -> impl Fn(io::Error) -> StepFailed {
     move |source| StepFailed {
         what: what.to_owned(),
         source,
+        stands: false,
     }
 }
 

@@ -164,6 +164,8 @@ pub struct Agreement {
     pub path: PathBuf,
     /// What it says when it is about this rewind.
     pub token: u64,
+    /// The processes.
+    pub all: Vec<i32>,
 }
 
 impl Agreement {

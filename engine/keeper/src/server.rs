@@ -13,6 +13,7 @@ use sls_sys::shared::Board;
 use sls_sys::urgent::Urgent;
 use sls_sys::{monotonic, procfs};
 
+use crate::execute::NotCome;
 use crate::facts::PerThread;
 use crate::group::{Children, Refused};
 use crate::kicks;
@@ -298,21 +299,7 @@ impl Server {
 
     fn execute(&mut self, file: &File) -> Result<(), Refused> {
         let read = journal::read(file)?;
-        let channel = &mut self.channel;
-        let agreed = || {
-            let agreement = read.plans.agreement.as_ref();
-            agreement.is_some_and(Agreement::is_reached)
-        };
-        let mut await_others = || {
-            // Nobody hears it, nobody answers: then the agreement tells.
-            let told = channel.send(&Say::Awaits, None).is_ok();
-            match told.then(|| channel.receive::<Ask>()) {
-                Some(Ok(Some((Ask::GoOn, _)))) => Ok(()),
-                Some(Ok(Some((Ask::GiveUp { why }, _)))) => Err(io::Error::other(why)),
-                _ if agreed() => Ok(()),
-                _ => Err(io::Error::other("slsd is gone")),
-            }
-        };
+        let mut await_others = awaits(&mut self.channel, read.plans.agreement.as_ref());
         let Some(target) = &mut self.target else {
             return Err(no_target());
         };
@@ -322,18 +309,21 @@ impl Server {
         if target.unborn.is_some() && !matches!(outcome, Outcome::Done { .. }) {
             target.end()?;
         }
+        drop(await_others);
         self.say(&Say::Executed(outcome), None)?;
         Ok(())
     }
 
     fn put_right(&mut self, file: &File) -> Result<(), Refused> {
         let read = journal::read(file)?;
-        let (children, target) = self.target()?;
+        let mut await_others = awaits(&mut self.channel, read.plans.agreement.as_ref());
+        let (Some(target), children) = (&mut self.target, &self.children) else {
+            return Err(no_target());
+        };
         let deadline = Instant::now() + ATTACH_DEADLINE;
         let outcome = loop {
             let done = target.stopped(children, |target| {
-                let mut nothing = || Ok(());
-                let executor = target.executor(&read, file, children, &mut nothing);
+                let executor = target.executor(&read, file, children, &mut await_others);
                 Ok(executor?.put_right(&read))
             });
             match done? {
@@ -345,6 +335,7 @@ impl Server {
                 done => break done?,
             }
         };
+        drop(await_others);
         self.say(&Say::Executed(outcome), None)?;
         Ok(())
     }
@@ -402,6 +393,22 @@ impl Server {
             }
         }
         Ok(())
+    }
+}
+
+/// Has slsd tell when what a plan awaits has come. Where slsd is gone the agreement tells.
+fn awaits<'a>(
+    channel: &'a mut Channel,
+    agreement: Option<&'a Agreement>,
+) -> impl FnMut() -> Result<(), NotCome> + 'a {
+    move || {
+        let told = channel.send(&Say::Awaits, None);
+        match told.and_then(|()| channel.receive::<Ask>()) {
+            Ok(Some((Ask::GoOn, _))) => Ok(()),
+            Ok(Some((Ask::GiveUp { why }, _))) => Err(NotCome::GivenUp(why)),
+            _ if agreement.is_some_and(Agreement::is_reached) => Ok(()),
+            _ => Err(NotCome::Unknown),
+        }
     }
 }
 

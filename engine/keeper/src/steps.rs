@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sls_keeper::{Arg, MakeThread, Plan, Step, Want};
 use sls_sys::ptrace::Waited;
 
-use crate::execute::Executor;
+use crate::execute::{Executor, NotCome};
 use crate::faults;
 use crate::inject::Borrowed;
 use crate::parking::Parking;
@@ -21,6 +21,8 @@ const BIRTH_DEADLINE: Duration = Duration::from_secs(2);
 pub struct StepFailed {
     pub what: String,
     pub source: io::Error,
+    /// It is not known where to go from here.
+    pub stands: bool,
 }
 
 /// A plan under way.
@@ -89,7 +91,11 @@ impl<'a> Call<'a> {
             None => self.what.to_owned(),
             Some(tid) => format!("thread {tid}: {}", self.what),
         };
-        StepFailed { what, source }
+        StepFailed {
+            what,
+            source,
+            stands: false,
+        }
     }
 }
 
@@ -121,11 +127,24 @@ impl Run<'_, '_> {
             ),
             Step::End { tid } => (format!("end thread {tid}"), self.end(*tid)),
             Step::Make(thread) => (format!("make thread {}", thread.tid), self.make(thread)),
-            Step::Await { what } => (what.clone(), (self.executor.await_others)()),
+            Step::Await { what } => {
+                return (self.executor.await_others)().map_err(|not| StepFailed {
+                    what: what.clone(),
+                    stands: matches!(not, NotCome::Unknown),
+                    source: io::Error::other(match not {
+                        NotCome::GivenUp(why) => why,
+                        NotCome::Unknown => "slsd is gone".to_owned(),
+                    }),
+                });
+            }
             // The last after all else, in `finish`; calls have been made.
             Step::Final(_) | Step::Call { .. } | Step::CallIn { .. } => return Ok(()),
         };
-        result.map_err(|source| StepFailed { what, source })
+        result.map_err(|source| StepFailed {
+            what,
+            source,
+            stands: false,
+        })
     }
 
     fn calls(&mut self, tid: i32, steps: &[Step]) -> Result<(), StepFailed> {
@@ -148,6 +167,7 @@ impl Run<'_, '_> {
         lent.map_err(|source| StepFailed {
             what: format!("borrow thread {tid}"),
             source,
+            stands: false,
         })?;
         failed.map_or(Ok(()), Err)
     }

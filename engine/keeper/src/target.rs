@@ -16,7 +16,7 @@ use sls_sys::{RemoteMemory, fd, procfs, uffd};
 
 use crate::birth::Unborn;
 use crate::collect;
-use crate::execute::Executor;
+use crate::execute::{Executor, NotCome};
 use crate::facts::{self, Means, PerThread};
 use crate::group::{Children, Group, Refused, STOP_OPTIONS};
 use crate::hold::{ExecSites, HOLD_OPTIONS};
@@ -130,7 +130,7 @@ impl Target {
         read: &journal::Read,
         journal: &'a File,
         children: &'a Children,
-        await_others: &'a mut dyn FnMut() -> io::Result<()>,
+        await_others: &'a mut dyn FnMut() -> Result<(), NotCome>,
     ) -> Result<Executor<'a>, Refused> {
         let gadgets = self.may_inject()?;
         if read.plans.pid != self.group.pid {

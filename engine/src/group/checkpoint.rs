@@ -96,7 +96,7 @@ impl Group {
         let mended = match &failed.error {
             // Killed: it let everything go.
             CaptureError::Keeper(KeeperError::Gone(_)) => {
-                member.revive().map(drop).map_err(CaptureError::from)
+                member.revive().map_err(CaptureError::from)
             }
             // A map list that reads empty is an ended process or a replaced program; starting over
             // tells which. It may be replaced once more meanwhile.

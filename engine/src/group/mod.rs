@@ -252,7 +252,7 @@ impl Group {
     /// It cannot take charge.
     pub fn revive(&mut self, pid: i32) -> Result<(), KeeperError> {
         match self.members.iter_mut().find(|m| m.pid == pid) {
-            Some(member) => member.revive().map(drop),
+            Some(member) => member.revive(),
             None => Ok(()),
         }
     }

@@ -58,11 +58,23 @@ pub struct Built {
 }
 
 impl Built {
-    /// All that can fail comes first; then, before any thread goes on, the others are waited for.
-    pub fn await_others(&mut self) {
-        self.plan.steps.push(Step::Await {
-            what: "all processes go forward together".to_owned(),
-        });
+    /// As one of several on the way forward (together.rs): nothing is changed before all stand
+    /// still, and no thread goes on before all is changed.
+    pub fn forward_together(&mut self) {
+        self.plan.steps.insert(0, wait("all processes stand still"));
+        self.back_together();
+    }
+
+    /// As one of several on the way back: no thread goes on before all are there.
+    pub fn back_together(&mut self) {
+        let what = "all processes have come as far";
+        self.plan.steps.push(wait(what));
+    }
+}
+
+fn wait(what: &str) -> Step {
+    Step::Await {
+        what: what.to_owned(),
     }
 }
 

@@ -16,8 +16,9 @@ use sls_sys::procfs;
 
 use crate::error::{CaptureError, KeeperError, RewindError};
 use crate::group::{Group, Request};
-use crate::keeper::Progress;
+use crate::keeper::Keeper;
 use crate::target::{Target, Tracker};
+use crate::together::{self, Party};
 use crate::{branch, leftover, plan};
 use journal::{Ahead, Sources};
 
@@ -214,14 +215,16 @@ impl Group {
             let past = &way.past;
             let forward = plan::build(&ends, now, past, &mut forth);
             let mut forward = forward.map_err(|e| e.of_rewind(to.0))?;
+            let returning = plan::build(&ends.reversed(), past, now, &mut back);
+            let mut returning = returning.map_err(|e| e.of_rewind(to.0))?;
             if agreement.is_some() {
-                forward.await_others();
+                forward.forward_together();
+                returning.back_together();
             }
-            let back = plan::build(&ends.reversed(), past, now, &mut back);
             let plans = journal::Plans {
                 who: (member.pid, member.start_ticks),
                 forward: &forward,
-                back: &back.map_err(|e| e.of_rewind(to.0))?,
+                back: &returning,
                 agreement: agreement.cloned(),
             };
             let sources = Sources {
@@ -253,6 +256,7 @@ impl Group {
         Some(Agreement {
             path: leftover::agreement(root.pid, &self.options.state),
             token: sls_sys::monotonic(),
+            all: self.members.iter().map(|m| m.pid).collect(),
         })
     }
 
@@ -262,51 +266,23 @@ impl Group {
         journals: &[OwnedFd],
         agreement: Option<&Agreement>,
     ) -> Result<Vec<Outcome>, RewindError> {
-        let failed = |error: KeeperError| RewindError::Capture(error.into());
         for (member, journal) in self.members.iter_mut().zip(journals) {
             // One that was killed is found to be when it is to answer.
             let _ = member.keeper.ask_to_execute(journal);
         }
-        let mut progress = Vec::with_capacity(journals.len());
-        for member in &mut self.members {
-            progress.push(member.progress().map_err(failed)?);
-        }
-        let short = progress.iter().find_map(|p| match p {
-            Progress::Awaits => None,
-            Progress::Ended(Outcome::Done { .. }) => Some("another process went ahead".to_owned()),
-            Progress::Ended(Outcome::PutBack { why } | Outcome::Halted { why }) => {
-                Some(why.clone())
-            }
-        });
-        let agreed = match (short, agreement) {
-            (None, Some(agreement)) => agreement
-                .reach()
-                .map_err(|e| format!("write the agreement: {e}")),
-            (Some(why), _) => Err(why),
-            (None, None) => Ok(()), // Of nobody: one that is alone does not wait.
-        };
-        for (member, _) in self.awaiting(&progress) {
-            let _ = member.keeper.tell(&agreed); // As above.
-        }
-        let mut outcomes = Vec::with_capacity(journals.len());
-        for (member, progress) in self.members.iter_mut().zip(progress) {
-            outcomes.push(match progress {
-                Progress::Ended(outcome) => outcome,
-                Progress::Awaits => match member.progress().map_err(failed)? {
-                    Progress::Ended(outcome) => outcome,
-                    Progress::Awaits => return Err(failed(KeeperError::Gone(member.pid))),
-                },
-            });
-        }
-        Ok(outcomes)
+        together::begun(&mut self.members, agreement)
+            .map_err(|error| RewindError::Capture(error.into()))
+    }
+}
+
+impl Party for Target {
+    fn keeper(&mut self) -> &mut Keeper {
+        &mut self.keeper
     }
 
-    fn awaiting<'a>(
-        &'a mut self,
-        progress: &'a [Progress],
-    ) -> impl Iterator<Item = (&'a mut Target, &'a Progress)> {
-        let all = self.members.iter_mut().zip(progress);
-        all.filter(|(_, progress)| matches!(progress, Progress::Awaits))
+    fn again(&mut self) -> Result<bool, KeeperError> {
+        self.replace_keeper()?;
+        self.notes.ask_to_put_right(&mut self.keeper)
     }
 }
 
@@ -344,21 +320,6 @@ impl Target {
                 pid,
                 source,
             }),
-        }
-    }
-
-    /// How far its keeper has come. Where it was killed in the middle the next one finds out, and
-    /// ends it.
-    fn progress(&mut self) -> Result<Progress, KeeperError> {
-        match self.keeper.progress() {
-            Err(KeeperError::Gone(_)) => {
-                let nothing = || Outcome::PutBack {
-                    why: "the keeper was killed before it began".to_owned(),
-                };
-                let outcome = self.revive()?.unwrap_or_else(nothing);
-                Ok(Progress::Ended(outcome))
-            }
-            other => other,
         }
     }
 
