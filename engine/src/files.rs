@@ -1,7 +1,7 @@
 //! What the descriptors that the keeper read under the stop mean.
 
 use serde_bytes::ByteBuf;
-use sls_record::{Epoll, File, FileKind, Queued, Socket, SocketOption};
+use sls_record::{Epoll, File, FileKind, Lock, LockKind, Queued, Socket, SocketOption};
 use sls_sys::descriptors::{FileStat, Raw};
 use sls_sys::sockets;
 
@@ -73,7 +73,35 @@ fn file(raw: Raw, sockets: &Sockets) -> File {
         kind: kind(&raw, &target, inode, sockets),
         target,
         shares: raw.shares,
+        locks: locks(&raw.info),
     }
+}
+
+/// "lock: 1: POSIX  ADVISORY  WRITE 1234 fe:00:5678 0 EOF", a line each; not those that are waited for.
+fn locks(info: &[u8]) -> Vec<Lock> {
+    let text = String::from_utf8_lossy(info);
+    let lines = text.lines().filter_map(|l| l.strip_prefix("lock:"));
+    lines.filter_map(lock).collect()
+}
+
+fn lock(line: &str) -> Option<Lock> {
+    let mut words = line.split_whitespace().skip(1);
+    let kind = match words.next()? {
+        "FLOCK" => LockKind::Flock,
+        "POSIX" => LockKind::Posix,
+        "OFDLCK" => LockKind::OpenFile,
+        "LEASE" => LockKind::Lease,
+        _ => return None,
+    };
+    let write = words.nth(1)? == "WRITE";
+    let start = words.nth(2)?.parse().ok()?;
+    let end = words.next()?.parse().ok();
+    Some(Lock {
+        kind,
+        write,
+        start,
+        end,
+    })
 }
 
 /// As `stat` tells, or as the link does: "socket:[1234]".
@@ -224,6 +252,19 @@ mod tests {
                 data: 5
             }]
         );
+    }
+
+    #[test]
+    fn locks_as_the_kernel_prints_them() {
+        let info = b"pos:\t0\nlock:\t1: FLOCK  ADVISORY  WRITE 9282 fe:00:10223701 0 EOF\n\
+            lock:\t2: POSIX  ADVISORY  READ 9282 fe:00:10223701 10 19\n";
+        let [flock, posix] = locks(info)[..] else {
+            panic!("two of them");
+        };
+        assert_eq!((flock.kind, flock.write), (LockKind::Flock, true));
+        assert_eq!((flock.start, flock.end), (0, None));
+        assert_eq!((posix.kind, posix.write), (LockKind::Posix, false));
+        assert_eq!((posix.start, posix.end), (10, Some(19)));
     }
 
     #[test]

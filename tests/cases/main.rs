@@ -12,6 +12,7 @@ mod inhospitable;
 mod invariants;
 mod leaving;
 mod lifecycle;
+mod locks;
 mod redis;
 mod refusals;
 mod restore;

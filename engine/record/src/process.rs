@@ -179,6 +179,34 @@ pub struct File {
     /// The lowest descriptor that shares its open file description (offset, flags) with it, when
     /// that is another one.
     pub shares: Option<i32>,
+    /// Locks that it, or the process by way of it, holds on the file.
+    pub locks: Vec<Lock>,
+}
+
+/// A lock on a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// Whose it is, and of which call.
+    pub kind: LockKind,
+    /// Exclusive.
+    pub write: bool,
+    /// First byte.
+    pub start: u64,
+    /// Last byte; None: to the end, wherever that is.
+    pub end: Option<u64>,
+}
+
+/// Kinds of locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockKind {
+    /// flock(2): of the open file description.
+    Flock,
+    /// fcntl(F_SETLK): of the process.
+    Posix,
+    /// fcntl(F_OFD_SETLK): of the open file description.
+    OpenFile,
+    /// fcntl(F_SETLEASE).
+    Lease,
 }
 
 /// Kinds of descriptors with what each carries.

@@ -8,7 +8,7 @@ use sls_record::{Epoll, File, FileKind, Process};
 use super::common::Common;
 use super::opening::Openings;
 use super::{Steps, int};
-use super::{faults, pipes};
+use super::{faults, locks, pipes};
 
 pub(super) const ACCESS_MODE: u32 = 3;
 const F_DUPFD_CLOEXEC: i32 = 1030;
@@ -51,6 +51,7 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Commo
     close(steps, &old, &new);
     pipes::steps(steps, from, to, &remade, common, above(&old, &new));
     epolls(steps, &old, &new, &kept);
+    locks::steps(steps, from, to, |fd| kept.contains_key(&fd));
 }
 
 fn table(process: &Process) -> Table<'_> {

@@ -6,6 +6,7 @@ pub mod birth;
 mod common;
 pub mod faults;
 mod files;
+mod locks;
 mod mappings;
 mod opening;
 mod pages;

@@ -2,8 +2,8 @@
 
 use libsls::record::{
     AltStack, Attributes, Backing, Blocked, Capabilities, Epoll, File, FileKind, IntervalTimer,
-    Layout, Mapping, Perms, PosixTimer, Process, Queued, Registers, Rseq, Scheduling, SigAction,
-    SigInfo, Signals, Socket, SocketOption, Thread, Unvouched,
+    Layout, Lock, LockKind, Mapping, Perms, PosixTimer, Process, Queued, Registers, Rseq,
+    Scheduling, SigAction, SigInfo, Signals, Socket, SocketOption, Thread, Unvouched,
 };
 
 const MAPPED: u64 = 0x40_0000;
@@ -214,6 +214,12 @@ fn files() -> Vec<File> {
             inode: 1,
             kind,
             shares: (fd == 1).then_some(0),
+            locks: vec![Lock {
+                kind: LockKind::Posix,
+                write: true,
+                start: 10,
+                end: Some(19),
+            }],
         })
         .collect()
 }
