@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use sls_keeper::{Collected, Facts, ThreadState};
 use sls_record::{
-    AltStack, Backing, Blocked, IntervalTimer, Layout, Mapping, Perms, PosixTimer, Process,
-    Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
+    AltStack, Backing, Blocked, Conduct, IntervalTimer, Layout, Mapping, Perms, PosixTimer,
+    Process, Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
 };
 use sls_sys::procfs;
 use sls_sys::procfs::MapLine;
@@ -115,6 +115,7 @@ pub(crate) fn build(
         brk: brk(&still.maps, told.brk),
         layout: layout(stat.layout),
         attributes: attributes::of_process(pid, &status),
+        conduct: told.conduct,
         space: context.space,
         auxv: procfs::auxv(pid).unwrap_or_default(),
         threads,
@@ -139,6 +140,12 @@ fn remember(told: &mut Told, facts: Facts, caught: u64, context: &Context<'_>) {
     told.as_of_ns = context.time_ns;
     told.caught = caught;
     told.brk = facts.brk;
+    told.conduct = Some(Conduct {
+        dumpable: facts.conduct.dumpable,
+        subreaper: facts.conduct.subreaper,
+        securebits: facts.conduct.securebits,
+        no_huge_pages: facts.conduct.no_huge_pages,
+    });
     told.actions = facts
         .actions
         .iter()
@@ -166,15 +173,17 @@ fn remember_threads(told: &mut Told, states: &[ThreadState]) {
     told.threads
         .retain(|tid, _| states.iter().any(|s| s.tid == *tid));
     for state in states {
-        if let (Some(stack), Some(clear_tid)) = (state.altstack, state.clear_tid) {
-            let altstack = AltStack {
-                sp: stack.sp,
-                flags: stack.flags,
-                size: stack.size,
-            };
+        if let Some(own) = state.own {
+            let stack = own.altstack;
             let thread = ToldThread {
-                altstack,
-                clear_tid,
+                altstack: AltStack {
+                    sp: stack.sp,
+                    flags: stack.flags,
+                    size: stack.size,
+                },
+                clear_tid: own.clear_tid,
+                death_signal: own.death_signal,
+                timer_slack_ns: own.timer_slack_ns,
             };
             told.threads.insert(state.tid, thread);
         }
@@ -262,6 +271,8 @@ fn thread(pid: i32, comm: &str, state: &ThreadState, told: &Told) -> Thread {
         }),
         robust_list: state.robust,
         clear_tid: own.map(|t| t.clear_tid),
+        death_signal: own.map(|t| t.death_signal),
+        timer_slack_ns: own.map(|t| t.timer_slack_ns),
         blocked: state.blocked.map(|b| Blocked {
             nr: b.nr,
             remaining_ns: b.remaining_ns,

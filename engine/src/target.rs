@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sls_keeper::{Outcome, Refusal};
-use sls_record::{AltStack, IntervalTimer, PosixTimer, SigAction};
+use sls_record::{AltStack, Conduct, IntervalTimer, PosixTimer, SigAction};
 use sls_sys::probe::Probe;
 use sls_sys::uffd::WriteProtect;
 use sls_sys::{RemoteMemory, fd, procfs};
@@ -65,6 +65,7 @@ pub(crate) struct Told {
     pub itimers: Vec<IntervalTimer>,
     pub timers: Vec<PosixTimer>,
     pub brk: u64,
+    pub conduct: Option<Conduct>,
     pub threads: HashMap<i32, ToldThread>,
 }
 
@@ -73,6 +74,8 @@ pub(crate) struct Told {
 pub(crate) struct ToldThread {
     pub altstack: AltStack,
     pub clear_tid: u64,
+    pub death_signal: i32,
+    pub timer_slack_ns: u64,
 }
 
 /// One process under capture.

@@ -3,6 +3,7 @@
 
 mod blocking;
 mod campaign;
+mod conduct;
 mod descriptors;
 mod first_light;
 mod groups;

@@ -135,7 +135,6 @@ pub fn thread(
         rseq: stopped.rseq().unwrap_or(None),
         group_stop: matches!(stopped.why(), Why::Group(_)),
         blocked,
-        altstack: None,
-        clear_tid: None,
+        own: None,
     })
 }

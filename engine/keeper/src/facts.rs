@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use sls_keeper::{AltStack, Facts, RawTimer, SigActionWords};
+use sls_keeper::{AltStack, Conduct, Facts, OwnFacts, RawTimer, SigActionWords};
 use sls_sys::RemoteMemory;
 use sls_sys::frame::Gadgets;
 use sls_sys::procfs;
@@ -13,10 +13,16 @@ use crate::group::{Children, Group, Refused};
 use crate::inject::Borrowed;
 use crate::kicks::Kicks;
 
+const PR_GET_PDEATHSIG: u64 = 2;
+const PR_GET_DUMPABLE: u64 = 3;
+const PR_GET_SECUREBITS: u64 = 27;
+const PR_GET_TIMERSLACK: u64 = 30;
+const PR_GET_CHILD_SUBREAPER: u64 = 37;
 const PR_GET_TID_ADDRESS: u64 = 40;
+const PR_GET_THP_DISABLE: u64 = 42;
 
-/// Alternate stack and set_tid_address of each thread.
-pub type PerThread = BTreeMap<i32, (AltStack, u64)>;
+/// What each thread told of its own.
+pub type PerThread = BTreeMap<i32, OwnFacts>;
 
 /// What injected calls need besides the threads.
 #[derive(Clone, Copy)]
@@ -73,7 +79,7 @@ pub fn ask(
     Ok((facts, per_thread))
 }
 
-fn of_thread(thread: &mut Borrowed<'_>) -> io::Result<(AltStack, u64)> {
+fn of_thread(thread: &mut Borrowed<'_>) -> io::Result<OwnFacts> {
     let out = thread.arguments();
     thread.expect(libc::SYS_sigaltstack, &[0, out])?;
     let [sp, flags, size] = words::<3, 24>(thread.fetch(0)?);
@@ -83,7 +89,32 @@ fn of_thread(thread: &mut Borrowed<'_>) -> io::Result<(AltStack, u64)> {
         Ok(_) => u64::from_le_bytes(thread.fetch(0)?),
         Err(_) => 0,
     };
-    Ok((AltStack { sp, flags, size }, clear_tid))
+    thread.expect(libc::SYS_prctl, &[PR_GET_PDEATHSIG, out])?;
+    let death_signal = i32::from_le_bytes(thread.fetch(0)?);
+    let timer_slack_ns = thread.expect(libc::SYS_prctl, &[PR_GET_TIMERSLACK])?;
+    Ok(OwnFacts {
+        altstack: AltStack { sp, flags, size },
+        clear_tid,
+        death_signal,
+        timer_slack_ns,
+    })
+}
+
+fn conduct(thread: &mut Borrowed<'_>) -> io::Result<Conduct> {
+    let out = thread.arguments();
+    let mut plain = |what: u64| {
+        let told = thread.expect(libc::SYS_prctl, &[what, 0, 0, 0, 0])?;
+        u32::try_from(told).map_err(io::Error::other)
+    };
+    let (dumpable, securebits) = (plain(PR_GET_DUMPABLE)?, plain(PR_GET_SECUREBITS)?);
+    let no_huge_pages = plain(PR_GET_THP_DISABLE)? != 0;
+    thread.expect(libc::SYS_prctl, &[PR_GET_CHILD_SUBREAPER, out])?;
+    Ok(Conduct {
+        dumpable,
+        subreaper: i32::from_le_bytes(thread.fetch(0)?) != 0,
+        securebits,
+        no_huge_pages,
+    })
 }
 
 fn of_process(thread: &mut Borrowed<'_>, pid: i32) -> io::Result<Facts> {
@@ -126,6 +157,7 @@ fn of_process(thread: &mut Borrowed<'_>, pid: i32) -> io::Result<Facts> {
             interval_ns: every_s * 1_000_000_000 + every_ns,
         });
     }
+    facts.conduct = conduct(thread)?;
     facts.brk = thread.expect(libc::SYS_brk, &[0])?;
     Ok(facts)
 }

@@ -187,10 +187,21 @@ pub struct ThreadState {
     pub blocked: Option<BlockedCall>,
     /// get_robust_list: head, length.
     pub robust: (u64, u64),
-    /// Alternate stack, when the thread was asked at this stop.
-    pub altstack: Option<AltStack>,
-    /// set_tid_address, when the thread was asked at this stop.
-    pub clear_tid: Option<u64>,
+    /// What only the thread itself can be asked, when it was at this stop.
+    pub own: Option<OwnFacts>,
+}
+
+/// What a thread told of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnFacts {
+    /// Alternate signal stack.
+    pub altstack: AltStack,
+    /// set_tid_address.
+    pub clear_tid: u64,
+    /// PR_GET_PDEATHSIG.
+    pub death_signal: i32,
+    /// PR_GET_TIMERSLACK, ns.
+    pub timer_slack_ns: u64,
 }
 
 /// sigaltstack(2).
@@ -244,6 +255,21 @@ pub struct Facts {
     pub timers: Vec<RawTimer>,
     /// brk(0).
     pub brk: u64,
+    /// What prctl(2) tells.
+    pub conduct: Conduct,
+}
+
+/// What prctl(2) tells of a process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conduct {
+    /// PR_GET_DUMPABLE.
+    pub dumpable: u32,
+    /// PR_GET_CHILD_SUBREAPER.
+    pub subreaper: bool,
+    /// PR_GET_SECUREBITS.
+    pub securebits: u32,
+    /// PR_GET_THP_DISABLE.
+    pub no_huge_pages: bool,
 }
 
 /// Everything the keeper reads of a stopped target while slsd scans and copies.

@@ -259,10 +259,7 @@ impl Target {
                 &mut self.kicks,
                 Place::new(&self.memory, &self.pidfd),
             )?;
-            if let Some((altstack, clear_tid)) = per_thread.get(&state.tid) {
-                state.altstack = Some(*altstack);
-                state.clear_tid = Some(*clear_tid);
-            }
+            state.own = per_thread.get(&state.tid).copied();
             states.push(state);
         }
         let pending = shared.unwrap_or_default();

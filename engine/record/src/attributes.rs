@@ -41,6 +41,19 @@ pub struct Attributes {
     pub personality: u32,
 }
 
+/// What prctl(2) tells of a process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conduct {
+    /// PR_SET_DUMPABLE.
+    pub dumpable: u32,
+    /// PR_SET_CHILD_SUBREAPER.
+    pub subreaper: bool,
+    /// PR_SET_SECUREBITS.
+    pub securebits: u32,
+    /// PR_SET_THP_DISABLE.
+    pub no_huge_pages: bool,
+}
+
 /// Capability sets, as masks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]

@@ -12,7 +12,7 @@ mod registers;
 mod signal;
 mod socket;
 
-pub use attributes::{Attributes, Capabilities, Layout, Scheduling};
+pub use attributes::{Attributes, Capabilities, Conduct, Layout, Scheduling};
 pub use codec::{DecodeError, FORMAT_VERSION, decode, encode};
 pub use memory::{Backing, Mapping, Perms};
 pub use process::{

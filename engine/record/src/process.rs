@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AltStack, Attributes, IntervalTimer, Layout, Mapping, PosixTimer, Registers, Scheduling,
-    SigInfo, Signals, Socket,
+    AltStack, Attributes, Conduct, IntervalTimer, Layout, Mapping, PosixTimer, Registers,
+    Scheduling, SigInfo, Signals, Socket,
 };
 
 /// One checkpoint's record.
@@ -76,6 +76,8 @@ pub struct Process {
     pub layout: Layout,
     /// Credentials, limits and the rest.
     pub attributes: Attributes,
+    /// What prctl(2) tells; None when it could not be asked.
+    pub conduct: Option<Conduct>,
     /// Space its private pages are kept under.
     pub space: u32,
     /// Auxiliary vector as key, value pairs.
@@ -133,6 +135,10 @@ pub struct Thread {
     pub robust_list: (u64, u64),
     /// set_tid_address; None when the thread could not be asked.
     pub clear_tid: Option<u64>,
+    /// PR_SET_PDEATHSIG, 0 for none; None when the thread could not be asked.
+    pub death_signal: Option<i32>,
+    /// PR_SET_TIMERSLACK, ns; None when the thread could not be asked.
+    pub timer_slack_ns: Option<u64>,
     /// The system call it was blocked in.
     pub blocked: Option<Blocked>,
     /// How it is scheduled.

@@ -5,9 +5,8 @@ use sls_keeper::{Arg, Want};
 use sls_record::{Attributes, Process, Thread};
 use sls_sys::running;
 
-use super::{Steps, int, path};
+use super::{Steps, conduct, int, path};
 
-const PR_SET_DUMPABLE: u64 = 4;
 const PR_SET_KEEPCAPS: u64 = 8;
 const PR_CAPBSET_DROP: u64 = 24;
 const PR_SET_NO_NEW_PRIVS: u64 = 38;
@@ -47,15 +46,13 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process) {
         let what = format!("set resource limit {which}");
         steps.call(what, libc::SYS_prlimit64, args, Want::Success);
     }
-    if who(was) == who(is) {
-        return;
+    if who(was) != who(is) {
+        for thread in &to.threads {
+            credentials(steps, thread.tid, was, is);
+        }
     }
-    for thread in &to.threads {
-        credentials(steps, thread.tid, was, is);
-    }
-    // The kernel takes a change of user for a reason to forbid looks at the process.
-    let args = vec![PR_SET_DUMPABLE.into(), 1.into()];
-    steps.call("let it be looked at", libc::SYS_prctl, args, Want::Success);
+    // Last: the kernel takes a change of user for a reason to forbid looks at the process.
+    conduct::anew(steps, to);
 }
 
 fn who(a: &Attributes) -> impl PartialEq {

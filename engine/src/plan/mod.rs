@@ -4,6 +4,7 @@ mod anew;
 mod attributes;
 pub mod birth;
 mod common;
+mod conduct;
 pub mod faults;
 mod files;
 mod locks;
@@ -175,6 +176,7 @@ pub fn build(
     threads::births(&mut steps, from, to);
     signals::pending(&mut steps, from, to, leader);
     let (data, pages) = pages::steps(&mut steps, ends, from, to, &fresh, common)?;
+    conduct::steps(&mut steps, from, to);
     signals::timers(&mut steps, from, to);
     threads::finals(&mut steps, to);
     if from.root != to.root {

@@ -1,9 +1,9 @@
 //! A process with one of everything a record can hold.
 
 use libsls::record::{
-    AltStack, Attributes, Backing, Blocked, Capabilities, Epoll, File, FileKind, IntervalTimer,
-    Layout, Lock, LockKind, Mapping, Perms, PosixTimer, Process, Queued, Registers, Rseq,
-    Scheduling, SigAction, SigInfo, Signals, Socket, SocketOption, Thread, Unvouched,
+    AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Epoll, File, FileKind,
+    IntervalTimer, Layout, Lock, LockKind, Mapping, Perms, PosixTimer, Process, Queued, Registers,
+    Rseq, Scheduling, SigAction, SigInfo, Signals, Socket, SocketOption, Thread, Unvouched,
 };
 
 const MAPPED: u64 = 0x40_0000;
@@ -30,6 +30,12 @@ pub fn process() -> Process {
             start_brk: 0x90_0000,
             ..Layout::default()
         },
+        conduct: Some(Conduct {
+            dumpable: 1,
+            subreaper: true,
+            securebits: 1,
+            no_huge_pages: false,
+        }),
         attributes: Attributes {
             uids: [1; 4],
             gids: [2; 4],
@@ -106,6 +112,8 @@ fn thread() -> Thread {
         }),
         robust_list: (0x7fff_0100, 24),
         clear_tid: Some(0x7fff_0200),
+        death_signal: Some(9),
+        timer_slack_ns: Some(50_000),
         blocked: Some(Blocked {
             nr: 232,
             remaining_ns: Some(5),
