@@ -64,13 +64,7 @@ impl Limit {
         let read = maps.read().map(|text| std::hint::black_box(text).len());
         let reading = ns(clock);
         let clock = Instant::now();
-        for thread in stopped {
-            let signal = match thread.why() {
-                Why::Signal(signal) => signal,
-                _ => 0,
-            };
-            thread.detach(signal)?;
-        }
+        let_go(stopped)?;
         let letting_go = ns(clock);
         read?;
         drop(urgent);
@@ -108,7 +102,8 @@ fn scan(observer: &Observer) -> anyhow::Result<u64> {
     Ok(String::from_utf8_lossy(&out.stdout).trim().parse()?)
 }
 
-fn stop(tids: &[i32]) -> anyhow::Result<Vec<ptrace::Stopped>> {
+/// Stops each of these threads.
+pub fn stop(tids: &[i32]) -> anyhow::Result<Vec<ptrace::Stopped>> {
     for &tid in tids {
         ptrace::seize(tid, ptrace::option::SYSGOOD).context("seize the target")?;
         ptrace::interrupt(tid)?;
@@ -118,4 +113,16 @@ fn stop(tids: &[i32]) -> anyhow::Result<Vec<ptrace::Stopped>> {
         other => anyhow::bail!("thread {tid}: {other:?}"),
     };
     tids.iter().map(wait).collect()
+}
+
+/// Lets them run on.
+pub fn let_go(stopped: Vec<ptrace::Stopped>) -> anyhow::Result<()> {
+    for thread in stopped {
+        let signal = match thread.why() {
+            Why::Signal(signal) => signal,
+            _ => 0,
+        };
+        thread.detach(signal)?;
+    }
+    Ok(())
 }

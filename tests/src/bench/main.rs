@@ -4,6 +4,7 @@
 
 mod felt;
 mod figures;
+mod group;
 mod limit;
 mod memory;
 mod peers;
@@ -32,6 +33,8 @@ enum What {
     Memory(memory::Memory),
     /// How long a process takes to come back after its end, beside a copy of its pages
     Restore(restore::Restore),
+    /// How long several processes stand still for one checkpoint
+    Group(group::Group),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,5 +43,6 @@ fn main() -> anyhow::Result<()> {
         What::Redis(bench) => bench.run(),
         What::Memory(bench) => bench.run(),
         What::Restore(bench) => bench.run(),
+        What::Group(bench) => bench.run(),
     }
 }
