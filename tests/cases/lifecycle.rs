@@ -57,6 +57,22 @@ fn a_process_that_ends_leaves_its_history() {
 
 /// A period is of an attachment, or else of the partition.
 #[test]
+fn the_next_run_is_compared_with_the_last() {
+    let sls = Sls::new();
+    let mut epochs = Vec::new();
+    for _ in 0..2 {
+        let mut target = Target::tracee(sls.folder(), "ticker", &[]);
+        sls.run(&["attach", "-p", &target.p(), "-m"]);
+        let taken = sls.json(&["checkpoint", "-m"]);
+        epochs.push(format!("@{}", taken["epoch"]));
+        testkit::kill(target.pid(), 9);
+        target.wait(Duration::from_secs(5));
+    }
+    let differ = sls.json(&["diff", "-m", &epochs[0], &epochs[1], "--pages"]);
+    assert!(!differ["pages"].as_array().unwrap().is_empty(), "{differ}");
+}
+
+#[test]
 fn a_period_is_not_the_next_ones() {
     let sls = Sls::new();
     let target = Target::tracee(sls.folder(), "ticker", &[]);

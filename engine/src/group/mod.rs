@@ -165,6 +165,9 @@ impl Group {
             let own = self.past.swap_remove(own);
             target.space = own.space;
             target.former = own.former;
+        } else if self.members.is_empty() && !self.past.is_empty() {
+            // In the place of a root that has ended: so the two can be compared page by page.
+            target.space = self.past.swap_remove(0).space;
         } else {
             target.fork_of = parent.filter(|p| !p.fresh).map(|p| p.space);
             target.space = self.spaces.of_process();
