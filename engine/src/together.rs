@@ -2,9 +2,11 @@
 //! as far, and nobody runs before all are where they are to be.
 //!
 //! - Each waits twice on its way forward: when its threads stand still, before anything is changed,
-//!   and when all is changed, before any thread goes on. Between the two waits it can still go
-//!   back; after the second the agreement holds.
+//!   and when all is changed, before any thread goes on. Until the second wait is over it can still
+//!   go back.
 //! - Each waits once on its way back: before any thread goes on.
+//! - Before anybody goes on from the last wait of a way, that way is agreed on, in a file. From then
+//!   on some may run, so nothing is done twice: who was left at that wait has its threads go on.
 //! - One whose slsd is gone at such a wait, with nothing agreed, stands still until the next attach
 //!   puts all of them right, by this as well.
 
@@ -57,11 +59,8 @@ pub fn left(
     parties: &mut [impl Party],
     agreement: &Agreement,
 ) -> Result<Vec<Outcome>, KeeperError> {
-    let way = if agreement.is_reached() {
-        Way::Forward
-    } else {
-        Way::Back("they were left half way".to_owned())
-    };
+    // What was agreed they know themselves, and do not wait.
+    let way = Way::Back("they were left half way".to_owned());
     lead(parties, way, Some(agreement))
 }
 
@@ -116,6 +115,9 @@ fn lead(
         if turns && matches!(way, Way::Back(_)) {
             continue;
         }
+        if let (Way::Back(_), Some(agreement)) = (&way, agreement) {
+            agreement.reach(sls_keeper::Way::Back)?;
+        }
         for one in all.iter_mut().filter(|one| matches!(one.at, At::Wait)) {
             one.tell(&Ok(()))?;
         }
@@ -133,7 +135,7 @@ fn decide<P>(all: &[One<'_, P>], waits: usize, agreement: Option<&Agreement>) ->
     }
     match agreement.filter(|_| waits + 1 == WAITS) {
         None => Way::Undecided(waits + 1),
-        Some(agreement) => match agreement.reach() {
+        Some(agreement) => match agreement.reach(sls_keeper::Way::Forward) {
             Ok(()) => Way::Forward,
             Err(error) => Way::Back(format!("write the agreement: {error}")),
         },

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::daemon::{Sls, wait_until};
-use crate::target::Target;
+use crate::target::{Target, field};
 
 /// The ring, all of it in a partition.
 #[derive(Debug)]
@@ -53,6 +53,18 @@ impl Ring {
         });
         let output = self.target.output();
         assert!(!output.contains("WRONG"), "{when}: {output}");
+    }
+
+    /// All of them live.
+    ///
+    /// # Panics
+    /// One does not.
+    pub fn assert_alive(&self, when: &str) {
+        for &pid in &self.pids {
+            let state = field(pid, "State:");
+            let lives = !state.is_empty() && !state.starts_with(['Z', 'X']);
+            assert!(lives, "{when}: {pid} has ended: {}", self.target.output());
+        }
     }
 
     /// What each noted last at a checkpoint.

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use sls_keeper::journal::{self, Read};
-use sls_keeper::{Agreement, FinalState, Outcome, Plan, Step};
+use sls_keeper::{Agreement, FinalState, Outcome, Plan, Step, Way};
 use sls_sys::frame::{Gadgets, Home};
 use sls_sys::ptrace::Stopped;
 use sls_sys::{RemoteMemory, skeleton};
@@ -37,10 +37,14 @@ pub enum NotCome {
     Unknown,
 }
 
+/// How much of a plan is still to be done before the threads go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Forward,
-    Back,
+enum Left {
+    All,
+    /// Nothing was changed: the others are waited for.
+    Waits,
+    /// All of it was, and others may run by now.
+    Nothing,
 }
 
 /// Journal, target and what is borrowed of it.
@@ -53,7 +57,9 @@ pub struct Executor<'a> {
     pub pidfd: &'a OwnedFd,
     pub journal: &'a File,
     /// Has done what a plan awaits.
-    pub await_others: &'a mut dyn FnMut() -> Result<(), NotCome>,
+    pub await_others: &'a mut dyn FnMut(Way) -> Result<(), NotCome>,
+    /// Of one of several: something may have been changed.
+    pub begun: bool,
 }
 
 impl<'a> Executor<'a> {
@@ -63,7 +69,9 @@ impl<'a> Executor<'a> {
             return self.bear(&plans.forward, *data_at);
         };
         let mut parking = Parking::new(plans.forward.scratch, self.gadgets, self.memory);
-        match self.carry_through(Way::Forward, &plans.forward, &mut parking, *data_at) {
+        let data_at = *data_at;
+        let forward = &plans.forward;
+        match self.carry_through(Way::Forward, Left::All, forward, &mut parking, data_at) {
             Ok(reports) => Outcome::Done { reports },
             // Nothing was touched yet.
             Err(forward) if parking.is_empty() => Outcome::PutBack {
@@ -72,14 +80,20 @@ impl<'a> Executor<'a> {
             Err(forward) if forward.stands => Outcome::Halted {
                 why: forward.to_string(),
             },
-            Err(forward) => match self.carry_through(Way::Back, back, &mut parking, *data_at) {
-                Ok(_) => Outcome::PutBack {
-                    why: forward.to_string(),
-                },
-                Err(back) => Outcome::Halted {
-                    why: format!("{forward}; putting the present back failed too: {back}"),
-                },
-            },
+            Err(forward) => {
+                let left = match &plans.agreement {
+                    Some(_) if !self.begun => Left::Waits,
+                    _ => Left::All,
+                };
+                match self.carry_through(Way::Back, left, back, &mut parking, data_at) {
+                    Ok(_) => Outcome::PutBack {
+                        why: forward.to_string(),
+                    },
+                    Err(back) => Outcome::Halted {
+                        why: format!("{forward}; putting the present back failed too: {back}"),
+                    },
+                }
+            }
         }
     }
 
@@ -96,7 +110,9 @@ impl<'a> Executor<'a> {
         let mut parking = Parking::new(plan.scratch, self.gadgets, self.memory);
         let born = born
             .map_err(step_failed("map the scratch area"))
-            .and_then(|()| self.carry_through(Way::Forward, plan, &mut parking, data_at));
+            .and_then(|()| {
+                self.carry_through(Way::Forward, Left::All, plan, &mut parking, data_at)
+            });
         match born {
             Ok(reports) => Outcome::Done { reports },
             Err(failed) => Outcome::PutBack {
@@ -120,23 +136,20 @@ impl<'a> Executor<'a> {
             Found::Open => self.clear_away(plan.scratch)?,
             Found::Closed => {
                 let mut parking = Parking::new(plan.scratch, self.gadgets, self.memory);
-                let agreement = read.plans.agreement.as_ref();
-                if agreement.is_some_and(Agreement::is_reached) {
-                    let forward = &read.plans.forward;
-                    let done =
-                        self.carry_through(Way::Forward, forward, &mut parking, read.data_at);
-                    return Ok(match done {
-                        Ok(reports) => Outcome::Done { reports },
-                        Err(forward) => Outcome::Halted {
-                            why: format!("{why} that all others have done: {forward}"),
-                        },
-                    });
-                }
-                let back = self.carry_through(Way::Back, plan, &mut parking, read.data_at);
-                return Ok(match back {
-                    Ok(_) => Outcome::PutBack { why: why.into() },
-                    Err(back) => Outcome::Halted {
-                        why: format!("{why}; putting the present back failed: {back}"),
+                let agreed = read.plans.agreement.as_ref().map(Agreement::reached);
+                let forward = &read.plans.forward;
+                let (way, left, plan) = match agreed {
+                    Some(Some(Way::Forward)) => (Way::Forward, Left::Nothing, forward),
+                    Some(Some(Way::Back)) => (Way::Back, Left::Nothing, plan),
+                    Some(None) if !read.begun => (Way::Back, Left::Waits, plan),
+                    _ => (Way::Back, Left::All, plan),
+                };
+                let done = self.carry_through(way, left, plan, &mut parking, read.data_at);
+                return Ok(match (done, way) {
+                    (Ok(reports), Way::Forward) => Outcome::Done { reports },
+                    (Ok(_), Way::Back) => Outcome::PutBack { why: why.into() },
+                    (Err(failed), _) => Outcome::Halted {
+                        why: format!("{why}; putting it right failed: {failed}"),
                     },
                 });
             }
@@ -168,6 +181,7 @@ impl<'a> Executor<'a> {
     fn carry_through(
         &mut self,
         way: Way,
+        left: Left,
         plan: &Plan,
         parking: &mut Parking<'a>,
         data_at: u64,
@@ -180,9 +194,14 @@ impl<'a> Executor<'a> {
             executor: self,
             plan,
             parking,
+            way,
             results: Results::default(),
         };
-        run.steps(data_at)?;
+        match left {
+            Left::All => run.steps(data_at)?,
+            Left::Waits => run.waits()?,
+            Left::Nothing => {}
+        }
         let mut reports = run.results.reports;
         let left = self.finish(way, plan, parking).map_err(|e| StepFailed {
             what: "bring the threads to their final state".into(),

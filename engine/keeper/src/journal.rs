@@ -9,6 +9,7 @@ use crate::Journal;
 /// Length of the plans, and the progress.
 const HEAD: u64 = 16;
 const FORWARD_DONE: u64 = 1;
+const BEGUN: u64 = 2;
 /// Longest plans that are read.
 const LONGEST: u64 = 1 << 30;
 
@@ -21,6 +22,8 @@ pub struct Read {
     pub data_at: u64,
     /// All of the way forward was done, or is when the gate is open.
     pub forward_done: bool,
+    /// Something may have been changed. Told of one of several processes only.
+    pub begun: bool,
 }
 
 /// What comes before the bytes of writes.
@@ -52,11 +55,21 @@ pub fn read(file: &File) -> io::Result<Read> {
     }
     let mut plans = vec![0; sls_sys::size(len)];
     file.read_exact_at(&mut plans, HEAD)?;
+    let progress = word(8)?;
     Ok(Read {
         plans: postcard::from_bytes(&plans).map_err(io::Error::other)?,
         data_at: HEAD + len,
-        forward_done: word(8)? == FORWARD_DONE,
+        forward_done: progress == FORWARD_DONE,
+        begun: progress == FORWARD_DONE || progress == BEGUN,
     })
+}
+
+/// Notes that from here on things are changed.
+///
+/// # Errors
+/// It cannot be written.
+pub fn note_begun(file: &File) -> io::Result<()> {
+    file.write_all_at(&BEGUN.to_le_bytes(), 8)
 }
 
 /// Notes that the way forward is done but for the opening of the gate.

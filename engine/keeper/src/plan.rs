@@ -123,6 +123,8 @@ pub enum Step {
         /// For messages.
         what: String,
     },
+    /// From here on things are changed: noted in the journal.
+    Begin,
     /// Registers, mask and vector state; set when all else is done.
     Final(Box<FinalState>),
 }
@@ -156,8 +158,8 @@ pub struct Journal {
     pub agreement: Option<Agreement>,
 }
 
-/// Whether all of a group go forward, as a file tells that outlives slsd: what it says holds where
-/// slsd can no longer say it.
+/// Which way all of a group go, as a file tells that outlives slsd. Whoever is on that way has nothing
+/// left to do then but to let the threads go on; and some may run already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agreement {
     /// The file; it is not there before.
@@ -168,21 +170,36 @@ pub struct Agreement {
     pub all: Vec<i32>,
 }
 
+/// The two ways of a rewind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// To the wanted state.
+    Forward,
+    /// To the state before.
+    Back,
+}
+
 impl Agreement {
-    /// All have come as far as their plans lead without it: from here on there is no way back.
+    /// All have come to where nothing is left to be done on this way: there is no other from here on.
     ///
     /// # Errors
     /// The file cannot be written, and nothing is agreed.
-    pub fn reach(&self) -> std::io::Result<()> {
+    pub fn reach(&self, way: Way) -> std::io::Result<()> {
         let next = self.path.with_extension("next");
-        std::fs::write(&next, self.token.to_le_bytes())?;
+        std::fs::write(&next, self.text(way))?;
         std::fs::rename(&next, &self.path)
     }
 
-    /// Has it been reached?
+    /// What was agreed, if anything was.
     #[must_use]
-    pub fn is_reached(&self) -> bool {
-        std::fs::read(&self.path).is_ok_and(|bytes| bytes == self.token.to_le_bytes())
+    pub fn reached(&self) -> Option<Way> {
+        let said = std::fs::read_to_string(&self.path).ok()?;
+        let ways = [Way::Forward, Way::Back];
+        ways.into_iter().find(|&way| said == self.text(way))
+    }
+
+    fn text(&self, way: Way) -> String {
+        format!("{} {way:?}", self.token)
     }
 
     /// Nobody needs it any more.

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sls_keeper::rendezvous::{self, Verdict};
-use sls_keeper::{Agreement, Ask, BOARD_BYTES, Channel, Facts, Outcome, Refusal, Say, journal};
+use sls_keeper::{
+    Agreement, Ask, BOARD_BYTES, Channel, Facts, Outcome, Refusal, Say, Way, journal,
+};
 use sls_sys::ptrace::{self, Waited};
 use sls_sys::shared::Board;
 use sls_sys::urgent::Urgent;
@@ -396,17 +398,17 @@ impl Server {
     }
 }
 
-/// Has slsd tell when what a plan awaits has come. Where slsd is gone the agreement tells.
+/// Has slsd tell when what a plan awaits on its way has come. Where slsd is gone the agreement tells.
 fn awaits<'a>(
     channel: &'a mut Channel,
     agreement: Option<&'a Agreement>,
-) -> impl FnMut() -> Result<(), NotCome> + 'a {
-    move || {
+) -> impl FnMut(Way) -> Result<(), NotCome> + 'a {
+    move |way| {
         let told = channel.send(&Say::Awaits, None);
         match told.and_then(|()| channel.receive::<Ask>()) {
             Ok(Some((Ask::GoOn, _))) => Ok(()),
             Ok(Some((Ask::GiveUp { why }, _))) => Err(NotCome::GivenUp(why)),
-            _ if agreement.is_some_and(Agreement::is_reached) => Ok(()),
+            _ if agreement.and_then(Agreement::reached) == Some(way) => Ok(()),
             _ => Err(NotCome::Unknown),
         }
     }

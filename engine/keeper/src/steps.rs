@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use sls_keeper::{Arg, MakeThread, Plan, Step, Want};
+use sls_keeper::{Arg, MakeThread, Plan, Step, Want, Way, journal};
 use sls_sys::ptrace::Waited;
 
 use crate::execute::{Executor, NotCome};
@@ -30,6 +30,7 @@ pub struct Run<'r, 'a> {
     pub executor: &'r mut Executor<'a>,
     pub plan: &'r Plan,
     pub parking: &'r mut Parking<'a>,
+    pub way: Way,
     pub results: Results,
 }
 
@@ -114,6 +115,26 @@ impl Run<'_, '_> {
         Ok(())
     }
 
+    /// Nothing but what it awaits.
+    pub fn waits(&mut self) -> Result<(), StepFailed> {
+        let plan = self.plan;
+        plan.steps.iter().try_for_each(|step| match step {
+            Step::Await { what } => self.wait(what),
+            _ => Ok(()),
+        })
+    }
+
+    fn wait(&mut self, what: &str) -> Result<(), StepFailed> {
+        (self.executor.await_others)(self.way).map_err(|not| StepFailed {
+            what: what.to_owned(),
+            stands: matches!(not, NotCome::Unknown),
+            source: io::Error::other(match not {
+                NotCome::GivenUp(why) => why,
+                NotCome::Unknown => "slsd is gone".to_owned(),
+            }),
+        })
+    }
+
     /// One that is no call.
     fn step(&mut self, step: &Step, data_at: u64) -> Result<(), StepFailed> {
         let (what, result) = match step {
@@ -127,15 +148,11 @@ impl Run<'_, '_> {
             ),
             Step::End { tid } => (format!("end thread {tid}"), self.end(*tid)),
             Step::Make(thread) => (format!("make thread {}", thread.tid), self.make(thread)),
-            Step::Await { what } => {
-                return (self.executor.await_others)().map_err(|not| StepFailed {
-                    what: what.clone(),
-                    stands: matches!(not, NotCome::Unknown),
-                    source: io::Error::other(match not {
-                        NotCome::GivenUp(why) => why,
-                        NotCome::Unknown => "slsd is gone".to_owned(),
-                    }),
-                });
+            Step::Await { what } => return self.wait(what),
+            Step::Begin => {
+                self.executor.begun = true;
+                let noted = journal::note_begun(self.executor.journal);
+                ("note that it begins".to_owned(), noted)
             }
             // The last after all else, in `finish`; calls have been made.
             Step::Final(_) | Step::Call { .. } | Step::CallIn { .. } => return Ok(()),
@@ -153,6 +170,7 @@ impl Run<'_, '_> {
             plan,
             parking,
             results,
+            ..
         } = self;
         let mut failed = None;
         let lent = executor.borrow_parked(tid, plan, parking, |thread| {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use serde_bytes::ByteBuf;
-use sls_keeper::{Collected, Facts, Refusal, journal};
+use sls_keeper::{Collected, Facts, Refusal, Way, journal};
 use sls_sys::descriptors::Folders;
 use sls_sys::frame::Gadgets;
 use sls_sys::procfs::Reread;
@@ -130,7 +130,7 @@ impl Target {
         read: &journal::Read,
         journal: &'a File,
         children: &'a Children,
-        await_others: &'a mut dyn FnMut() -> Result<(), NotCome>,
+        await_others: &'a mut dyn FnMut(Way) -> Result<(), NotCome>,
     ) -> Result<Executor<'a>, Refused> {
         let gadgets = self.may_inject()?;
         if read.plans.pid != self.group.pid {
@@ -146,6 +146,7 @@ impl Target {
             pidfd: &self.pidfd,
             journal,
             await_others,
+            begun: false,
         })
     }
 

@@ -63,7 +63,8 @@ impl Built {
     /// As one of several on the way forward (together.rs): nothing is changed before all stand
     /// still, and no thread goes on before all is changed.
     pub fn forward_together(&mut self) {
-        self.plan.steps.insert(0, wait("all processes stand still"));
+        let first = [wait("all processes stand still"), Step::Begin];
+        self.plan.steps.splice(0..0, first);
         self.back_together();
     }
 

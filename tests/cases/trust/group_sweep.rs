@@ -59,6 +59,7 @@ fn sweep(who: Who) {
         } else {
             row.unharmed += 1;
         }
+        ring.assert_alive(&when);
         // A client whose daemon goes asks the next one.
         let _ = sls.try_run(&["detach", "-m"]);
         sls.run(&["attach", "-p", &ring.target.p(), "-m", "-r"]);
