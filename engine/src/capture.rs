@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slos::{Base, PageIndex, Slot, SpaceDelta, SpaceId, Staging};
-use sls_keeper::{Collected, Refusal};
+use sls_keeper::Collected;
 use sls_record::Process;
 use sls_sys::procfs::{self, MapLine};
 
 use crate::copy::Copies;
 use crate::error::{CaptureError, KeeperError};
 use crate::files;
-use crate::former::is_being_let_go;
+use crate::former;
 use crate::keeper::{Quiesced, Read};
 use crate::ranges::{Range, gaps, normalise};
 use crate::record::{self, Context};
@@ -26,9 +26,8 @@ const STOP_DEADLINE_MS: u32 = 1000;
 /// Copying ahead goes on while a round finds more than this many pages, about 1 ms of copying.
 const WORTH_A_ROUND: u64 = 512;
 const MOST_ROUNDS: usize = 6;
-/// An earlier slsd's keeper has a thread for some 100 us at a time.
+/// An earlier slsd's keeper has a thread for so long at most, while others may stand still.
 const FORMER_PATIENCE: Duration = Duration::from_millis(500);
-const FORMER_STEP: Duration = Duration::from_millis(2);
 /// What only injected calls tell is asked anew this often in periodic checkpoints.
 const FACTS_EVERY: Duration = Duration::from_secs(1);
 /// First address that no user mapping reaches.
@@ -128,25 +127,20 @@ impl Target {
     /// Waits for the stop that was asked for; an earlier keeper that has a thread of it for a moment
     /// is waited for.
     pub(crate) fn await_stop(&mut self, how: Stop) -> Result<Quiesced, KeeperError> {
-        let deadline = Instant::now() + FORMER_PATIENCE;
-        loop {
-            match self.keeper.await_stop() {
-                Err(KeeperError::Refused {
-                    refusal: Refusal::Traced,
-                    ..
-                }) if is_being_let_go(self.pid) && Instant::now() < deadline => {
-                    std::thread::sleep(FORMER_STEP);
-                    self.ask_to_stop(how)?;
-                }
-                Ok(quiesced) => {
-                    self.stopped = true;
-                    self.since_ns = quiesced.since_ns;
-                    self.copies.stop();
-                    return Ok(quiesced);
-                }
-                other => return other,
+        let mut again = false;
+        let pid = self.pid;
+        let attempt = || {
+            if std::mem::replace(&mut again, true) {
+                self.ask_to_stop(how)?;
             }
-        }
+            self.keeper.await_stop()
+        };
+        let stopped = former::patiently(pid, FORMER_PATIENCE, attempt, former::is_traced);
+        let quiesced = stopped?;
+        self.stopped = true;
+        self.since_ns = quiesced.since_ns;
+        self.copies.stop();
+        Ok(quiesced)
     }
 
     /// After the stop: did the scans of it see everything? To be called once.

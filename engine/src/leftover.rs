@@ -14,6 +14,7 @@ use sls_keeper::{Agreement, Journal, Outcome, journal};
 use sls_sys::procfs;
 
 use crate::error::KeeperError;
+use crate::former;
 use crate::keeper::{Keeper, Progress};
 use crate::target::Options;
 use crate::together::{self, Party};
@@ -124,7 +125,8 @@ impl Notes {
             let notes = Self::on(pid, stat.start_ticks, folder);
             let same = |j: Journal| j.agreement.is_some_and(|a| a.token == agreement.token);
             if notes.read().is_some_and(same) {
-                let other = Keeper::start(&options.keeper, pid, &options.probe, false)?;
+                let start = || Keeper::start(&options.keeper, pid, &options.probe, false);
+                let other = former::patiently(pid, former::LONG, start, former::is_traced)?;
                 others.push((notes, other));
             }
         }

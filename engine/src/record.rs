@@ -14,6 +14,7 @@ use sls_sys::procfs::MapLine;
 
 use crate::attributes;
 use crate::capture::Still;
+use crate::ranges::Range;
 use crate::runs::is_kernel;
 use crate::shared::{Spaces, is_captured, is_device};
 use crate::target::{Told, ToldThread, Tracking};
@@ -95,7 +96,15 @@ pub(crate) fn build(
         ..
     } = collected;
     if let Some(facts) = facts {
-        remember(told, facts, status.sig_caught, &context);
+        remember(
+            told,
+            facts,
+            (status.sig_caught, status.vm_lck_kib),
+            &context,
+        );
+    }
+    if status.vm_lck_kib == 0 {
+        told.locked.clear();
     }
     remember_threads(told, &states);
     let stat = procfs::stat(pid).unwrap_or_default();
@@ -119,7 +128,7 @@ pub(crate) fn build(
         space: context.space,
         auxv: procfs::auxv(pid).unwrap_or_default(),
         threads,
-        mappings: mappings(&still.maps, spaces, times),
+        mappings: mappings(&still.maps, &told.locked, spaces, times),
         files: Vec::new(),
         signals: Signals {
             actions: told.actions.clone(),
@@ -135,11 +144,21 @@ pub(crate) fn build(
     }
 }
 
-fn remember(told: &mut Told, facts: Facts, caught: u64, context: &Context<'_>) {
+fn remember(
+    told: &mut Told,
+    facts: Facts,
+    (caught, locked_kib): (u64, u64),
+    context: &Context<'_>,
+) {
     told.at = Some(Instant::now());
     told.as_of_ns = context.time_ns;
     told.caught = caught;
     told.brk = facts.brk;
+    // Off the clock, and rarely: the kernel walks all page tables for it.
+    told.locked = match locked_kib {
+        0 => Vec::new(),
+        _ => procfs::locked(context.pid).unwrap_or_default(),
+    };
     told.conduct = Some(Conduct {
         dumpable: facts.conduct.dumpable,
         subreaper: facts.conduct.subreaper,
@@ -311,7 +330,12 @@ fn brk(maps: &[MapLine], exact: u64) -> u64 {
     }
 }
 
-fn mappings(maps: &[MapLine], spaces: &mut Spaces, times: &mut FileTimes) -> Vec<Mapping> {
+fn mappings(
+    maps: &[MapLine],
+    locked: &[Range],
+    spaces: &mut Spaces,
+    times: &mut FileTimes,
+) -> Vec<Mapping> {
     times.clear();
     maps.iter()
         .map(|m| Mapping {
@@ -330,14 +354,16 @@ fn mappings(maps: &[MapLine], spaces: &mut Spaces, times: &mut FileTimes) -> Vec
             backing: backing(m, spaces),
             file_mtime_ns: if m.inode == 0 { 0 } else { mtime(m, times) },
             grows_down: m.path == "[stack]",
-            no_reserve: false,
+            locked: locked
+                .iter()
+                .any(|&(start, end)| start <= m.start && m.end <= end),
         })
         .collect()
 }
 
 /// Mappings without what is known only where they are captured.
 pub fn plain_mappings(maps: &[MapLine]) -> Vec<Mapping> {
-    mappings(maps, &mut Spaces::default(), &mut FileTimes::default())
+    mappings(maps, &[], &mut Spaces::default(), &mut FileTimes::default())
 }
 
 fn backing(map: &MapLine, spaces: &mut Spaces) -> Backing {

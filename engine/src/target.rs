@@ -18,6 +18,7 @@ use crate::error::{AttachError, CaptureError, KeeperError};
 use crate::keeper::Keeper;
 use crate::leftover::Notes;
 use crate::maplist::MapList;
+use crate::ranges::Range;
 use crate::record::FileTimes;
 use crate::sockets::Sockets;
 use crate::space::Space;
@@ -66,6 +67,8 @@ pub(crate) struct Told {
     pub timers: Vec<PosixTimer>,
     pub brk: u64,
     pub conduct: Option<Conduct>,
+    /// Memory that is locked.
+    pub locked: Vec<Range>,
     pub threads: HashMap<i32, ToldThread>,
 }
 

@@ -34,7 +34,7 @@ fn process(epoch: u64) -> Process {
         backing: Backing::Anonymous,
         file_mtime_ns: 0,
         grows_down: false,
-        no_reserve: false,
+        locked: false,
     };
     let other = 0x10_0000 * (1 + epoch / 250);
     Process {

@@ -13,6 +13,7 @@ mod inhospitable;
 mod invariants;
 mod leaving;
 mod lifecycle;
+mod locked;
 mod locks;
 mod redis;
 mod refusals;

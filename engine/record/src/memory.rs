@@ -77,8 +77,8 @@ pub struct Mapping {
     pub file_mtime_ns: i128,
     /// Grows down (stacks).
     pub grows_down: bool,
-    /// MAP_NORESERVE.
-    pub no_reserve: bool,
+    /// mlock(2).
+    pub locked: bool,
 }
 
 impl Mapping {

@@ -8,14 +8,14 @@ mod descendants;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use slos::{Epoch, Partition, Staging};
 use sls_record::Process;
 use sls_sys::fd;
 
 use crate::error::{AttachError, CaptureError, KeeperError};
-use crate::former::is_being_let_go;
+use crate::former;
 use crate::keeper::Event;
 use crate::shared::Spaces;
 use crate::target::{Options, Target, is_readable_within};
@@ -23,9 +23,6 @@ use descendants::Descendants;
 
 pub use checkpoint::{Capture, Request};
 
-/// An earlier keeper that is letting go has so long.
-const FORMER_PATIENCE: Duration = Duration::from_secs(2);
-const FORMER_STEP: Duration = Duration::from_millis(5);
 /// Whoever is on the way out has so long, where others may stand still for it.
 const BRIEF: Duration = Duration::from_millis(50);
 
@@ -336,13 +333,7 @@ fn ends_soon(pid: i32) -> bool {
 
 /// Attaches, also where an earlier keeper has not quite let go.
 fn attach_in_time(pid: i32, options: &Options) -> Result<Target, AttachError> {
-    let deadline = Instant::now() + FORMER_PATIENCE;
-    loop {
-        match Target::attach(pid, options.clone()) {
-            Err(AttachError::Traced(_)) if is_being_let_go(pid) && Instant::now() < deadline => {
-                std::thread::sleep(FORMER_STEP);
-            }
-            other => return other,
-        }
-    }
+    let attempt = || Target::attach(pid, options.clone());
+    let is_traced = |error: &AttachError| matches!(error, AttachError::Traced(_));
+    former::patiently(pid, former::LONG, attempt, is_traced)
 }

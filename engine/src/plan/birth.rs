@@ -5,7 +5,7 @@ use sls_record::Process;
 
 use super::common::Common;
 use super::{OTHER_SLOTS, SLOT, Steps, int, path};
-use super::{anew, attributes, files, mappings, signals, threads};
+use super::{anew, attributes, files, locked, mappings, signals, threads};
 
 const PR_SET_MM: u64 = 35;
 const PR_SET_MM_MAP: u64 = 14;
@@ -51,6 +51,7 @@ pub fn build(skeleton: &Process, to: &Process) -> Result<Born, String> {
     }
     threads::births(&mut steps, skeleton, to);
     signals::pending(&mut steps, skeleton, to, to.pid);
+    locked::steps(&mut steps, skeleton, to);
     attributes::steps(&mut steps, skeleton, to);
     signals::timers(&mut steps, skeleton, to);
     threads::finals(&mut steps, to);

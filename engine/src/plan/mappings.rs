@@ -332,7 +332,7 @@ mod tests {
             backing: Backing::Anonymous,
             file_mtime_ns: 0,
             grows_down: false,
-            no_reserve: false,
+            locked: false,
         }
     }
 

@@ -7,6 +7,7 @@ mod common;
 mod conduct;
 pub mod faults;
 mod files;
+mod locked;
 mod locks;
 mod mappings;
 mod opening;
@@ -177,6 +178,7 @@ pub fn build(
     threads::births(&mut steps, from, to);
     signals::pending(&mut steps, from, to, leader);
     let (data, pages) = pages::steps(&mut steps, ends, from, to, &fresh, common)?;
+    locked::steps(&mut steps, from, to);
     conduct::steps(&mut steps, from, to);
     signals::timers(&mut steps, from, to);
     threads::finals(&mut steps, to);

@@ -152,7 +152,7 @@ fn mappings() -> Vec<Mapping> {
             backing,
             file_mtime_ns: 1,
             grows_down: false,
-            no_reserve: false,
+            locked: false,
         })
         .collect()
 }
