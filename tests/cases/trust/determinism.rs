@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::{Dice, Row, Sls, Target, rounds_of, seed, tracee, wait_until};
+use testkit::{Dice, Row, Sls, Target, kill, rounds_of, seed, tracee, wait_until};
 
 use super::fallback::named;
 use crate::campaign::epochs;
@@ -30,6 +30,9 @@ import signal
 while True:
     signal.pause()
 "#;
+
+const SIGCONT: i32 = 18;
+const SIGSTOP: i32 = 19;
 
 /// What to run; its only argument is where the result goes.
 type Program = fn(&Sls, &Path) -> Command;
@@ -96,7 +99,10 @@ fn comes_to_the_same(name: &str, program: Program, without: &str, short: u64) {
         "partadd", "memory", "-o", "mem", "--budget", "512M", "--keep", "log",
     ]);
     let (mut target, out) = start(&sls, "captured", program);
+    // On a busy machine it would be at its end before anybody is attached.
+    kill(target.pid(), SIGSTOP);
     sls.run(&["attach", "-p", &target.p(), "-m", "-t", "1"]);
+    kill(target.pid(), SIGCONT);
     assert!(
         wait_for_the_end(&mut target, &out) == reference,
         "the first run differs"
