@@ -73,6 +73,7 @@ fn file(raw: Raw, sockets: &Sockets) -> File {
         kind: kind(&raw, &target, inode, sockets),
         target,
         shares: raw.shares,
+        shared_with: None,
         locks: locks(&raw.info),
     }
 }

@@ -86,6 +86,27 @@ impl Keeper {
         Ok(keeper)
     }
 
+    /// Starts a keeper that takes up the process which [`Keeper::fork`] of its parent's has made.
+    pub fn take_up(program: &Path, pid: i32, probe: &Probe) -> Result<Self, KeeperError> {
+        let mut keeper = Self::spawn(program, pid)?;
+        keeper.take_charge(&Ask::TakeUp {
+            pid,
+            sched_debug: probe.sched_debug,
+        })?;
+        Ok(keeper)
+    }
+
+    /// Has the process that was made make a child under this number, which ends when its parent does,
+    /// until it is taken up.
+    pub fn fork(&mut self, pid: i32, exit_signal: i32) -> Result<(), KeeperError> {
+        self.have_done(&Ask::Fork { pid, exit_signal })
+    }
+
+    /// Has the process that was made begin a session.
+    pub fn begin_session(&mut self) -> Result<(), KeeperError> {
+        self.have_done(&Ask::BeginSession)
+    }
+
     fn spawn(program: &Path, pid: i32) -> Result<Self, KeeperError> {
         let (channel, theirs) = Channel::pair()?;
         let child = Command::new(program)
@@ -247,26 +268,6 @@ impl Keeper {
         })
     }
 
-    /// Hands over the plan of a process that is made anew; `fill` writes its pages when the plan has
-    /// come to them. What it fails with is the step's cause.
-    pub fn bear(
-        &mut self,
-        journal: &OwnedFd,
-        fill: impl FnOnce() -> Result<(), String>,
-    ) -> Result<Outcome, KeeperError> {
-        self.ask_to_execute(journal)?;
-        let mut fill = Some(fill);
-        loop {
-            match (self.progress()?, fill.take()) {
-                (Progress::Ended(outcome), _) => return Ok(outcome),
-                (Progress::Awaits, Some(fill)) => self.tell(&fill())?,
-                (Progress::Awaits, None) => {
-                    return Err(KeeperError::OutOfTurn("Awaits".to_owned()));
-                }
-            }
-        }
-    }
-
     /// Has put right what an earlier keeper left; the target runs on then. [`Keeper::progress`] tells.
     pub fn ask_to_put_right(&mut self, journal: &OwnedFd) -> Result<(), KeeperError> {
         self.channel
@@ -276,9 +277,13 @@ impl Keeper {
 
     /// Closes descriptors of the target's.
     pub fn close(&mut self, fds: Vec<i32>) -> Result<(), KeeperError> {
-        self.send(&Ask::Close { fds })?;
+        self.have_done(&Ask::Close { fds })
+    }
+
+    fn have_done(&mut self, ask: &Ask) -> Result<(), KeeperError> {
+        self.send(ask)?;
         match self.answer()? {
-            (Say::Closed, _) => Ok(()),
+            (Say::Done, _) => Ok(()),
             other => Err(out_of_turn(&other.0)),
         }
     }

@@ -141,6 +141,7 @@ pub(crate) fn build(
         timers: told.timers.clone(),
         unvouched: unvouched(still, context.tracking),
         stopped: states.iter().any(|s| s.group_stop),
+        exit_signal: stat.exit_signal,
     }
 }
 

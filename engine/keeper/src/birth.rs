@@ -5,28 +5,44 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use sls_keeper::Refusal;
-use sls_sys::cpus::Wandering;
+use sls_keeper::{Agreement, Refusal, Way};
+use sls_sys::cpus::{self, Wandering};
+use sls_sys::frame::{Gadgets, Home};
 use sls_sys::ptrace::{self, Stopped, Waited, Why, event, option};
-use sls_sys::skeleton::Skeleton;
-use sls_sys::{fd, procfs};
+use sls_sys::skeleton::{self, Skeleton};
+use sls_sys::{RemoteMemory, fd, procfs};
 
 use crate::group::{Children, Group, Refused, STOP_OPTIONS};
+use crate::inject::Borrowed;
 use crate::target::Target;
 
 const BIRTH_DEADLINE: Duration = Duration::from_secs(5);
+/// It ends with its keeper.
+const OPTIONS: usize = STOP_OPTIONS | option::EXITKILL;
+const PR_SET_PDEATHSIG: u64 = 1;
 
 /// As long as a process is being made.
 pub struct Unborn {
     /// It and this keeper take turns, which is ten times as quick on one CPU as on two.
     _cpu: Wandering,
+    /// One of several: whether all of them are let go, once it is made.
+    pub agreement: Option<Agreement>,
 }
 
 impl Unborn {
     fn begin() -> io::Result<Self> {
         let cpu = Wandering::begin()?;
         cpu.stay()?;
-        Ok(Self { _cpu: cpu })
+        Ok(Self {
+            _cpu: cpu,
+            agreement: None,
+        })
+    }
+
+    /// Were all of them made, so that some may run by now?
+    pub fn is_born(&self) -> bool {
+        let agreement = self.agreement.as_ref();
+        agreement.and_then(Agreement::reached) == Some(Way::Forward)
     }
 }
 
@@ -40,26 +56,92 @@ impl Target {
     ) -> Result<Self, Refused> {
         let unborn = Unborn::begin()?;
         let skeleton = Skeleton::make(pid, address).map_err(|error| not_made(pid, &error))?;
-        ptrace::seize(pid, STOP_OPTIONS | option::EXEC | option::EXITKILL)?;
+        ptrace::seize(pid, OPTIONS | option::EXEC)?;
         skeleton.begin()?;
-        // From here on it is ended by hand where something fails: it is nobody else's yet.
         let made = begun(pid, children).and_then(|stopped| {
-            let options = STOP_OPTIONS | option::EXITKILL;
-            stopped.set_options(options)?;
-            let mut group = Group::new(pid, options)?;
-            group.stopped.insert(pid, stopped);
-            Self::of(group, false, sched_debug, false)
+            stopped.set_options(OPTIONS)?;
+            Self::standing(stopped, unborn, sched_debug)
         });
-        match made {
-            Ok(mut target) => {
-                target.unborn = Some(unborn);
-                Ok(target)
+        made.map_err(|error| ended(pid, error).into())
+    }
+
+    /// Takes charge of one that [`Target::fork`] of another keeper has made; it stands still.
+    pub fn take_up(pid: i32, sched_debug: bool, children: &Children) -> Result<Self, Refused> {
+        let unborn = Unborn::begin()?;
+        cpus::fetch(pid)?;
+        ptrace::seize(pid, OPTIONS)?;
+        let made = ptrace::interrupt(pid)
+            .and_then(|()| await_interrupt(pid, children))
+            .and_then(|stopped| Self::standing(stopped, unborn, sched_debug));
+        let mut target = made.map_err(|error| ended(pid, error))?;
+        // It ends with this keeper from here on.
+        target.in_skeleton("take it from its parent", children, |thread| {
+            thread.expect(libc::SYS_prctl, &[PR_SET_PDEATHSIG, 0])
+        })?;
+        Ok(target)
+    }
+
+    fn standing(stopped: Stopped, unborn: Unborn, sched_debug: bool) -> io::Result<Self> {
+        let pid = stopped.tid();
+        let mut group = Group::new(pid, OPTIONS)?;
+        group.stopped.insert(pid, stopped);
+        let mut target = Self::of(group, false, sched_debug, false)?;
+        target.unborn = Some(unborn);
+        Ok(target)
+    }
+
+    /// Makes it the leader of a session.
+    pub fn begin_session(&mut self, children: &Children) -> Result<(), Refused> {
+        self.in_skeleton("begin a session", children, |thread| {
+            thread.expect(libc::SYS_setsid, &[])
+        })?;
+        Ok(())
+    }
+
+    /// Has it make a child under this number, as it is itself. The child is traced like its parent
+    /// from its first moment; then it is let go, to end when its parent does, until another keeper
+    /// takes it up.
+    pub fn fork(
+        &mut self,
+        pid: i32,
+        exit_signal: i32,
+        children: &Children,
+    ) -> Result<(), Refused> {
+        let parent = self.group.pid;
+        let stopped = self.group.stopped.get(&parent);
+        let stopped = stopped.ok_or_else(|| Refused::dead(parent))?;
+        let home = Borrowed::home_of(stopped, None)?;
+        let mut refused = None;
+        self.in_skeleton("make a child", children, |thread| {
+            let set_tid = thread.lay(0, &pid.to_le_bytes())?;
+            let args = skeleton::fork_args(set_tid, exit_signal);
+            let at = thread.lay(64, &args)?;
+            let made = thread.call(libc::SYS_clone3, &[at, args.len() as u64])?;
+            if made != i64::from(pid) {
+                let errno = i32::try_from(-made).unwrap_or(0);
+                refused = Some(not_made(pid, &io::Error::from_raw_os_error(errno)));
             }
-            Err(error) => {
-                let _ = end(pid); // It may have ended by itself, which is the error then.
-                Err(error.into())
-            }
+            Ok(0)
+        })?;
+        if let Some(refused) = refused {
+            return Err(refused);
         }
+        let gadgets = self.may_inject()?;
+        let left = leave_to_its_parent(pid, &home, gadgets, children);
+        Ok(left.map_err(|error| ended(pid, error))?)
+    }
+
+    /// A call in its only thread.
+    fn in_skeleton(
+        &mut self,
+        what: &str,
+        children: &Children,
+        act: impl FnOnce(&mut Borrowed<'_>) -> io::Result<u64>,
+    ) -> Result<u64, Refused> {
+        if self.unborn.is_none() {
+            return Err(Refused::new(Refusal::Other, "it is not made anew"));
+        }
+        self.in_any_thread(what, children, act)
     }
 
     /// Ends one that was never let go.
@@ -72,8 +154,42 @@ impl Target {
     }
 }
 
-fn end(pid: i32) -> io::Result<()> {
-    fd::pidfd_signal(fd::pidfd_open(pid)?.as_fd(), libc::SIGKILL)
+/// What failed with one that is nobody else's yet: it is ended by hand.
+fn ended(pid: i32, error: io::Error) -> io::Error {
+    // It may have ended by itself, which is the error then.
+    let _ = fd::pidfd_open(pid).and_then(|life| fd::pidfd_signal(life.as_fd(), libc::SIGKILL));
+    error
+}
+
+/// Lets a child that was just made go on where its parent was, `home`, to end when its parent does.
+fn leave_to_its_parent(
+    pid: i32,
+    home: &Home,
+    gadgets: Gadgets,
+    children: &Children,
+) -> io::Result<()> {
+    let stopped = await_interrupt(pid, children)?;
+    let memory = RemoteMemory::open(pid)?;
+    let top = home.regs.rsp;
+    let borrowed = Borrowed::at(stopped, home.clone(), top, true, gadgets, &memory, children);
+    let mut child = borrowed.map_err(|(_, error)| error)?;
+    let signal = u64::from(libc::SIGKILL.cast_unsigned());
+    child.expect(libc::SYS_prctl, &[PR_SET_PDEATHSIG, signal])?;
+    child.finish().map_err(io::Error::other)?.detach(0)
+}
+
+fn await_interrupt(pid: i32, children: &Children) -> io::Result<Stopped> {
+    let deadline = Instant::now() + BIRTH_DEADLINE;
+    loop {
+        match children.next(pid, deadline)? {
+            Some(Waited::Stopped(stopped)) if stopped.why() == Why::Interrupt => {
+                return Ok(stopped);
+            }
+            Some(Waited::Stopped(stopped)) => stopped.cont(0)?,
+            Some(Waited::Ended(..)) => return Err(io::Error::other("it has ended at once")),
+            None => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
 }
 
 /// It has executed its page and is about to run it.

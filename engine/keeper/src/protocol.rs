@@ -27,6 +27,24 @@ pub enum Ask {
         /// As in Adopt.
         sched_debug: bool,
     },
+    /// Have the process that was made begin a session. Answered by Done.
+    BeginSession,
+    /// Have the process that was made make a child under this number, as it is itself. It ends when
+    /// its parent does, until a keeper takes it up. Answered by Done.
+    Fork {
+        /// The child.
+        pid: i32,
+        /// What its parent gets at its end.
+        exit_signal: i32,
+    },
+    /// Take charge of such a child, as of one that this keeper had made. The board's descriptor comes
+    /// along. Answered by Adopted.
+    TakeUp {
+        /// Process.
+        pid: i32,
+        /// As in Adopt.
+        sched_debug: bool,
+    },
     /// What the plan awaited has come: it goes on.
     GoOn,
     /// It does not come: the plan goes back.
@@ -60,7 +78,7 @@ pub enum Ask {
     /// Put right what a keeper that was killed in the middle of a rewind left, by its journal (the
     /// descriptor comes along); everything runs after it. Answered by Executed.
     PutRight,
-    /// Close descriptors of the target's, all of them ours. Answered by Closed.
+    /// Close descriptors of the target's, all of them ours. Answered by Done.
     Close {
         /// Their numbers.
         fds: Vec<i32>,
@@ -118,8 +136,8 @@ pub enum Say {
     Awaits,
     /// The plan was carried through.
     Executed(crate::Outcome),
-    /// The descriptors are closed.
-    Closed,
+    /// What was asked is done.
+    Done,
     /// Refused or failed; nothing of the request is left half done.
     Failed {
         /// Kind.

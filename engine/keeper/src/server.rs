@@ -186,6 +186,22 @@ impl Server {
                 self.target = Some(Target::create(pid, address, sched_debug, &self.children)?);
                 self.say(&Say::Adopted, None)?;
             }
+            Ask::TakeUp { pid, sched_debug } => {
+                let fd = fd.ok_or_else(|| io::Error::other("take up without a board"))?;
+                self.board = Some(Board::map(fd, BOARD_BYTES)?);
+                self.target = Some(Target::take_up(pid, sched_debug, &self.children)?);
+                self.say(&Say::Adopted, None)?;
+            }
+            Ask::BeginSession => {
+                let (children, target) = self.target()?;
+                target.begin_session(children)?;
+                self.say(&Say::Done, None)?;
+            }
+            Ask::Fork { pid, exit_signal } => {
+                let (children, target) = self.target()?;
+                target.fork(pid, exit_signal, children)?;
+                self.say(&Say::Done, None)?;
+            }
             Ask::MakeUserfaultfd => {
                 let (children, target) = self.target()?;
                 let fd = target.make_userfaultfd(children)?;
@@ -218,7 +234,7 @@ impl Server {
             Ask::Close { fds } => {
                 let (children, target) = self.target()?;
                 target.close(&fds, children)?;
-                self.say(&Say::Closed, None)?;
+                self.say(&Say::Done, None)?;
             }
             Ask::GoOn | Ask::GiveUp { .. } | Ask::Leave => {}
         }
@@ -308,8 +324,11 @@ impl Server {
         let outcome = target
             .executor(&read, file, &self.children, &mut await_others)?
             .run(&read);
-        if target.unborn.is_some() && !matches!(outcome, Outcome::Done { .. }) {
-            target.end()?;
+        if let Some(unborn) = &mut target.unborn {
+            match outcome {
+                Outcome::Done { .. } => unborn.agreement.clone_from(&read.plans.agreement),
+                _ => target.end()?,
+            }
         }
         drop(await_others);
         self.say(&Say::Executed(outcome), None)?;

@@ -162,8 +162,9 @@ impl Target {
     /// Ends tracing for good. A held target must be stopped once more to be let go; one that never
     /// ran ends.
     pub fn let_go(&mut self, children: &Children) -> io::Result<()> {
-        if self.unborn.is_some() {
-            return self.end();
+        match &self.unborn {
+            Some(unborn) if !unborn.is_born() => return self.end(),
+            _ => self.unborn = None,
         }
         if self.hold {
             self.hold = false;

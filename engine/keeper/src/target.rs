@@ -111,7 +111,7 @@ impl Target {
     /// Where calls can be injected into the stopped threads, if they can: a filter, which each
     /// thread may have set at any time, may kill for one. It is suspended until the thread is let
     /// go.
-    fn may_inject(&self) -> Result<Gadgets, Refused> {
+    pub fn may_inject(&self) -> Result<Gadgets, Refused> {
         let pid = self.group.pid;
         let options = self.group.options | option::SUSPEND_SECCOMP;
         for (&tid, stopped) in &self.group.stopped {
@@ -171,7 +171,7 @@ impl Target {
     }
 
     /// Calls in the first thread that has room on its stack.
-    fn in_any_thread<T>(
+    pub fn in_any_thread<T>(
         &mut self,
         what: &str,
         children: &Children,

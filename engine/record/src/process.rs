@@ -98,6 +98,8 @@ pub struct Process {
     pub unvouched: Vec<Unvouched>,
     /// SIGSTOPped at the time.
     pub stopped: bool,
+    /// The signal its parent gets at its end.
+    pub exit_signal: i32,
 }
 
 /// A range taken by content, and why.
@@ -185,6 +187,9 @@ pub struct File {
     /// The lowest descriptor that shares its open file description (offset, flags) with it, when
     /// that is another one.
     pub shares: Option<i32>,
+    /// The first process, and its descriptor, that has the same open file description, when that is
+    /// another process. Told of the lowest of its own that has it.
+    pub shared_with: Option<(i32, i32)>,
     /// Locks that it, or the process by way of it, holds on the file.
     pub locks: Vec<Lock>,
 }

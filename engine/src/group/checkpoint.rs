@@ -9,7 +9,7 @@ use sls_keeper::rendezvous::Verdict;
 use sls_record::{Event, Record};
 use sls_sys::urgent::{Awake, Urgent};
 
-use super::Group;
+use super::{Group, descriptions};
 use crate::capture::{Common, Part, Still, Stop, StopCost, has_ring, recycle};
 use crate::error::{AttachError, CaptureError, KeeperError};
 use crate::shared::Taken;
@@ -294,6 +294,7 @@ impl Group {
             let pages = std::mem::take(&mut member.copies).merged(&still.found.absent);
             parts.push(Part { still, pages });
         }
+        descriptions::note_shared(&mut processes);
         let event = request.event.clone();
         let record = Record { event, processes };
         let pid = self.members[0].pid;

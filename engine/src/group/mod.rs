@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod descendants;
+mod descriptions;
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,15 +1,14 @@
 //! The address space of a process made anew: what the skeleton has goes, the kernel's own pages move
 //! to where they were, and every mapping is made again.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 use sls_keeper::{Arg, Want};
 use sls_record::{Backing, File, Mapping, Process};
 
+use super::kin::Kin;
 use super::mappings::{is_fixed, mprotect};
 use super::{Steps, int, path};
-use crate::ranges::Range;
 use crate::shared::is_memory_only;
 
 const PAGE: u64 = sls_sys::PAGE;
@@ -99,10 +98,8 @@ fn remap(steps: &mut Steps, name: &str, from: u64, to: u64, len: u64) {
 }
 
 /// Makes every mapping; the steps that come back give shared memory its rights once it is filled.
-pub fn mappings(steps: &mut Steps, to: &Process) -> Steps {
+pub fn mappings(steps: &mut Steps, kin: &Kin<'_>, to: &Process) -> Steps {
     let mut after = Steps::default();
-    // Shared memory that was made here, by its object: the mapping by which others reach it.
-    let mut made: BTreeMap<(u64, u64), Range> = BTreeMap::new();
     for map in to
         .mappings
         .iter()
@@ -115,12 +112,7 @@ pub fn mappings(steps: &mut Steps, to: &Process) -> Steps {
             if !map.perms.write {
                 mprotect(&mut after, range, map);
             }
-            let first = made.get(&(map.dev, map.inode)).copied();
-            match first {
-                Some(first) => by_other(steps, map, first),
-                None => object(steps, to, map),
-            }
-            made.entry((map.dev, map.inode)).or_insert(range);
+            object(steps, kin, to, map);
         } else if map.backing == Backing::Kernel {
             steps.object(format!(
                 "{} was mapped at {:#x}, which cannot be made again",
@@ -200,52 +192,40 @@ fn fillable(map: &Mapping) -> u64 {
     map.perms.prot() | flag(libc::PROT_READ | libc::PROT_WRITE)
 }
 
-fn by_other(steps: &mut Steps, map: &Mapping, (start, end): Range) {
-    let source = format!("/proc/self/map_files/{start:x}-{end:x}");
-    open_and_map(steps, map, &source, libc::O_RDWR, fillable(map));
-}
-
-/// The first mapping of an object of shared memory.
-fn object(steps: &mut Steps, to: &Process, map: &Mapping) {
-    if let Some(source) = descriptor(to, map) {
+/// A mapping of shared memory.
+fn object(steps: &mut Steps, kin: &Kin<'_>, to: &Process, map: &Mapping) {
+    if let Some(source) = kin.memory(to, map).or_else(|| descriptor(to, map)) {
+        if map.path.starts_with("/SYSV") {
+            steps.not_restored.push(format!(
+                "System V shared memory at {:#x}: its content is back, but its key and number are not",
+                map.start
+            ));
+        }
         return open_and_map(steps, map, &source, libc::O_RDWR, fillable(map));
     }
-    let deleted = map.path.ends_with(" (deleted)");
-    if map.path.starts_with("/dev/shm/") && !deleted {
-        match std::fs::metadata(&map.path) {
-            Ok(meta) if (meta.dev(), meta.ino()) == (map.dev, map.inode) => {}
-            Ok(_) => steps.object(format!(
-                "{} was mapped at {:#x}, and another object has its name now",
-                map.path, map.start
-            )),
-            Err(error) => steps.object(format!("{} was mapped: {error}", map.path)),
-        }
-        return open_and_map(steps, map, &map.path, libc::O_RDWR, fillable(map));
+    match std::fs::metadata(&map.path) {
+        Ok(meta) if (meta.dev(), meta.ino()) == (map.dev, map.inode) => {}
+        Ok(_) => steps.object(format!(
+            "{} was mapped at {:#x}, and another object has its name now",
+            map.path, map.start
+        )),
+        Err(error) => steps.object(format!("{} was mapped: {error}", map.path)),
     }
-    if map.path.starts_with("/SYSV") {
-        steps.not_restored.push(format!(
-            "System V shared memory at {:#x}: its content is back, but its key and number are not",
-            map.start
-        ));
-    }
-    // Anonymous shared memory, or a file in memory whose last descriptor is closed.
-    let same = |m: &&Mapping| (m.dev, m.inode) == (map.dev, map.inode);
-    let ends = to.mappings.iter().filter(same).map(|m| m.offset + m.len());
+    open_and_map(steps, map, &map.path, libc::O_RDWR, fillable(map));
+}
+
+/// Shared memory without a name (anonymous, or a file in memory whose last descriptor is closed),
+/// saved as 0.
+pub fn make_memory(steps: &mut Steps, map: &Mapping, size: u64) {
     let name = map.path.rsplit('/').next().unwrap_or_default();
     let name = name.trim_end_matches(" (deleted)");
     let name = name.strip_prefix("memfd:").unwrap_or(name);
     let args = vec![path(name), MFD_CLOEXEC.into()];
     let what = "make shared memory";
     steps.call(what, libc::SYS_memfd_create, args, Want::Save(0));
-    let args = vec![Arg::Saved(0), ends.max().unwrap_or(0).into()];
-    steps.call(
-        "size shared memory",
-        libc::SYS_ftruncate,
-        args,
-        Want::Success,
-    );
-    mmap(steps, map, fillable(map), flag(libc::MAP_SHARED), Some(0));
-    close(steps);
+    let args = vec![Arg::Saved(0), size.into()];
+    let what = "size shared memory";
+    steps.call(what, libc::SYS_ftruncate, args, Want::Success);
 }
 
 /// One of the process's own descriptors on what is mapped; they are opened before.

@@ -16,7 +16,7 @@ const PR_CAP_AMBIENT_RAISE: u64 = 2;
 const CAPABILITY_HEADER: [u8; 8] = [0x22, 0x05, 0x08, 0x20, 0, 0, 0, 0];
 
 /// Once everything else is done that takes privileges.
-pub fn steps(steps: &mut Steps, from: &Process, to: &Process) {
+pub fn steps(steps: &mut Steps, from: &Process, to: &Process, has_parent: bool) {
     let (was, is) = (&from.attributes, &to.attributes);
     if is.seccomp != 0 {
         steps.object("it ran under a seccomp filter, which cannot be put back".to_owned());
@@ -52,7 +52,7 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process) {
         }
     }
     // Last: the kernel takes a change of user for a reason to forbid looks at the process.
-    conduct::anew(steps, to);
+    conduct::anew(steps, to, has_parent);
 }
 
 fn who(a: &Attributes) -> impl PartialEq {

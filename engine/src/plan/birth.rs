@@ -3,9 +3,10 @@
 use sls_keeper::{Arg, Plan, SPARE_AT, Step, Want};
 use sls_record::Process;
 
-use super::common::Common;
+use super::anew_files::Files;
+use super::kin::Kin;
 use super::{OTHER_SLOTS, SLOT, Steps, int, path};
-use super::{anew, attributes, files, locked, mappings, signals, threads};
+use super::{anew, attributes, family, locked, mappings, signals, threads};
 
 const PR_SET_MM: u64 = 35;
 const PR_SET_MM_MAP: u64 = 14;
@@ -20,28 +21,59 @@ pub struct Born {
     pub objections: Vec<String>,
 }
 
-/// Where the skeleton's page of code may lie.
-pub fn page(to: &Process) -> Option<u64> {
-    mappings::free_range(to, to, sls_sys::PAGE).map(|range| range.0)
+/// Where the page of code of all their skeletons may lie.
+pub fn page(all: &[Process]) -> Option<u64> {
+    mappings::free_range(all, sls_sys::PAGE).map(|range| range.0)
 }
 
-/// Plans the way from the skeleton.
-pub fn build(skeleton: &Process, to: &Process) -> Result<Born, String> {
+/// What a plan awaits, in order, when something is shared; else only the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Await {
+    /// The others have what this one has from them.
+    Kin,
+    /// Its pages.
+    Pages,
+}
+
+impl Await {
+    /// All of a plan's.
+    pub fn all(kin: &Kin<'_>) -> Vec<Self> {
+        let of_kin = kin.share().then_some(Self::Kin);
+        of_kin.into_iter().chain([Self::Pages]).collect()
+    }
+
+    fn step(self) -> Step {
+        let what = match self {
+            Self::Kin => "the others have made what it has from them",
+            Self::Pages => "write the pages",
+        };
+        Step::Await {
+            what: what.to_owned(),
+        }
+    }
+}
+
+/// Plans the way of one of them from its skeleton.
+pub fn build(kin: &Kin<'_>, skeleton: &Process, to: &Process) -> Result<Born, String> {
     let slots = (1 + to.threads.len()) as u64 + OTHER_SLOTS;
     let room = slots * SLOT + anew::kernels_len(skeleton);
-    let (start, _) = mappings::free_range(skeleton, to, room)
+    let (start, _) = mappings::free_range([skeleton, to], room)
         .ok_or_else(|| "no free addresses for a scratch area".to_owned())?;
     let scratch = (start, start + slots * SLOT);
     let mut steps = Steps::default();
-    session(&mut steps, to);
     anew::clear(&mut steps, skeleton, to, scratch.1 + sls_sys::PAGE)?;
-    let mut common = Common::of([(skeleton, to)]);
-    files::steps(&mut steps, skeleton, to, &mut common, true);
-    let mut rights = anew::mappings(&mut steps, to);
+    let files = Files::new(kin, skeleton, to);
+    family::lead(&mut steps, skeleton, to);
+    files.own(&mut steps);
+    if kin.share() {
+        steps.list.push(Await::Kin.step());
+    }
+    family::follow(&mut steps, kin, skeleton, to);
+    files.others(&mut steps);
+    let mut rights = anew::mappings(&mut steps, kin, to);
     let data = program(&mut steps, to, scratch.0);
-    steps.list.push(Step::Await {
-        what: "write the pages".to_owned(),
-    });
+    steps.list.push(Await::Pages.step());
+    files.close_kept(&mut steps);
     steps.list.append(&mut rights.list);
     signals::steps(&mut steps, skeleton, to);
     if to.root != skeleton.root {
@@ -52,7 +84,7 @@ pub fn build(skeleton: &Process, to: &Process) -> Result<Born, String> {
     threads::births(&mut steps, skeleton, to);
     signals::pending(&mut steps, skeleton, to, to.pid);
     locked::steps(&mut steps, skeleton, to);
-    attributes::steps(&mut steps, skeleton, to);
+    attributes::steps(&mut steps, skeleton, to, kin.one(to.ppid).is_some());
     signals::timers(&mut steps, skeleton, to);
     threads::finals(&mut steps, to);
     let Steps {
@@ -71,22 +103,6 @@ pub fn build(skeleton: &Process, to: &Process) -> Result<Born, String> {
         not_restored,
         objections,
     })
-}
-
-/// A session of its own: that of its maker is none of its business, and the one it had may be gone.
-fn session(steps: &mut Steps, to: &Process) {
-    steps.call(
-        "begin a session",
-        libc::SYS_setsid,
-        Vec::new(),
-        Want::Success,
-    );
-    if to.sid != to.pid {
-        steps.not_restored.push(format!(
-            "session {} and process group {}: it leads its own now",
-            to.sid, to.pgid
-        ));
-    }
 }
 
 /// What the kernel tells others about the program: its file, its heap, its arguments; the bytes that

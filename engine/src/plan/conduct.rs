@@ -44,9 +44,9 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process) {
     }
 }
 
-/// Of one that is made anew, which has what is usual. Its parent is another one, whose death is
-/// none of its business.
-pub fn anew(steps: &mut Steps, to: &Process) {
+/// Of one that is made anew, which has what is usual. Where its parent is another one, that one's
+/// death is none of its business.
+pub fn anew(steps: &mut Steps, to: &Process, has_parent: bool) {
     let is = to.conduct.unwrap_or(USUAL);
     process(steps, &USUAL, &is);
     for thread in &to.threads {
@@ -54,7 +54,14 @@ pub fn anew(steps: &mut Steps, to: &Process) {
             let what = "its timer slack";
             in_thread(steps, thread.tid, PR_SET_TIMERSLACK, slack, what);
         }
-        if thread.death_signal.is_some_and(|signal| signal != 0) {
+        let signal = thread.death_signal.and_then(|s| u64::try_from(s).ok());
+        let Some(signal) = signal.filter(|&signal| signal != 0) else {
+            continue;
+        };
+        if has_parent {
+            let what = "its parent-death signal";
+            in_thread(steps, thread.tid, PR_SET_PDEATHSIG, signal, what);
+        } else {
             name_once(
                 steps,
                 format!("thread {}: its parent-death signal", thread.tid),

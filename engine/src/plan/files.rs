@@ -11,21 +11,21 @@ use super::{Steps, int};
 use super::{faults, locks, pipes};
 
 pub(super) const ACCESS_MODE: u32 = 3;
-const F_DUPFD_CLOEXEC: i32 = 1030;
+pub(super) const F_DUPFD_CLOEXEC: i32 = 1030;
 /// Flags that can be changed on an open description.
 const STATUS: u32 = 0o2000 | 0o4000 | 0o20000 | 0o40000 | 0o1000000;
 
 /// Files by descriptor.
-pub type Table<'a> = BTreeMap<i32, &'a File>;
+pub(super) type Table<'a> = BTreeMap<i32, &'a File>;
 
 /// Adds the steps and names what cannot be put back.
-pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Common, restored: bool) {
+pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Common) {
     let (old, new) = (table(from), table(to));
     let kept = kept(&old, &new);
     let remade = pipes::remade(from, to);
     let stays = |fd: &i32| kept.contains_key(fd) || !new.contains_key(fd);
     let stay = old.keys().copied().filter(stays).collect();
-    let openings = Openings::new(from, stay, above(&old, &new), restored);
+    let openings = Openings::new(from, stay, above(&old, &new));
     close_sockets(steps, &old, &new, &kept);
     // Of each description one descriptor is there, or is opened; the others are its duplicates.
     let mut there: BTreeMap<i32, i32> = BTreeMap::new();
@@ -54,17 +54,17 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Commo
     locks::steps(steps, from, to, |fd| kept.contains_key(&fd));
 }
 
-fn table(process: &Process) -> Table<'_> {
+pub(super) fn table(process: &Process) -> Table<'_> {
     process.files.iter().map(|f| (f.fd, f)).collect()
 }
 
 /// A number above all that either state uses.
-fn above(old: &Table<'_>, new: &Table<'_>) -> i32 {
+pub(super) fn above(old: &Table<'_>, new: &Table<'_>) -> i32 {
     old.keys().chain(new.keys()).max().map_or(3, |fd| fd + 1)
 }
 
 /// The open file description, by the lowest descriptor that has it.
-fn description(file: &File) -> i32 {
+pub(super) fn description(file: &File) -> i32 {
     file.shares.unwrap_or(file.fd)
 }
 
@@ -87,7 +87,7 @@ fn kept(old: &Table<'_>, new: &Table<'_>) -> BTreeMap<i32, i32> {
 }
 
 /// `file` as a duplicate of another descriptor.
-fn share(steps: &mut Steps, other: i32, file: &File) {
+pub(super) fn share(steps: &mut Steps, other: i32, file: &File) {
     let flags = Arg::Value(u64::from(file.flags & cloexec()));
     let args = vec![int(other), int(file.fd), flags];
     let what = format!("{} as a duplicate of {other}", file.fd);
@@ -118,7 +118,7 @@ fn close(steps: &mut Steps, old: &Table<'_>, new: &Table<'_>) {
     }
 }
 
-fn close_one(steps: &mut Steps, fd: i32) {
+pub(super) fn close_one(steps: &mut Steps, fd: i32) {
     let args = vec![int(fd)];
     let want = Want::Or(vec![libc::EBADF]);
     steps.call("close", libc::SYS_close, args, want);
@@ -302,7 +302,7 @@ pub(super) fn set_flags(steps: &mut Steps, file: &File) {
 }
 
 /// State of a descriptor that was just made anew.
-fn fill(steps: &mut Steps, file: &File) {
+pub(super) fn fill(steps: &mut Steps, file: &File) {
     match &file.kind {
         FileKind::EventFd { count: is } => count(steps, file.fd, 0, *is),
         FileKind::TimerFd { .. } => timerfd(steps, file),
@@ -311,7 +311,7 @@ fn fill(steps: &mut Steps, file: &File) {
 }
 
 /// epoll sets: members as they were. A closed member has left its set by itself.
-fn epolls(steps: &mut Steps, old: &Table<'_>, new: &Table<'_>, kept: &BTreeMap<i32, i32>) {
+pub(super) fn epolls(steps: &mut Steps, old: &Table<'_>, new: &Table<'_>, kept: &BTreeMap<i32, i32>) {
     let none: &[Epoll] = &[];
     for (&set, file) in new {
         let FileKind::Epoll { members: is } = &file.kind else {

@@ -11,14 +11,10 @@ const PAGE: u64 = sls_sys::PAGE;
 const SCRATCH_FLOOR: u64 = 0x10_0000_0000;
 const USER_END: u64 = 0x7fff_0000_0000;
 
-/// A range that no mapping of either state touches.
-pub fn free_range(a: &Process, b: &Process, len: u64) -> Option<Range> {
-    let mut taken: Vec<Range> = a
-        .mappings
-        .iter()
-        .chain(&b.mappings)
-        .map(|m| (m.start, m.end))
-        .collect();
+/// A range that no mapping of any of these touches.
+pub fn free_range<'a>(all: impl IntoIterator<Item = &'a Process>, len: u64) -> Option<Range> {
+    let maps = all.into_iter().flat_map(|process| &process.mappings);
+    let mut taken: Vec<Range> = maps.map(|m| (m.start, m.end)).collect();
     normalise(&mut taken);
     let mut at = SCRATCH_FLOOR;
     for (start, end) in taken {

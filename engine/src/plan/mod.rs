@@ -1,12 +1,15 @@
 //! All steps from one recorded state to another.
 
 mod anew;
+mod anew_files;
 mod attributes;
 pub mod birth;
 mod common;
 mod conduct;
+pub mod family;
 pub mod faults;
 mod files;
+pub mod kin;
 mod locked;
 mod locks;
 mod mappings;
@@ -168,10 +171,10 @@ pub fn build(
         NoPlan::Impossible("no thread of that time is still there to carry the rewind".to_owned())
     })?;
     let slots = (from.threads.len() + to.threads.len()) as u64 + OTHER_SLOTS;
-    let scratch = mappings::free_range(from, to, slots * SLOT)
+    let scratch = mappings::free_range([from, to], slots * SLOT)
         .ok_or_else(|| NoPlan::Impossible("no free addresses for a scratch area".to_owned()))?;
     let mut steps = Steps::default();
-    files::steps(&mut steps, from, to, common, false);
+    files::steps(&mut steps, from, to, common);
     threads::ends(&mut steps, from, to);
     let fresh = mappings::steps(&mut steps, from, to).map_err(NoPlan::Impossible)?;
     signals::steps(&mut steps, from, to);

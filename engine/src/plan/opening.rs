@@ -10,6 +10,8 @@ use sls_sys::procfs;
 use super::files::{
     ACCESS_MODE, close_saved, duplicate, is_seekable, move_up, name_once, place, seek, set_flags,
 };
+use super::kin::Kin;
+use super::pipes::is_unnamed_pipe;
 use super::{Steps, int, path, sockets};
 
 /// Flags that make or change the file when it is opened; they have had their effect.
@@ -23,9 +25,9 @@ pub struct Openings<'a> {
     stay: BTreeSet<i32>,
     /// A number that nobody wants.
     above: i32,
-    /// The process is made anew: files may have been replaced by others of their name, and its pipes
-    /// may be in other hands.
-    restored: bool,
+    /// The process is made anew, with its kin: files may have been replaced by others of their name,
+    /// and its pipes may be in other hands.
+    anew: Option<(&'a Kin<'a>, &'a Process)>,
 }
 
 /// Where something can be opened, and what is to be said of it.
@@ -37,13 +39,27 @@ enum Source {
 }
 
 impl<'a> Openings<'a> {
-    pub fn new(from: &'a Process, stay: BTreeSet<i32>, above: i32, restored: bool) -> Self {
+    pub fn new(from: &'a Process, stay: BTreeSet<i32>, above: i32) -> Self {
         Self {
             from,
             stay,
             above,
-            restored,
+            anew: None,
         }
+    }
+
+    /// Of a process that is made anew.
+    pub fn anew(from: &'a Process, above: i32, kin: (&'a Kin<'a>, &'a Process)) -> Self {
+        Self {
+            from,
+            stay: BTreeSet::new(),
+            above,
+            anew: Some(kin),
+        }
+    }
+
+    fn restored(&self) -> bool {
+        self.anew.is_some()
     }
 
     /// Opens it under its number.
@@ -80,7 +96,7 @@ impl<'a> Openings<'a> {
             FileKind::Socket { state, .. } => {
                 let unknown = || Err("a placeholder reports hang-up".to_owned());
                 let made = state.as_deref().map_or_else(unknown, |socket| {
-                    sockets::make(steps, &what, socket, self.restored)
+                    sockets::make(steps, &what, socket, self.restored())
                 });
                 if let Err(why) = made {
                     return self.placeholder(steps, file, &why);
@@ -108,11 +124,11 @@ impl<'a> Openings<'a> {
             }
             Source::Nowhere(why) => {
                 let standard = file.fd <= libc::STDERR_FILENO;
-                if self.restored && !standard && is_unnamed_pipe(file) {
+                if self.restored() && !standard && is_unnamed_pipe(file) {
                     return self.half_pipe(steps, file, &why);
                 }
                 // The standard three are nobody's data.
-                if self.restored && !standard {
+                if self.restored() && !standard {
                     steps.object(format!("descriptor {} ({}): {why}", file.fd, file.target));
                 }
                 return self.placeholder(steps, file, &why);
@@ -135,6 +151,10 @@ impl<'a> Openings<'a> {
 
     /// Another descriptor on it, a mapping of it, or its path.
     fn source(&self, file: &File) -> Source {
+        let by_kin = self.anew.and_then(|(kin, to)| kin.path(to, file));
+        if let Some(path) = by_kin {
+            return Source::At(path);
+        }
         if let Some(fd) = self.other_descriptor(file) {
             return Source::At(format!("/proc/self/fd/{fd}"));
         }
@@ -177,7 +197,7 @@ impl<'a> Openings<'a> {
             return Source::At(target.clone());
         }
         let another = (meta.dev(), meta.ino()) != (file.dev, file.inode);
-        if another && !self.restored {
+        if another && !self.restored() {
             return Source::Nowhere("can no longer be opened: another file has its name".into());
         }
         let mtime = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
@@ -200,7 +220,7 @@ impl<'a> Openings<'a> {
         if file.target.starts_with('/') {
             return self.named(file);
         }
-        if let Some(holder) = self.restored.then(|| holder(file)).flatten() {
+        if let Some(holder) = self.restored().then(|| holder(file)).flatten() {
             return Source::At(holder);
         }
         Source::Nowhere("its other end is closed, or was in a process that has ended".to_owned())
@@ -211,7 +231,8 @@ impl<'a> Openings<'a> {
         let Some(name) = file.target.strip_prefix("/memfd:") else {
             return false; // In /dev/shm it has a name of its own.
         };
-        if !self.restored {
+        // Made once; the others that have it open it by way of the first.
+        if self.anew.is_none_or(|(kin, to)| kin.path(to, file).is_some()) {
             return false;
         }
         let name = name.strip_suffix(DELETED).unwrap_or(name);
@@ -257,9 +278,9 @@ impl<'a> Openings<'a> {
             FileKind::Socket { description, .. } => format!("socket {fd} ({description})"),
             _ => format!("descriptor {fd} ({})", file.target),
         };
-        let since = if self.restored { "" } else { "closed since; " };
+        let since = if self.restored() { "" } else { "closed since; " };
         let what = format!("a placeholder for {fd}");
-        if self.restored && fd <= libc::STDERR_FILENO {
+        if self.restored() && fd <= libc::STDERR_FILENO {
             steps
                 .not_restored
                 .push(format!("{name}: {why}; it is /dev/null now"));
@@ -273,10 +294,6 @@ impl<'a> Openings<'a> {
         }
         place(steps, file, self.above);
     }
-}
-
-fn is_unnamed_pipe(file: &File) -> bool {
-    matches!(file.kind, FileKind::Pipe { .. }) && !file.target.starts_with('/')
 }
 
 /// A process that has the other end of a pipe open, by whose descriptor this end can be opened too.

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use sls_keeper::{Arg, Want};
 use sls_record::{File, FileKind, Process, Queued};
 
+use super::anew_files::keep;
 use super::common::Common;
 use super::files::{ACCESS_MODE, close_saved, duplicate, move_up, set_flags};
+use super::kin::Kin;
 use super::{Steps, int, path};
 
 /// What fits one injected call's argument area.
@@ -22,6 +24,10 @@ fn ends<'a>(process: &'a Process, target: &str) -> impl Iterator<Item = &'a File
 
 pub fn is_writer(file: &File) -> bool {
     file.flags & ACCESS_MODE != 0
+}
+
+pub fn is_unnamed_pipe(file: &File) -> bool {
+    matches!(file.kind, FileKind::Pipe { .. }) && !file.target.starts_with('/')
 }
 
 fn has_both_ends(process: &Process, target: &str) -> bool {
@@ -111,6 +117,28 @@ fn content(file: &File) -> Option<&[u8]> {
     }
 }
 
+/// A new pipe, kept under two numbers for all that have it.
+pub fn make_kept(steps: &mut Steps, kin: &Kin<'_>, target: &str, fd: i32) {
+    let (read, write) = (2, 3);
+    let args = vec![Arg::Bytes(vec![0; 8]), Arg::Value(0)];
+    let what = format!("make {target} again");
+    steps.call(what, libc::SYS_pipe2, args, Want::SavePair(read));
+    keep(steps, read, fd);
+    keep(steps, write, fd + 1);
+    let is = kin.ends(target).find_map(content).unwrap_or_default();
+    widen(steps, int(fd), is.len());
+    if !is.is_empty() {
+        refill(steps, fd, 0, is);
+    }
+}
+
+fn widen(steps: &mut Steps, fd: Arg, held: usize) {
+    if held > USUAL_CAPACITY {
+        let args = vec![fd, int(F_SETPIPE_SZ), (held as u64).into()];
+        steps.call("widen a pipe", libc::SYS_fcntl, args, Want::Success);
+    }
+}
+
 /// A new pipe under all the numbers the old one had.
 fn make(steps: &mut Steps, to: &Process, target: &str, above: i32) {
     let (read, write, read_up, write_up) = (2, 3, 4, 5);
@@ -125,14 +153,7 @@ fn make(steps: &mut Steps, to: &Process, target: &str, above: i32) {
         set_flags(steps, file);
     }
     let held = ends(to, target).find_map(content).map_or(0, <[u8]>::len);
-    if held > USUAL_CAPACITY {
-        let args = vec![
-            Arg::Saved(write_up),
-            int(F_SETPIPE_SZ),
-            (held as u64).into(),
-        ];
-        steps.call("widen a pipe", libc::SYS_fcntl, args, Want::Success);
-    }
+    widen(steps, Arg::Saved(write_up), held);
     close_saved(steps, read_up);
     close_saved(steps, write_up);
 }

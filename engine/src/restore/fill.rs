@@ -1,20 +1,23 @@
 //! The pages of a process that is made anew, from the log into its memory.
 
 use std::io;
+use std::sync::Arc;
 
 use slos::{Epoch, PageIndex, Partition, SpaceId};
 use sls_record::{Backing, Mapping, Process};
 use sls_sys::{RemoteMemory, procfs};
 
-use crate::shared::is_memory_only;
+use crate::shared::{Taken, is_memory_only};
 
 const PAGE: u64 = sls_sys::PAGE;
 const PAGE_BYTES: usize = slos::PAGE;
 /// Pages decoded and written at a time.
 const BATCH: usize = 256;
 
-/// Pages of a space that belong at an address.
+/// Pages of a space that belong at an address of a process.
 struct Piece {
+    /// The process.
+    memory: Arc<RemoteMemory>,
     space: SpaceId,
     /// Pages of the space.
     pages: Vec<PageIndex>,
@@ -28,10 +31,14 @@ impl Piece {
     }
 }
 
-/// Writes all of them; their number.
-pub fn pages(partition: &Partition, epoch: Epoch, to: &Process) -> Result<u64, String> {
-    let memory = RemoteMemory::open(to.pid).map_err(|e| format!("open the memory: {e}"))?;
-    let pieces = pieces(partition, epoch, to)?;
+/// Writes all of them, what several share once; their number.
+pub fn pages(partition: &Partition, epoch: Epoch, all: &[Process]) -> Result<u64, String> {
+    let mut pieces = Vec::new();
+    let mut taken = Taken::default();
+    for to in all {
+        let memory = RemoteMemory::open(to.pid).map_err(|e| format!("open the memory: {e}"))?;
+        add(&mut pieces, partition, epoch, to, &Arc::new(memory), &mut taken)?;
+    }
     let batches: Vec<(&Piece, &[PageIndex])> = pieces
         .iter()
         .flat_map(|piece| piece.pages.chunks(BATCH).map(move |pages| (piece, pages)))
@@ -41,7 +48,7 @@ pub fn pages(partition: &Partition, epoch: Epoch, to: &Process) -> Result<u64, S
     std::thread::scope(|scope| {
         let writers: Vec<_> = batches
             .chunks(share)
-            .map(|batches| scope.spawn(|| write_all(partition, epoch, &memory, batches)))
+            .map(|batches| scope.spawn(|| write_all(partition, epoch, batches)))
             .collect();
         writers
             .into_iter()
@@ -53,7 +60,6 @@ pub fn pages(partition: &Partition, epoch: Epoch, to: &Process) -> Result<u64, S
 fn write_all(
     partition: &Partition,
     epoch: Epoch,
-    memory: &RemoteMemory,
     batches: &[(&Piece, &[PageIndex])],
 ) -> Result<u64, String> {
     let mut bytes = vec![0; BATCH * PAGE_BYTES];
@@ -68,7 +74,7 @@ fn write_all(
             let (run_bytes, after) = rest.split_at(run.len() * PAGE_BYTES);
             rest = after;
             let address = piece.address(run[0]);
-            write(memory, address, run_bytes)
+            write(&piece.memory, address, run_bytes)
                 .map_err(|e| format!("write {} pages at {address:#x}: {e}", run.len()))?;
         }
         written += pages.len() as u64;
@@ -85,18 +91,26 @@ fn write(memory: &RemoteMemory, address: u64, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn pieces(partition: &Partition, epoch: Epoch, to: &Process) -> Result<Vec<Piece>, String> {
+fn add(
+    pieces: &mut Vec<Piece>,
+    partition: &Partition,
+    epoch: Epoch,
+    to: &Process,
+    memory: &Arc<RemoteMemory>,
+    taken: &mut Taken,
+) -> Result<(), String> {
     let map_of = |space| {
         let map = partition.page_map(epoch, SpaceId(space));
         map.map_err(|e| e.to_string())
     };
     let mut own = map_of(to.space)?;
     own.retain(|p| mapping_at(to, p.0 * PAGE).is_some_and(is_written));
-    let mut pieces = vec![Piece {
+    pieces.push(Piece {
+        memory: memory.clone(),
         space: SpaceId(to.space),
         pages: own,
         shift: 0,
-    }];
+    });
     for map in &to.mappings {
         let Backing::Shared { space } = map.backing else {
             continue;
@@ -104,16 +118,22 @@ fn pieces(partition: &Partition, epoch: Epoch, to: &Process) -> Result<Vec<Piece
         if !is_memory_only(&map.path) {
             continue; // A file's content is the file's.
         }
+        let range = (map.offset, map.offset + map.len());
+        if taken.has(space, range) {
+            continue;
+        }
+        taken.take(space, range);
         let mut pages = map_of(space)?;
         let first = map.offset / PAGE;
         pages.retain(|p| (first..first + map.len() / PAGE).contains(&p.0));
         pieces.push(Piece {
+            memory: memory.clone(),
             space: SpaceId(space),
             pages,
             shift: map.start.wrapping_sub(map.offset),
         });
     }
-    Ok(pieces)
+    Ok(())
 }
 
 /// The kernel's own pages are there already.

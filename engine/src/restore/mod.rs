@@ -1,57 +1,66 @@
-//! A process made anew from a checkpoint, under its old number: a skeleton is made, its keeper brings
-//! it to the recorded state by a plan, and its pages are written from the log. Until the very end it
-//! lives only as long as its keeper.
+//! Processes made anew from a checkpoint, under their old numbers: skeletons are made, each by its
+//! parent, their keepers bring them to the recorded state by plans, and their pages are written from
+//! the log. Until the very end each lives only as long as its keeper.
+//!
+//! - **Invariant**: all of them run in the end, or none is left. Before the first is let go that is
+//!   written down; a keeper whose slsd is gone by then lets go too.
 
 mod fill;
+mod lines;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use slos::{Epoch, Partition};
-use sls_keeper::{Journal, Outcome, Plan, Refusal};
+use sls_keeper::{Agreement, Journal, Outcome, Refusal, Way};
 use sls_record::{Process, Record, Signals, Thread};
 use sls_sys::{fd, procfs, skeleton};
 
-use crate::attributes;
 use crate::error::{KeeperError, RestoreError};
-use crate::keeper::Keeper;
-use crate::plan::birth;
+use crate::keeper::{Keeper, Progress};
+use crate::plan::birth::{self, Await};
+use crate::plan::family::{self, Act};
+use crate::plan::kin::Kin;
 use crate::record::plain_mappings;
 use crate::target::Options;
-use crate::{branch, plan};
+use crate::{attributes, branch, leftover};
+use lines::Lines;
 
 const SIGSTOP: i32 = 19;
-/// How long one that failed may take to be gone.
+const SIGKILL: i32 = 9;
+/// How long those that failed may take to be gone.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A restore that was done.
 #[derive(Debug, Clone)]
 pub struct Restored {
-    /// The process.
-    pub pid: i32,
-    /// Start times of those whose past is its own, oldest first.
-    pub former: Vec<u64>,
-    /// The branch its checkpoints are on.
+    /// The processes, the root first.
+    pub pids: Vec<i32>,
+    /// Those of them whose parent is the caller, who has to reap them.
+    pub roots: Vec<i32>,
+    /// Start times of those whose past is each one's own, oldest first.
+    pub former: Vec<Vec<u64>>,
+    /// The branch their checkpoints are on.
     pub branch: String,
     /// Pages written.
     pub pages: u64,
-    /// From the start until it ran.
+    /// From the start until they ran.
     pub took: Duration,
     /// What could not be put back, by name.
     pub not_restored: Vec<String>,
-    /// It stands still: so it was asked for, or it did so then.
+    /// They stand still: so it was asked for, or they did so then.
     pub stopped: bool,
 }
 
-/// Makes the process of a checkpoint anew. The caller is its parent and has to reap it. With
-/// `stay_stopped` it is left as by SIGSTOP; with `force` it is made although something of it is not
-/// as it was.
+/// Makes the processes of a checkpoint anew. The caller is the parent of those that have none among
+/// them, and has to reap them. With `stay_stopped` they are left as by SIGSTOP; with `force` they are
+/// made although something of them is not as it was.
 ///
 /// # Errors
-/// [`RestoreError`]; nothing of it is left then.
+/// [`RestoreError`]; nothing of them is left then.
 pub fn restore(
     partition: &Partition,
     epoch: Epoch,
@@ -65,59 +74,58 @@ pub fn restore(
         source,
     };
     let _held = partition.hold(epoch).map_err(read)?;
-    let to = process(partition, epoch)?;
-    let impossible = |why: String| RestoreError::Impossible {
+    let all = processes(partition, epoch)?;
+    let impossible = |why: &str| RestoreError::Impossible {
         epoch: epoch.0,
-        why,
+        why: why.to_owned(),
     };
-    let page = birth::page(&to).ok_or_else(|| impossible("no free address".to_owned()))?;
-    let keeper = Keeper::create(&options.keeper, to.pid, page, &options.probe);
-    // A keeper that was killed may have made it already.
-    let mut keeper = keeper
-        .map_err(|error| refused(epoch, error))
-        .inspect_err(|_| await_end(to.pid))?;
-    let made = Maker {
+    let acts = family::acts(&all).ok_or_else(|| impossible("its processes are no tree"))?;
+    let maker = Maker {
         partition,
         epoch,
-        to: &to,
+        all: &all,
+        kin: &Kin::new(&all),
+        options,
         force,
-    }
-    .make(&mut keeper);
-    let result = made.and_then(|(pages, not_restored)| {
-        if stay_stopped || to.stopped {
-            let pidfd = fd::pidfd_open(to.pid)?;
-            fd::pidfd_signal(std::os::fd::AsFd::as_fd(&pidfd), SIGSTOP)?;
-        }
-        keeper.resume()?;
-        Ok((pages, not_restored))
-    });
-    // It stays for a call's timeout, if there is one; what was not let go ends here.
-    keeper.leave();
-    let (pages, not_restored) = result.inspect_err(|_| await_end(to.pid))?;
-    let mut former = to.former.clone();
-    former.push(to.start_ticks);
+        token: sls_sys::monotonic(),
+    };
+    let stopped = stay_stopped || all.iter().all(|p| p.stopped);
+    let made = maker.make(&acts, stay_stopped);
+    // A keeper that was killed may have made some already.
+    let (pages, not_restored) = made.inspect_err(|_| await_ends(&all))?;
+    let root = |act: &Act| match act {
+        Act::Make(at) => Some(all[*at].pid),
+        _ => None,
+    };
+    let former = |p: &Process| [&p.former[..], &[p.start_ticks]].concat();
     Ok(Restored {
-        pid: to.pid,
-        former,
+        pids: all.iter().map(|p| p.pid).collect(),
+        roots: acts.iter().filter_map(root).collect(),
+        former: all.iter().map(former).collect(),
         branch: branch::new(partition, "restore"),
         pages,
         took: begun.elapsed(),
         not_restored,
-        stopped: stay_stopped || to.stopped,
+        stopped,
     })
 }
 
-/// Takes note of the end of one that was not let go, if there is one, so that its number is free
-/// again.
-fn await_end(pid: i32) {
+/// Takes note of the end of those that were not let go, if there are any, so that their numbers are
+/// free again.
+fn await_ends(all: &[Process]) {
     let deadline = Instant::now() + END_PATIENCE;
-    while skeleton::reap(pid).is_ok_and(|status| status.is_none()) && Instant::now() < deadline {
+    // Of a child its parent takes note, or whoever is in the place of that.
+    let is_there = |p: &Process| match skeleton::reap(p.pid) {
+        Ok(status) => status.is_none(),
+        Err(_) => procfs::stat(p.pid).is_ok() && procfs::is_dead(p.pid),
+    };
+    while all.iter().any(is_there) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-fn refused(epoch: Epoch, error: KeeperError) -> RestoreError {
-    match error {
+fn refused(epoch: Epoch) -> impl Fn(KeeperError) -> RestoreError {
+    move |error| match error {
         KeeperError::Refused {
             refusal: Refusal::Taken,
             message,
@@ -129,8 +137,8 @@ fn refused(epoch: Epoch, error: KeeperError) -> RestoreError {
     }
 }
 
-/// The one process of a checkpoint.
-fn process(partition: &Partition, epoch: Epoch) -> Result<Process, RestoreError> {
+/// The processes of a checkpoint.
+fn processes(partition: &Partition, epoch: Epoch) -> Result<Vec<Process>, RestoreError> {
     let bytes = partition
         .record(epoch)
         .map_err(|source| RestoreError::Read {
@@ -141,83 +149,218 @@ fn process(partition: &Partition, epoch: Epoch) -> Result<Process, RestoreError>
         epoch: epoch.0,
         source,
     })?;
-    let impossible = |why: &str| RestoreError::Impossible {
-        epoch: epoch.0,
-        why: why.to_owned(),
+    let impossible = |why: String| {
+        Err(RestoreError::Impossible {
+            epoch: epoch.0,
+            why,
+        })
     };
-    let mut processes = record.processes.into_iter();
-    let process = processes
-        .next()
-        .ok_or_else(|| impossible("it holds no process"))?;
-    if let Some(other) = processes.next() {
-        let message = "it holds several processes, and only one can be restored yet";
-        return Err(impossible(&format!("{message} ({} is another)", other.pid)));
+    let all = record.processes;
+    if all.is_empty() {
+        return impossible("it holds no process".to_owned());
     }
-    if process.threads.first().is_none_or(|t| t.tid != process.pid) {
-        return Err(impossible("its main thread had ended already"));
+    for (at, process) in all.iter().enumerate() {
+        let pid = process.pid;
+        if process.threads.first().is_none_or(|t| t.tid != pid) {
+            return impossible(format!("the main thread of process {pid} had ended already"));
+        }
+        if all[..at].iter().any(|other| other.pid == pid) {
+            return impossible(format!("it holds process {pid} twice"));
+        }
     }
-    Ok(process)
+    Ok(all)
 }
 
 struct Maker<'a> {
     partition: &'a Partition,
     epoch: Epoch,
-    to: &'a Process,
+    all: &'a [Process],
+    kin: &'a Kin<'a>,
+    options: &'a Options,
     force: bool,
+    /// Tells this restore from others.
+    token: u64,
 }
 
 impl Maker<'_> {
-    /// Plans the way from the skeleton and has it carried through: pages written, and what is not as
-    /// it was.
-    fn make(&self, keeper: &mut Keeper) -> Result<(u64, Vec<String>), RestoreError> {
+    /// Makes all of them and lets them go: pages written, and what is not as it was.
+    fn make(&self, acts: &[Act], stay_stopped: bool) -> Result<(u64, Vec<String>), RestoreError> {
+        let mut keepers = self.skeletons(acts)?;
+        let mut told = Lines::new(self.all);
+        let journals = self.journals(&mut told)?;
+        for (keeper, journal) in keepers.iter_mut().zip(&journals) {
+            keeper.ask_to_execute(journal)?;
+        }
+        let pages = self.lead(&mut keepers, &mut told)?;
+        for process in self.all {
+            if stay_stopped || process.stopped {
+                signal(process.pid, SIGSTOP)?;
+            }
+        }
+        self.let_go(keepers)?;
+        Ok((pages, told.lines()))
+    }
+
+    /// Each with nothing in it, in the charge of its keeper.
+    fn skeletons(&self, acts: &[Act]) -> Result<Vec<Keeper>, RestoreError> {
+        let impossible = |why: &str| RestoreError::Impossible {
+            epoch: self.epoch.0,
+            why: why.to_owned(),
+        };
+        let page = birth::page(self.all).ok_or_else(|| impossible("no free address"))?;
+        let (program, probe) = (&self.options.keeper, &self.options.probe);
+        let mut keepers: Vec<Option<Keeper>> = self.all.iter().map(|_| None).collect();
+        for act in acts {
+            match *act {
+                Act::Make(at) => {
+                    let made = Keeper::create(program, self.all[at].pid, page, probe);
+                    keepers[at] = Some(made.map_err(refused(self.epoch))?);
+                }
+                Act::Fork { child, parent } => {
+                    let process = &self.all[child];
+                    if let Some(parent) = &mut keepers[parent] {
+                        let made = parent.fork(process.pid, process.exit_signal);
+                        made.map_err(refused(self.epoch))?;
+                    }
+                    keepers[child] = Some(Keeper::take_up(program, process.pid, probe)?);
+                }
+                Act::BeginSession(at) => {
+                    if let Some(keeper) = &mut keepers[at] {
+                        keeper.begin_session()?;
+                    }
+                }
+            }
+        }
+        Ok(keepers.into_iter().flatten().collect())
+    }
+
+    /// Plans the way of each from its skeleton.
+    fn journals<'b>(&'b self, told: &mut Lines<'b>) -> Result<Vec<OwnedFd>, RestoreError> {
         let epoch = self.epoch.0;
         let impossible = |why: String| RestoreError::Impossible { epoch, why };
-        let skeleton = skeleton_of(self.to.pid)?;
-        fill::check_vdso(self.partition, self.epoch, self.to).map_err(impossible)?;
-        let born = birth::build(&skeleton, self.to).map_err(impossible)?;
-        let plan::birth::Born {
-            plan,
-            data,
-            mut not_restored,
-            objections,
-        } = born;
+        let agreement = self.agreement();
+        let mut objections = Lines::new(self.all);
+        let mut journals = Vec::with_capacity(self.all.len());
+        for to in self.all {
+            let skeleton = skeleton_of(to.pid)?;
+            fill::check_vdso(self.partition, self.epoch, to).map_err(impossible)?;
+            let born = birth::build(self.kin, &skeleton, to).map_err(impossible)?;
+            told.add(to.pid, born.not_restored);
+            objections.add(to.pid, born.objections);
+            let journal = Journal {
+                pid: to.pid,
+                start_ticks: skeleton.start_ticks,
+                forward: born.plan,
+                back: None,
+                agreement: agreement.clone(),
+            };
+            journals.push(written(&journal, &born.data)?);
+        }
         if !objections.is_empty() && !self.force {
             return Err(RestoreError::Objections {
                 epoch,
-                why: objections,
+                why: objections.lines(),
             });
         }
-        not_restored.extend(objections);
-        let journal = journal(self.to.pid, skeleton.start_ticks, plan, &data)?;
+        told.append(objections);
+        Ok(journals)
+    }
+
+    /// Leads all through their plans; the number of pages written.
+    fn lead(
+        &self,
+        keepers: &mut [Keeper],
+        told: &mut Lines<'_>,
+    ) -> Result<u64, RestoreError> {
         let mut pages = 0;
-        let outcome = keeper.bear(&journal, || {
-            pages = fill::pages(self.partition, self.epoch, self.to)?;
-            Ok(())
-        })?;
-        match outcome {
-            Outcome::Done { reports } => {
-                not_restored.extend(reports);
-                Ok((pages, not_restored))
+        for what in Await::all(self.kin) {
+            for (keeper, process) in keepers.iter_mut().zip(self.all) {
+                if let Progress::Ended(outcome) = keeper.progress()? {
+                    return Err(self.failed(process, outcome));
+                }
             }
-            Outcome::PutBack { why } | Outcome::Halted { why } => {
-                Err(RestoreError::Failed { epoch, why })
+            if what == Await::Pages {
+                let filled = fill::pages(self.partition, self.epoch, self.all);
+                pages = filled.map_err(|why| RestoreError::Failed {
+                    epoch: self.epoch.0,
+                    why: format!("write the pages: {why}"),
+                })?;
+            }
+            for keeper in keepers.iter_mut() {
+                keeper.tell(&Ok(()))?;
             }
         }
+        for (keeper, process) in keepers.iter_mut().zip(self.all) {
+            match keeper.progress()? {
+                Progress::Ended(Outcome::Done { reports }) => told.add(process.pid, reports),
+                Progress::Ended(outcome) => return Err(self.failed(process, outcome)),
+                Progress::Awaits => {
+                    let error = KeeperError::OutOfTurn("Awaits".to_owned());
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(pages)
+    }
+
+    fn failed(&self, process: &Process, outcome: Outcome) -> RestoreError {
+        let why = match outcome {
+            Outcome::PutBack { why } | Outcome::Halted { why } => why,
+            Outcome::Done { .. } => "it did not wait for the others".to_owned(),
+        };
+        let why = match self.all.len() {
+            1 => why,
+            _ => format!("process {} ({}): {why}", process.pid, process.comm),
+        };
+        RestoreError::Failed {
+            epoch: self.epoch.0,
+            why,
+        }
+    }
+
+    /// All run, or none.
+    fn let_go(&self, mut keepers: Vec<Keeper>) -> Result<(), RestoreError> {
+        let agreement = self.agreement();
+        if let Some(agreement) = &agreement {
+            agreement.reach(Way::Forward)?;
+        }
+        let mut result = Ok(());
+        for keeper in &mut keepers {
+            result = result.and(keeper.resume().map(drop));
+        }
+        if result.is_err() {
+            for process in self.all {
+                let _ = signal(process.pid, SIGKILL); // It is the keeper that was killed, or its own.
+            }
+        }
+        if let Some(agreement) = &agreement {
+            agreement.forget();
+        }
+        // Each stays for a call's timeout, if there is one; what was not let go ends here.
+        keepers.into_iter().for_each(Keeper::leave);
+        Ok(result?)
+    }
+
+    /// Where several are made: what tells, to whoever is left, whether all run.
+    fn agreement(&self) -> Option<Agreement> {
+        let root = self.all.first().filter(|_| self.all.len() > 1)?;
+        Some(Agreement {
+            path: leftover::agreement(root.pid, &self.options.state),
+            token: self.token,
+            all: self.all.iter().map(|p| p.pid).collect(),
+        })
     }
 }
 
+fn signal(pid: i32, signal: i32) -> std::io::Result<()> {
+    fd::pidfd_signal(fd::pidfd_open(pid)?.as_fd(), signal)
+}
+
 /// A plan in memory: it need not outlive anybody.
-fn journal(pid: i32, start_ticks: u64, plan: Plan, data: &[u8]) -> Result<OwnedFd, RestoreError> {
-    let journal = Journal {
-        pid,
-        start_ticks,
-        forward: plan,
-        back: None,
-        agreement: None,
-    };
+fn written(journal: &Journal, data: &[u8]) -> Result<OwnedFd, RestoreError> {
     let memory = memfd_create("sls-plan", MFdFlags::MFD_CLOEXEC).map_err(std::io::Error::from)?;
     let mut file = File::from(memory);
-    file.write_all(&sls_keeper::journal::head(&journal)?)?;
+    file.write_all(&sls_keeper::journal::head(journal)?)?;
     file.write_all(data)?;
     file.seek(SeekFrom::Start(0))?;
     Ok(file.into())
@@ -226,9 +369,12 @@ fn journal(pid: i32, start_ticks: u64, plan: Plan, data: &[u8]) -> Result<OwnedF
 /// What a process that was just made has: a main thread, and what it got from its maker.
 fn skeleton_of(pid: i32) -> Result<Process, RestoreError> {
     let status = procfs::status(pid)?;
+    let stat = procfs::stat(pid)?;
     Ok(Process {
         pid,
-        start_ticks: procfs::stat(pid)?.start_ticks,
+        pgid: stat.pgid,
+        sid: stat.sid,
+        start_ticks: stat.start_ticks,
         cwd: procfs::link(pid, "cwd"),
         root: procfs::link(pid, "root"),
         umask: status.umask,

@@ -51,6 +51,21 @@ impl Wandering {
     }
 }
 
+/// Has a process run on the CPU that this thread stays on.
+///
+/// # Errors
+/// EPERM: not this user's. ESRCH.
+pub fn fetch(pid: i32) -> io::Result<()> {
+    let here = Wandering::begin()?;
+    // SAFETY: the set is as large as said.
+    let ret =
+        unsafe { libc::sched_setaffinity(pid, size_of::<libc::cpu_set_t>(), &raw const here.0) };
+    if ret < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 impl Drop for Wandering {
     fn drop(&mut self) {
         // It was allowed before; where that has changed since, where it is now is as good.

@@ -214,7 +214,7 @@ fn alike(raws: &BTreeMap<i32, Raw>) -> Vec<Vec<i32>> {
 /// Notes which share an open file description.
 fn find_shared(pid: i32, alike: &mut [Vec<i32>], raws: &mut BTreeMap<i32, Raw>) {
     // A comparison that fails is of a descriptor that a dying thread has closed.
-    let compare = |a: i32, b: i32| compare_files(pid, a, b).unwrap_or_else(|_| a.cmp(&b));
+    let compare = |a: i32, b: i32| compare_files((pid, a), (pid, b)).unwrap_or_else(|_| a.cmp(&b));
     for fds in alike {
         fds.sort_by(|&a, &b| compare(a, b).then(a.cmp(&b)));
         for same in fds.chunk_by(|&a, &b| compare(a, b).is_eq()) {

@@ -384,6 +384,8 @@ pub struct Stat {
     pub layout: Layout,
     /// Wait status of an ended process.
     pub exit_code: i32,
+    /// The signal its parent gets at its end.
+    pub exit_signal: i32,
 }
 
 /// Addresses of a program's parts, as the kernel keeps them.
@@ -437,6 +439,7 @@ pub fn stat(pid: i32) -> io::Result<Stat> {
             env_end: word(51),
         },
         exit_code: int(52),
+        exit_signal: int(38),
     })
 }
 

@@ -150,14 +150,15 @@ pub fn personality(pid: i32) -> io::Result<u32> {
     u32::try_from(value).map_err(io::Error::other)
 }
 
-/// What kcmp(2) says of two open file descriptions: an order that means nothing but equality.
+/// What kcmp(2) says of the open file descriptions of two descriptors, each of a process: an order
+/// that means nothing but equality.
 ///
 /// # Errors
 /// EBADF: no such descriptor. EPERM, ESRCH, ENOSYS.
-pub fn compare_files(pid: i32, a: i32, b: i32) -> io::Result<std::cmp::Ordering> {
+pub fn compare_files(a: (i32, i32), b: (i32, i32)) -> io::Result<std::cmp::Ordering> {
     const KCMP_FILE: libc::c_int = 0;
     // SAFETY: plain integers.
-    match done(unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, KCMP_FILE, a, b) })? {
+    match done(unsafe { libc::syscall(libc::SYS_kcmp, a.0, b.0, KCMP_FILE, a.1, b.1) })? {
         0 => Ok(std::cmp::Ordering::Equal),
         1 => Ok(std::cmp::Ordering::Less),
         _ => Ok(std::cmp::Ordering::Greater),

@@ -84,6 +84,37 @@ struct CloneArgs {
     set_tid_size: u64,
 }
 
+impl CloneArgs {
+    fn words(&self) -> [u64; 10] {
+        [
+            self.flags,
+            self.pidfd,
+            self.child_tid,
+            self.parent_tid,
+            self.exit_signal,
+            self.stack,
+            self.stack_size,
+            self.tls,
+            self.set_tid,
+            self.set_tid_size,
+        ]
+    }
+}
+
+/// struct clone_args for a child of whoever makes the call, a copy of it, whose number lies at
+/// `set_tid`. It has the tracer that its maker has, from its first moment on.
+#[must_use]
+pub fn fork_args(set_tid: u64, exit_signal: i32) -> Vec<u8> {
+    let args = CloneArgs {
+        flags: u64::from(libc::CLONE_PTRACE.cast_unsigned()),
+        exit_signal: u64::from(exit_signal.cast_unsigned()),
+        set_tid,
+        set_tid_size: 1,
+        ..CloneArgs::default()
+    };
+    args.words().iter().flat_map(|w| w.to_le_bytes()).collect()
+}
+
 /// A skeleton that waits to be begun.
 #[derive(Debug)]
 pub struct Skeleton {

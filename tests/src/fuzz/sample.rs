@@ -89,6 +89,7 @@ pub fn process() -> Process {
             reason: "shared".into(),
         }],
         stopped: false,
+        exit_signal: 17,
     }
 }
 
@@ -222,6 +223,7 @@ fn files() -> Vec<File> {
             inode: 1,
             kind,
             shares: (fd == 1).then_some(0),
+            shared_with: (fd == 4).then_some((1, 4)),
             locks: vec![Lock {
                 kind: LockKind::Posix,
                 write: true,

@@ -402,6 +402,7 @@ mod tests {
                 content: Queued::Bytes(vec![1, 0xff]),
             },
             shares: Some(2),
+            shared_with: None,
             locks: Vec::new(),
         };
         let json = file_json(&file);

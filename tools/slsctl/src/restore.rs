@@ -164,8 +164,9 @@ fn restored_json(restored: &Restored) -> Json {
 fn restored_text(restored: &Restored, paint: Paint) -> String {
     let pids: Vec<String> = restored.pids.iter().map(|p| p.1.to_string()).collect();
     let mut text = format!(
-        "restored {} as process {}: {} pages in {}; now on branch {}\n",
+        "restored {} as {} {}: {} pages in {}; now on branch {}\n",
         paint.name(&format!("@{}", restored.epoch)),
+        if pids.len() == 1 { "process" } else { "processes" },
         pids.join(", "),
         restored.pages,
         micros(restored.us),

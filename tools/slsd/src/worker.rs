@@ -93,7 +93,7 @@ impl Worker {
             keeper,
             state,
             group: None,
-            child: None,
+            children: Vec::new(),
             next: None,
         };
         std::thread::Builder::new()
@@ -117,8 +117,8 @@ struct Work {
     state: PathBuf,
     /// None where nothing is attached.
     group: Option<Group>,
-    /// The last process that was restored: the daemon's own child, attached or not.
-    child: Option<Child>,
+    /// The last processes that were restored: the daemon's own children, attached or not.
+    children: Vec<Child>,
     /// When the next periodic checkpoint is due.
     next: Option<Instant>,
 }
@@ -171,7 +171,7 @@ impl Work {
                 fds.push(PollFd::new(member.life(), PollFlags::POLLIN));
             }
         }
-        if let Some(life) = self.child.as_ref().and_then(Child::life) {
+        for life in self.children.iter().filter_map(Child::life) {
             fds.push(PollFd::new(life, PollFlags::POLLIN));
         }
         let _ = poll(&mut fds, timeout); // EINTR: the loop looks again.
@@ -203,9 +203,9 @@ impl Work {
             } => self.restore(from, stay_stopped, force),
             Command::Ended { pid } => {
                 self.heed_end();
-                match &self.child {
-                    Some(child) if child.pid == pid => Ok(Reply::Ended(child.status)),
-                    _ => Err(Refusal::new(
+                match self.children.iter().find(|child| child.pid == pid) {
+                    Some(child) => Ok(Reply::Ended(child.status)),
+                    None => Err(Refusal::new(
                         Failure::NotFound,
                         format!("process {pid} was not restored here"),
                     )),
@@ -333,29 +333,44 @@ impl Work {
         let options = self.options(false);
         let done = sls_engine::restore(&self.history, from, &options, stay_stopped, force)
             .map_err(|e| trouble::restore_refusal(&e))?;
-        let child = Child::new(done.pid)?;
+        let children = done.roots.iter().map(|&pid| Child::new(pid));
+        self.children = children.collect::<Result<_, _>>()?;
         self.figures().branched(&done.branch, from);
         let mut not_restored = done.not_restored;
         self.group = Some(Group::new(options, Some(from)));
-        match self.join(done.pid, false, false) {
-            Ok(tracking) => {
-                if let Some(group) = &mut self.group {
-                    group.remember(done.pid, done.former);
+        let mut how = None;
+        for (&pid, former) in done.pids.iter().zip(done.former) {
+            match self.join(pid, false, false) {
+                Ok(tracking) => {
+                    if let Some(group) = &mut self.group {
+                        group.remember(pid, former);
+                    }
+                    how = how.or(Some(tracking));
+                }
+                // It may have ended at once.
+                Err(refusal) => {
+                    let what = format!("attachment of process {pid}");
+                    not_restored.push(format!("{what}: {}", refusal.message));
+                }
+            }
+        }
+        match (how, &mut self.group) {
+            (Some(tracking), Some(group)) => {
+                // Those that descend from several were followed before.
+                if done.pids.len() > 1
+                    && let Err(error) = group.follow()
+                {
+                    not_restored.push(format!("those that descend from them: {error}"));
                 }
                 self.attached(period, &tracking);
                 self.figures().suspended = done.stopped;
             }
-            // It may have ended at once.
-            Err(refusal) => {
-                self.let_go();
-                not_restored.push(format!("its attachment: {}", refusal.message));
-            }
+            _ => self.let_go(),
         }
-        self.child = Some(child);
         Ok(Reply::Restored(Restored {
             partition: self.history.name().to_owned(),
             epoch: from.0,
-            pids: vec![(done.pid, done.pid)],
+            pids: done.pids.iter().map(|&pid| (pid, pid)).collect(),
             branch: done.branch,
             pages: done.pages,
             us: u64::try_from(done.took.as_micros()).unwrap_or(u64::MAX),
@@ -526,9 +541,7 @@ impl Work {
 
     /// Processes that have ended are known to have, whether checkpoints are due or not.
     fn heed_end(&mut self) {
-        if let Some(child) = &mut self.child {
-            child.reap();
-        }
+        self.children.iter_mut().for_each(Child::reap);
         let Some(group) = &mut self.group else { return };
         group.bury();
         let ended = group.members().iter().all(Target::has_ended);

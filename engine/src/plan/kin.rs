@@ -1,0 +1,223 @@
+//! What processes that are made anew together have from one another: each thing is made by one of
+//! them, and the others have it from there.
+//!
+//! What nobody has a descriptor for by which the others could reach it (a pipe, memory that is only
+//! mapped) its maker keeps open under a number that nobody wants, until all have it.
+
+use std::collections::BTreeMap;
+
+use sls_record::{File, FileKind, Mapping, Process};
+
+use super::pipes::{is_unnamed_pipe, is_writer};
+use crate::shared::is_memory_only;
+
+/// Between the numbers that a process uses, with room for what is opened for a moment, and the first
+/// under which something is kept.
+const ROOM: i32 = 16;
+
+/// What several may have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Thing {
+    /// By its name.
+    Pipe(String),
+    /// Memory without a name, by device and inode.
+    Memory(u64, u64),
+}
+
+/// Where a descriptor comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The process opens it by itself.
+    Own,
+    /// Opened by way of what this other process has.
+    OpenedBy(i32),
+    /// The open file description of another process, by its descriptor.
+    Shared(i32, i32),
+}
+
+/// Something a process keeps open for all that have it: under this number, and a pipe's other end
+/// under the next.
+#[derive(Debug)]
+pub struct Kept<'a> {
+    pub thing: &'a Thing,
+    pub fd: i32,
+}
+
+/// Processes that are made anew together.
+#[derive(Debug)]
+pub struct Kin<'a> {
+    all: &'a [Process],
+    /// Who makes each, and under which number it is there; kept only for the others if so.
+    makers: BTreeMap<Thing, Maker>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Maker {
+    pid: i32,
+    fd: i32,
+    is_kept: bool,
+}
+
+impl<'a> Kin<'a> {
+    pub fn new(all: &'a [Process]) -> Self {
+        let mut kin = Self {
+            all,
+            makers: BTreeMap::new(),
+        };
+        for process in all {
+            for file in process.files.iter().filter(|f| is_nameless_memory(f)) {
+                if kin.is_first(process, file) {
+                    kin.made(memory_of(file), process.pid, file.fd, false);
+                }
+            }
+        }
+        for process in all {
+            let mut fd = 1 + ROOM + highest(process);
+            for file in process.files.iter().filter(|f| is_unnamed_pipe(f)) {
+                if kin.has_both_ends(&file.target) {
+                    let thing = Thing::Pipe(file.target.clone());
+                    fd += 2 * i32::from(kin.made(thing, process.pid, fd, true));
+                }
+            }
+            for map in process.mappings.iter().filter(|m| is_nameless(m)) {
+                let thing = Thing::Memory(map.dev, map.inode);
+                fd += i32::from(kin.made(thing, process.pid, fd, true));
+            }
+        }
+        kin
+    }
+
+    /// True: nobody else makes it.
+    fn made(&mut self, thing: Thing, pid: i32, fd: i32, is_kept: bool) -> bool {
+        let is_new = !self.makers.contains_key(&thing);
+        self.makers
+            .entry(thing)
+            .or_insert(Maker { pid, fd, is_kept });
+        is_new
+    }
+
+    pub fn has_both_ends(&self, pipe: &str) -> bool {
+        let mut ends = self.ends(pipe).peekable();
+        let first = ends.peek().map(|f| is_writer(f));
+        ends.any(|f| Some(is_writer(f)) != first)
+    }
+
+    /// All descriptors of a pipe, whose ever.
+    pub fn ends(&self, pipe: &str) -> impl Iterator<Item = &'a File> {
+        let files = self.all.iter().flat_map(|p| &p.files);
+        files.filter(move |f| is_unnamed_pipe(f) && f.target == pipe)
+    }
+
+    /// Bytes that memory must have for all that map it.
+    pub fn size(&self, dev: u64, inode: u64) -> u64 {
+        let maps = self.all.iter().flat_map(|p| &p.mappings);
+        let same = maps.filter(|m| m.perms.shared && (m.dev, m.inode) == (dev, inode));
+        let ends = same.map(|m| m.offset.saturating_add(m.len()));
+        ends.max().unwrap_or(0)
+    }
+
+    /// What `pid` keeps open for those that have it.
+    pub fn kept_by(&self, pid: i32) -> impl Iterator<Item = Kept<'_>> {
+        let own = self.makers.iter();
+        let own = own.filter(move |(_, m)| m.pid == pid && m.is_kept);
+        own.map(|(thing, m)| Kept { thing, fd: m.fd })
+    }
+
+    /// Where a descriptor of `process` comes from, which is the lowest of its description.
+    pub fn origin(&self, process: &Process, file: &File) -> Origin {
+        if let Some((pid, fd)) = self.shared(process, file) {
+            return Origin::Shared(pid, fd);
+        }
+        match self.maker(file) {
+            Some(maker) if maker.pid != process.pid => Origin::OpenedBy(maker.pid),
+            _ => Origin::Own,
+        }
+    }
+
+    /// The path by which `process` opens what is made by one of them; None: it makes it.
+    pub fn path(&self, process: &Process, file: &File) -> Option<String> {
+        let maker = self.maker(file)?;
+        let other_end = i32::from(matches!(file.kind, FileKind::Pipe { .. }) && is_writer(file));
+        let is_it = !maker.is_kept && (maker.pid, maker.fd) == (process.pid, file.fd);
+        (!is_it).then(|| path(process.pid, maker, other_end))
+    }
+
+    /// The path by which `process` maps memory without a name.
+    pub fn memory(&self, process: &Process, map: &Mapping) -> Option<String> {
+        let maker = self.makers.get(&Thing::Memory(map.dev, map.inode))?;
+        Some(path(process.pid, *maker, 0))
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The one of this number, if it is one of them.
+    pub fn one(&self, pid: i32) -> Option<&'a Process> {
+        self.all.iter().find(|p| p.pid == pid)
+    }
+
+    /// Has anybody anything of another?
+    pub fn share(&self) -> bool {
+        let of_another = |process: &Process| {
+            let descriptor = |f: &File| self.origin(process, f) != Origin::Own;
+            let memory = |m: &Mapping| {
+                let maker = self.makers.get(&Thing::Memory(m.dev, m.inode));
+                is_nameless(m) && maker.is_some_and(|maker| maker.pid != process.pid)
+            };
+            process.files.iter().any(descriptor) || process.mappings.iter().any(memory)
+        };
+        self.all.len() > 1 && self.all.iter().any(of_another)
+    }
+
+    fn maker(&self, file: &File) -> Option<Maker> {
+        let thing = match &file.kind {
+            FileKind::Pipe { .. } => Thing::Pipe(file.target.clone()),
+            FileKind::Memory { .. } => memory_of(file),
+            _ => return None,
+        };
+        self.makers.get(&thing).copied()
+    }
+
+    /// The description that another has and opens by itself. What a record says that cannot be is
+    /// not heeded: only one that comes before.
+    fn shared(&self, process: &Process, file: &File) -> Option<(i32, i32)> {
+        let (pid, fd) = file.shared_with?;
+        let before = self.all.iter().take_while(|p| p.pid != process.pid);
+        let other = before.filter(|p| p.pid == pid).last()?;
+        let other = other.files.iter().find(|f| f.fd == fd)?;
+        let is_its = other.shared_with.is_none() && other.shares.is_none();
+        (is_its && other.target == file.target).then_some((pid, fd))
+    }
+
+    fn is_first(&self, process: &Process, file: &File) -> bool {
+        file.shares.is_none() && self.shared(process, file).is_none()
+    }
+}
+
+fn path(pid: i32, maker: Maker, other_end: i32) -> String {
+    let fd = maker.fd + other_end;
+    if maker.pid == pid {
+        format!("/proc/self/fd/{fd}")
+    } else {
+        format!("/proc/{}/fd/{fd}", maker.pid)
+    }
+}
+
+fn highest(process: &Process) -> i32 {
+    process.files.iter().map(|f| f.fd).max().unwrap_or(0)
+}
+
+fn memory_of(file: &File) -> Thing {
+    Thing::Memory(file.dev, file.inode)
+}
+
+fn is_nameless_memory(file: &File) -> bool {
+    matches!(file.kind, FileKind::Memory { .. }) && file.target.starts_with("/memfd:")
+}
+
+/// Shared memory that has no name by which it could be opened.
+pub fn is_nameless(map: &Mapping) -> bool {
+    let has_name = map.path.starts_with("/dev/shm/") && !map.path.ends_with(" (deleted)");
+    map.perms.shared && map.inode != 0 && is_memory_only(&map.path) && !has_name
+}
