@@ -1,11 +1,56 @@
 //! Who a process is, what it may do and how it is scheduled, as the kernel tells by its number.
 
-use sls_record::{Attributes, Capabilities, Scheduling};
-use sls_sys::procfs::Status;
+use sls_record::{Attributes, Capabilities, Layout, Scheduling};
+use sls_sys::procfs::{self, Status};
 use sls_sys::running;
 
-/// What cannot be read stays empty, and is then left as it is.
-pub fn of_process(pid: i32, status: &Status) -> Attributes {
+/// What is read while the process runs, and was read before for one that has ended meanwhile.
+#[derive(Debug, Clone, Default)]
+pub struct Outside {
+    pub exe: String,
+    pub auxv: Vec<(u64, u64)>,
+    pub layout: Layout,
+    pub exit_signal: i32,
+    limits: Vec<(u64, u64)>,
+    oom_score_adj: i32,
+    personality: u32,
+}
+
+impl Outside {
+    /// None: it has ended, and tells no more. What else cannot be read stays empty, and is then left
+    /// as it is.
+    pub fn read(pid: i32) -> Option<Self> {
+        let stat = procfs::stat(pid).ok()?;
+        let read = Self {
+            exe: procfs::link(pid, "exe"),
+            auxv: procfs::auxv(pid).unwrap_or_default(),
+            layout: layout(stat.layout),
+            exit_signal: stat.exit_signal,
+            limits: running::limits(pid).unwrap_or_default(),
+            oom_score_adj: running::oom_score_adj(pid).unwrap_or_default(),
+            personality: running::personality(pid).unwrap_or_default(),
+        };
+        (!procfs::is_dead(pid)).then_some(read)
+    }
+}
+
+fn layout(l: procfs::Layout) -> Layout {
+    Layout {
+        start_code: l.start_code,
+        end_code: l.end_code,
+        start_data: l.start_data,
+        end_data: l.end_data,
+        start_brk: l.start_brk,
+        start_stack: l.start_stack,
+        arg_start: l.arg_start,
+        arg_end: l.arg_end,
+        env_start: l.env_start,
+        env_end: l.env_end,
+    }
+}
+
+/// As its status and what is told of it besides have it.
+pub fn of_process(status: &Status, outside: &Outside) -> Attributes {
     let [inheritable, permitted, effective, bounding, ambient] = status.capabilities;
     Attributes {
         uids: status.uids,
@@ -20,9 +65,9 @@ pub fn of_process(pid: i32, status: &Status) -> Attributes {
         },
         no_new_privs: status.no_new_privs,
         seccomp: status.seccomp,
-        limits: running::limits(pid).unwrap_or_default(),
-        oom_score_adj: running::oom_score_adj(pid).unwrap_or_default(),
-        personality: running::personality(pid).unwrap_or_default(),
+        limits: outside.limits.clone(),
+        oom_score_adj: outside.oom_score_adj,
+        personality: outside.personality,
     }
 }
 

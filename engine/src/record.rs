@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use sls_keeper::{Collected, Facts, ThreadState};
 use sls_record::{
-    AltStack, Backing, Blocked, Conduct, IntervalTimer, Layout, Mapping, Perms, PosixTimer,
-    Process, Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
+    AltStack, Backing, Blocked, Conduct, IntervalTimer, Mapping, Perms, PosixTimer, Process,
+    Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
 };
 use sls_sys::procfs;
 use sls_sys::procfs::MapLine;
 
-use crate::attributes;
+use crate::attributes::{self, Outside};
 use crate::capture::Still;
 use crate::ranges::Range;
 use crate::runs::is_kernel;
@@ -107,26 +107,29 @@ pub(crate) fn build(
         told.locked.clear();
     }
     remember_threads(told, &states);
-    let stat = procfs::stat(pid).unwrap_or_default();
+    if let Some(now) = Outside::read(pid) {
+        told.outside = now;
+    }
+    let outside = told.outside.clone();
     let threads = threads(pid, &status.name, &states, told);
     Process {
         pid,
         ppid: status.ppid,
-        pgid: stat.pgid,
-        sid: stat.sid,
+        pgid: status.pgid,
+        sid: status.sid,
         start_ticks: context.start_ticks,
         former: context.former.to_vec(),
         comm: status.name.clone(),
-        exe: procfs::link(pid, "exe"),
+        exe: outside.exe.clone(),
         cwd,
         root,
         umask: status.umask,
         brk: brk(&still.maps, told.brk),
-        layout: layout(stat.layout),
-        attributes: attributes::of_process(pid, &status),
+        layout: outside.layout,
+        attributes: attributes::of_process(&status, &outside),
         conduct: told.conduct,
         space: context.space,
-        auxv: procfs::auxv(pid).unwrap_or_default(),
+        auxv: outside.auxv,
         threads,
         mappings: mappings(&still.maps, &told.locked, spaces, times),
         files: Vec::new(),
@@ -141,7 +144,7 @@ pub(crate) fn build(
         timers: told.timers.clone(),
         unvouched: unvouched(still, context.tracking),
         stopped: states.iter().any(|s| s.group_stop),
-        exit_signal: stat.exit_signal,
+        exit_signal: outside.exit_signal,
     }
 }
 
@@ -298,21 +301,6 @@ fn thread(pid: i32, comm: &str, state: &ThreadState, told: &Told) -> Thread {
             remaining_ns: b.remaining_ns,
         }),
         scheduling: attributes::of_thread(tid),
-    }
-}
-
-fn layout(l: procfs::Layout) -> Layout {
-    Layout {
-        start_code: l.start_code,
-        end_code: l.end_code,
-        start_data: l.start_data,
-        end_data: l.end_data,
-        start_brk: l.start_brk,
-        start_stack: l.start_stack,
-        arg_start: l.arg_start,
-        arg_end: l.arg_end,
-        env_start: l.env_start,
-        env_end: l.env_end,
     }
 }
 

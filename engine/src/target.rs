@@ -12,6 +12,7 @@ use sls_sys::probe::Probe;
 use sls_sys::uffd::WriteProtect;
 use sls_sys::{RemoteMemory, fd, procfs};
 
+use crate::attributes::Outside;
 use crate::content::Content;
 use crate::copy::Copies;
 use crate::error::{AttachError, CaptureError, KeeperError};
@@ -56,7 +57,7 @@ pub(crate) enum Tracker {
     Content(Content),
 }
 
-/// What injected calls told last, kept between the stops that ask.
+/// What was told last, kept between the stops that ask, and for one that has ended since.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Told {
     pub at: Option<Instant>,
@@ -70,6 +71,17 @@ pub(crate) struct Told {
     /// Memory that is locked.
     pub locked: Vec<Range>,
     pub threads: HashMap<i32, ToldThread>,
+    pub outside: Outside,
+}
+
+impl Told {
+    /// Nothing yet but what needs no asking.
+    fn new(pid: i32) -> Self {
+        Self {
+            outside: Outside::read(pid).unwrap_or_default(),
+            ..Self::default()
+        }
+    }
 }
 
 /// What a thread told of its own last.
@@ -146,7 +158,7 @@ impl Target {
             copies: Copies::default(),
             sockets: Sockets::default(),
             file_times: FileTimes::default(),
-            told: Told::default(),
+            told: Told::new(pid),
             space: 0,
             came_with: pid,
             fork_of: None,
@@ -284,7 +296,7 @@ impl Target {
         self.tracker = tracker;
         self.tracking = tracking;
         self.copies.clear();
-        self.told = Told::default();
+        self.told = Told::new(pid);
         self.fresh = true;
         Ok(())
     }

@@ -22,5 +22,6 @@ mod siblings;
 mod stopped;
 mod threads;
 mod tracking;
+mod trees;
 mod trust;
 mod tui;

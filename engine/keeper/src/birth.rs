@@ -101,12 +101,7 @@ impl Target {
     /// Has it make a child under this number, as it is itself. The child is traced like its parent
     /// from its first moment; then it is let go, to end when its parent does, until another keeper
     /// takes it up.
-    pub fn fork(
-        &mut self,
-        pid: i32,
-        exit_signal: i32,
-        children: &Children,
-    ) -> Result<(), Refused> {
+    pub fn fork(&mut self, pid: i32, exit_signal: i32, children: &Children) -> Result<(), Refused> {
         let parent = self.group.pid;
         let stopped = self.group.stopped.get(&parent);
         let stopped = stopped.ok_or_else(|| Refused::dead(parent))?;

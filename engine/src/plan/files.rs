@@ -311,7 +311,12 @@ pub(super) fn fill(steps: &mut Steps, file: &File) {
 }
 
 /// epoll sets: members as they were. A closed member has left its set by itself.
-pub(super) fn epolls(steps: &mut Steps, old: &Table<'_>, new: &Table<'_>, kept: &BTreeMap<i32, i32>) {
+pub(super) fn epolls(
+    steps: &mut Steps,
+    old: &Table<'_>,
+    new: &Table<'_>,
+    kept: &BTreeMap<i32, i32>,
+) {
     let none: &[Epoll] = &[];
     for (&set, file) in new {
         let FileKind::Epoll { members: is } = &file.kind else {

@@ -232,7 +232,10 @@ impl<'a> Openings<'a> {
             return false; // In /dev/shm it has a name of its own.
         };
         // Made once; the others that have it open it by way of the first.
-        if self.anew.is_none_or(|(kin, to)| kin.path(to, file).is_some()) {
+        if self
+            .anew
+            .is_none_or(|(kin, to)| kin.path(to, file).is_some())
+        {
             return false;
         }
         let name = name.strip_suffix(DELETED).unwrap_or(name);
@@ -278,7 +281,11 @@ impl<'a> Openings<'a> {
             FileKind::Socket { description, .. } => format!("socket {fd} ({description})"),
             _ => format!("descriptor {fd} ({})", file.target),
         };
-        let since = if self.restored() { "" } else { "closed since; " };
+        let since = if self.restored() {
+            ""
+        } else {
+            "closed since; "
+        };
         let what = format!("a placeholder for {fd}");
         if self.restored() && fd <= libc::STDERR_FILENO {
             steps

@@ -37,7 +37,14 @@ pub fn pages(partition: &Partition, epoch: Epoch, all: &[Process]) -> Result<u64
     let mut taken = Taken::default();
     for to in all {
         let memory = RemoteMemory::open(to.pid).map_err(|e| format!("open the memory: {e}"))?;
-        add(&mut pieces, partition, epoch, to, &Arc::new(memory), &mut taken)?;
+        add(
+            &mut pieces,
+            partition,
+            epoch,
+            to,
+            &Arc::new(memory),
+            &mut taken,
+        )?;
     }
     let batches: Vec<(&Piece, &[PageIndex])> = pieces
         .iter()

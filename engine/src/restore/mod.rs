@@ -19,6 +19,7 @@ use sls_keeper::{Agreement, Journal, Outcome, Refusal, Way};
 use sls_record::{Process, Record, Signals, Thread};
 use sls_sys::{fd, procfs, skeleton};
 
+use crate::attributes::{self, Outside};
 use crate::error::{KeeperError, RestoreError};
 use crate::keeper::{Keeper, Progress};
 use crate::plan::birth::{self, Await};
@@ -26,7 +27,7 @@ use crate::plan::family::{self, Act};
 use crate::plan::kin::Kin;
 use crate::record::plain_mappings;
 use crate::target::Options;
-use crate::{attributes, branch, leftover};
+use crate::{branch, leftover};
 use lines::Lines;
 
 const SIGSTOP: i32 = 19;
@@ -90,9 +91,9 @@ pub fn restore(
         token: sls_sys::monotonic(),
     };
     let stopped = stay_stopped || all.iter().all(|p| p.stopped);
-    let made = maker.make(&acts, stay_stopped);
-    // A keeper that was killed may have made some already.
-    let (pages, not_restored) = made.inspect_err(|_| await_ends(&all))?;
+    let mut made = Vec::new();
+    let done = maker.make(&acts, &mut made, stay_stopped);
+    let (pages, not_restored) = done.inspect_err(|_| await_ends(&made))?;
     let root = |act: &Act| match act {
         Act::Make(at) => Some(all[*at].pid),
         _ => None,
@@ -112,14 +113,14 @@ pub fn restore(
 
 /// Takes note of the end of those that were not let go, if there are any, so that their numbers are
 /// free again.
-fn await_ends(all: &[Process]) {
+fn await_ends(made: &[i32]) {
     let deadline = Instant::now() + END_PATIENCE;
-    // Of a child its parent takes note, or whoever is in the place of that.
-    let is_there = |p: &Process| match skeleton::reap(p.pid) {
+    // Of a child its parent takes note, or who is in the place of that.
+    let is_there = |&pid: &i32| match skeleton::reap(pid) {
         Ok(status) => status.is_none(),
-        Err(_) => procfs::stat(p.pid).is_ok() && procfs::is_dead(p.pid),
+        Err(_) => procfs::stat(pid).is_ok(),
     };
-    while all.iter().any(is_there) && Instant::now() < deadline {
+    while made.iter().any(is_there) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -162,7 +163,9 @@ fn processes(partition: &Partition, epoch: Epoch) -> Result<Vec<Process>, Restor
     for (at, process) in all.iter().enumerate() {
         let pid = process.pid;
         if process.threads.first().is_none_or(|t| t.tid != pid) {
-            return impossible(format!("the main thread of process {pid} had ended already"));
+            return impossible(format!(
+                "the main thread of process {pid} had ended already"
+            ));
         }
         if all[..at].iter().any(|other| other.pid == pid) {
             return impossible(format!("it holds process {pid} twice"));
@@ -183,9 +186,15 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Makes all of them and lets them go: pages written, and what is not as it was.
-    fn make(&self, acts: &[Act], stay_stopped: bool) -> Result<(u64, Vec<String>), RestoreError> {
-        let mut keepers = self.skeletons(acts)?;
+    /// Makes all of them and lets them go: pages written, and what is not as it was. In `made` are the
+    /// numbers of those that may be there.
+    fn make(
+        &self,
+        acts: &[Act],
+        made: &mut Vec<i32>,
+        stay_stopped: bool,
+    ) -> Result<(u64, Vec<String>), RestoreError> {
+        let mut keepers = self.skeletons(acts, made)?;
         let mut told = Lines::new(self.all);
         let journals = self.journals(&mut told)?;
         for (keeper, journal) in keepers.iter_mut().zip(&journals) {
@@ -202,7 +211,7 @@ impl Maker<'_> {
     }
 
     /// Each with nothing in it, in the charge of its keeper.
-    fn skeletons(&self, acts: &[Act]) -> Result<Vec<Keeper>, RestoreError> {
+    fn skeletons(&self, acts: &[Act], made: &mut Vec<i32>) -> Result<Vec<Keeper>, RestoreError> {
         let impossible = |why: &str| RestoreError::Impossible {
             epoch: self.epoch.0,
             why: why.to_owned(),
@@ -213,14 +222,17 @@ impl Maker<'_> {
         for act in acts {
             match *act {
                 Act::Make(at) => {
-                    let made = Keeper::create(program, self.all[at].pid, page, probe);
-                    keepers[at] = Some(made.map_err(refused(self.epoch))?);
+                    let pid = self.all[at].pid;
+                    let keeper = Keeper::create(program, pid, page, probe);
+                    note(made, pid, &keeper);
+                    keepers[at] = Some(keeper.map_err(refused(self.epoch))?);
                 }
                 Act::Fork { child, parent } => {
                     let process = &self.all[child];
                     if let Some(parent) = &mut keepers[parent] {
-                        let made = parent.fork(process.pid, process.exit_signal);
-                        made.map_err(refused(self.epoch))?;
+                        let forked = parent.fork(process.pid, process.exit_signal);
+                        note(made, process.pid, &forked);
+                        forked.map_err(refused(self.epoch))?;
                     }
                     keepers[child] = Some(Keeper::take_up(program, process.pid, probe)?);
                 }
@@ -267,11 +279,7 @@ impl Maker<'_> {
     }
 
     /// Leads all through their plans; the number of pages written.
-    fn lead(
-        &self,
-        keepers: &mut [Keeper],
-        told: &mut Lines<'_>,
-    ) -> Result<u64, RestoreError> {
+    fn lead(&self, keepers: &mut [Keeper], told: &mut Lines<'_>) -> Result<u64, RestoreError> {
         let mut pages = 0;
         for what in Await::all(self.kin) {
             for (keeper, process) in keepers.iter_mut().zip(self.all) {
@@ -352,6 +360,12 @@ impl Maker<'_> {
     }
 }
 
+/// A keeper that was killed may have made it already; where another has the number nobody has.
+fn note<T>(made: &mut Vec<i32>, pid: i32, result: &Result<T, KeeperError>) {
+    let not = matches!(result, Err(KeeperError::Refused { .. }));
+    made.extend((!not).then_some(pid));
+}
+
 fn signal(pid: i32, signal: i32) -> std::io::Result<()> {
     fd::pidfd_signal(fd::pidfd_open(pid)?.as_fd(), signal)
 }
@@ -369,16 +383,16 @@ fn written(journal: &Journal, data: &[u8]) -> Result<OwnedFd, RestoreError> {
 /// What a process that was just made has: a main thread, and what it got from its maker.
 fn skeleton_of(pid: i32) -> Result<Process, RestoreError> {
     let status = procfs::status(pid)?;
-    let stat = procfs::stat(pid)?;
+    let outside = Outside::read(pid).unwrap_or_default();
     Ok(Process {
         pid,
-        pgid: stat.pgid,
-        sid: stat.sid,
-        start_ticks: stat.start_ticks,
+        pgid: status.pgid,
+        sid: status.sid,
+        start_ticks: procfs::stat(pid)?.start_ticks,
         cwd: procfs::link(pid, "cwd"),
         root: procfs::link(pid, "root"),
         umask: status.umask,
-        attributes: attributes::of_process(pid, &status),
+        attributes: attributes::of_process(&status, &outside),
         threads: vec![Thread {
             tid: pid,
             name: status.name.clone(),

@@ -245,6 +245,10 @@ pub struct Status {
     pub tgid: i32,
     /// Parent.
     pub ppid: i32,
+    /// Process group.
+    pub pgid: i32,
+    /// Session.
+    pub sid: i32,
     /// Tracer, 0 for none.
     pub tracer: i32,
     /// Real, effective, saved, file system user.
@@ -328,6 +332,8 @@ pub fn parse_status(text: &[u8]) -> Option<Status> {
             "State" => s.state = value.chars().next().unwrap_or('?'),
             "Tgid" => s.tgid = value.parse().unwrap_or(0),
             "PPid" => s.ppid = value.parse().unwrap_or(0),
+            "NSpgid" => s.pgid = first().parse().unwrap_or(0),
+            "NSsid" => s.sid = first().parse().unwrap_or(0),
             "TracerPid" => s.tracer = value.parse().unwrap_or(0),
             "Uid" => s.uids = four(value),
             "Gid" => s.gids = four(value),
@@ -374,10 +380,6 @@ pub struct Stat {
     pub state: char,
     /// Parent.
     pub ppid: i32,
-    /// Process group.
-    pub pgid: i32,
-    /// Session.
-    pub sid: i32,
     /// Start time in clock ticks since boot.
     pub start_ticks: u64,
     /// Where the parts of the program lie; 0 when hidden.
@@ -423,8 +425,6 @@ pub fn stat(pid: i32) -> io::Result<Stat> {
             .and_then(|v| v.chars().next())
             .ok_or_else(|| bad("stat", pid))?,
         ppid: int(4),
-        pgid: int(5),
-        sid: int(6),
         start_ticks: word(22),
         layout: Layout {
             start_code: word(26),

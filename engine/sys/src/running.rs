@@ -189,8 +189,9 @@ mod tests {
         let one = fs::File::open("/dev/null").unwrap();
         let same = one.try_clone().unwrap();
         let other = fs::File::open("/dev/null").unwrap();
-        let compare =
-            |a: &fs::File, b: &fs::File| compare_files(pid, a.as_raw_fd(), b.as_raw_fd()).unwrap();
+        let compare = |a: &fs::File, b: &fs::File| {
+            compare_files((pid, a.as_raw_fd()), (pid, b.as_raw_fd())).unwrap()
+        };
         assert!(compare(&one, &same).is_eq());
         assert!(compare(&one, &other).is_ne());
     }

@@ -166,7 +166,11 @@ fn restored_text(restored: &Restored, paint: Paint) -> String {
     let mut text = format!(
         "restored {} as {} {}: {} pages in {}; now on branch {}\n",
         paint.name(&format!("@{}", restored.epoch)),
-        if pids.len() == 1 { "process" } else { "processes" },
+        if pids.len() == 1 {
+            "process"
+        } else {
+            "processes"
+        },
         pids.join(", "),
         restored.pages,
         micros(restored.us),

@@ -347,7 +347,7 @@ impl Work {
                     }
                     how = how.or(Some(tracking));
                 }
-                // It may have ended at once.
+                Err(_) if sls_engine::procfs::is_dead(pid) => {} // It has ended at once.
                 Err(refusal) => {
                     let what = format!("attachment of process {pid}");
                     not_restored.push(format!("{what}: {}", refusal.message));

@@ -1,0 +1,298 @@
+//! Several processes made anew together: what they shared they share again.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill as send};
+use nix::unistd::Pid;
+use serde_json::Value;
+use testkit::{Ring, Sls, Target, children, field, kill, wait_until};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Ended, and taken note of.
+fn is_gone(pid: i32) -> bool {
+    field(pid, "State:").is_empty()
+}
+
+/// Processes that were restored; they end with their test.
+struct Again(Vec<i32>);
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        for &pid in &self.0 {
+            let _ = send(Pid::from_raw(pid), Signal::SIGKILL); // It may have ended by itself.
+        }
+    }
+}
+
+impl Again {
+    fn made(sls: &Sls, how: &[&str]) -> (Self, Value) {
+        let told = sls.json(&[&["restore", "-m", "-d"], how].concat());
+        let pids = told["pids"].as_object().unwrap().values();
+        let pids = pids.map(|pid| i32::try_from(pid.as_i64().unwrap()).unwrap());
+        (Self(pids.collect()), told)
+    }
+
+    fn end(self) {
+        let pids = self.0.clone();
+        drop(self);
+        wait_gone(&pids);
+    }
+}
+
+fn wait_gone(pids: &[i32]) {
+    wait_until(SOON, "all are gone", || {
+        pids.iter().all(|&pid| is_gone(pid))
+    });
+}
+
+/// Kills all of them; their numbers are free then.
+fn end_all(target: &mut Target, pids: &[i32]) {
+    for &pid in pids {
+        let _ = send(Pid::from_raw(pid), Signal::SIGKILL); // One may have taken the others along.
+    }
+    target.wait(SOON);
+    wait_gone(pids);
+}
+
+/// Parent and process group of each.
+fn ids(pids: &[i32]) -> Vec<[String; 2]> {
+    let of = |&pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, rest) = stat.rsplit_once(") ").unwrap();
+        let words: Vec<&str> = rest.split(' ').collect();
+        [words[1], words[2]].map(str::to_owned)
+    };
+    pids.iter().map(of).collect()
+}
+
+/// Lines of a file that goes on growing.
+fn lines(path: &PathBuf) -> usize {
+    fs::read_to_string(path).unwrap_or_default().lines().count()
+}
+
+#[test]
+fn a_ring_goes_on_where_it_was() {
+    let sls = Sls::new();
+    let mut ring = Ring::attached(&sls, 5, &["-t", "10"]);
+    std::thread::sleep(Duration::from_millis(200));
+    sls.run(&["checkpoint", "-m"]);
+    let pids = ring.pids.clone();
+    let before = ids(&pids);
+    end_all(&mut ring.target, &pids);
+    let mut made: Option<Again> = None;
+    for round in 0..3 {
+        if let Some(made) = made.take() {
+            Again::end(made);
+        }
+        let (again, told) = Again::made(&sls, &[]);
+        assert_eq!(told["pids"].as_object().unwrap().len(), 5, "{told}");
+        assert_eq!(ids(&pids)[1..], before[1..], "parents and groups");
+        let rounds = ring.rounds();
+        wait_until(SOON, "it goes round", || ring.rounds() > rounds + 1);
+        let taken = sls.json(&["checkpoint", "-m"]);
+        ring.assert_one_cut(&sls, taken["epoch"].as_u64().unwrap());
+        assert_eq!(sls.pids(), pids, "round {round}");
+        made = Some(again);
+    }
+    let said = fs::read_to_string(sls.folder().join("ring.out")).unwrap();
+    assert!(!said.contains("WRONG"), "{said}");
+}
+
+/// A parent and two children, one of the session of the other's: descriptors from before the fork,
+/// each by the same description; a pipe between the children; memory by mapping and by descriptor.
+const SHARED: &str = "
+import os, mmap, socket, select, time, fcntl
+os.setsid()
+f = open('data', 'w+'); f.write('0123456789' * 3); f.flush(); f.seek(4)
+e = os.eventfd(3); r, w = os.pipe(); r2, w2 = os.pipe()
+os.write(w, b'hello')
+m = mmap.mmap(-1, 65536); m[0:4] = b'from'
+d = os.memfd_create('both'); os.ftruncate(d, 8192); os.pwrite(d, b'by descriptor', 0)
+md = mmap.mmap(d, 8192)
+fcntl.flock(f, fcntl.LOCK_EX)
+listener = socket.socket(); listener.bind(('127.0.0.1', 0)); listener.listen(4)
+listener.setblocking(False)
+port = listener.getsockname()[1]
+def wait():
+    while not os.path.exists('go'): time.sleep(0.01)
+def await_byte(at, value):
+    until = time.time() + 9
+    while m[at] != value:
+        assert time.time() < until, ('waits for', at, value)
+        time.sleep(0.001)
+me = 0
+for child in (1, 2):
+    if os.fork() == 0:
+        me = child
+        break
+if me == 1:
+    os.setsid(); own = mmap.mmap(-1, 4096); own[0:1] = b'1'
+    if os.fork() == 0: me = 3
+if me == 2:
+    os.setpgid(0, 0)
+    poll = select.epoll(); poll.register(r, select.EPOLLIN); poll.register(listener, select.EPOLLIN)
+m[100 + me] = 1
+if me == 0:
+    until = time.time() + 9
+    while m[101] + m[102] + m[103] < 3: assert time.time() < until; time.sleep(0.001)
+    print('ready', flush=True)
+ids = os.getpid(), os.getppid(), os.getpgid(0), os.getsid(0)
+wait()
+try:
+    now = os.getpid(), os.getppid(), os.getpgid(0), os.getsid(0)
+    assert me == 0 or now == ids, ('ids', ids, now)
+    assert m[0:4] == b'from' and md[0:13] == b'by descriptor', 'memory'
+    if me == 0:
+        assert os.lseek(f.fileno(), 0, 1) == 4; os.lseek(f.fileno(), 9, 0); m[10] = 1
+        await_byte(13, 1)
+        pids = {os.wait()[0], os.wait()[0]}
+        assert len(pids) == 2
+    if me == 1:
+        await_byte(10, 1); assert os.lseek(f.fileno(), 0, 1) == 9, 'one offset'
+        assert os.eventfd_read(e) == 3; os.eventfd_write(e, 8)
+        os.pwrite(d, b'changed', 100); m[11] = 1; os.write(w2, b'to two')
+        os.wait()
+        assert own[0:1] == b'3', 'memory of two'
+    if me == 2:
+        await_byte(11, 1); assert os.eventfd_read(e) == 8, 'one counter'
+        assert md[100:107] == b'changed'
+        assert poll.poll(0) == [(r, select.EPOLLIN)], 'a set'
+        assert os.read(r, 9) == b'hello' and os.read(r2, 9) == b'to two', 'pipes'
+        client = socket.create_connection(('127.0.0.1', port))
+        assert dict(poll.poll(2)) == {listener.fileno(): select.EPOLLIN}
+        listener.accept(); m[13] = 1
+    if me == 3:
+        try:
+            fcntl.flock(open('data'), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert False, 'the lock is held'
+        except BlockingIOError: pass
+        await_byte(11, 1); own[0:1] = b'3'
+    print('whole', me, flush=True)
+except BaseException as error:
+    print('WRONG', me, repr(error), flush=True)
+os._exit(0)
+";
+
+fn python(sls: &Sls, program: &str) -> Target {
+    let mut command = Command::new("python3");
+    command.args(["-c", program]).current_dir(sls.folder());
+    Target::ready(sls.folder(), command)
+}
+
+#[test]
+fn what_was_shared_is_shared_again() {
+    let sls = Sls::new();
+    let mut target = python(&sls, SHARED);
+    sls.run(&["attach", "-p", &target.p(), "-m", "-r"]);
+    sls.run(&["checkpoint", "-m"]);
+    let pids = sls.pids();
+    assert_eq!(pids.len(), 4, "{pids:?}");
+    end_all(&mut target, &pids);
+    fs::write(sls.folder().join("go"), "").unwrap();
+    let out = sls.try_run(&["restore", "-m"]);
+    let said = || fs::read_to_string(sls.folder().join("python3.out")).unwrap();
+    wait_until(SOON, "all of them tell", || said().lines().count() == 5);
+    assert!(
+        out.code == 0 && said().matches("whole").count() == 4,
+        "{out:?}\n{}",
+        said()
+    );
+}
+
+#[test]
+fn a_shells_pipeline_goes_on() {
+    let sls = Sls::new();
+    let mut shell = Command::new("bash");
+    let script = "echo ready; i=0; while echo $((i++)); do sleep 0.01; done \
+        | while read n; do echo $((n * 2)); done | cat > numbers";
+    shell.args(["-c", script]).current_dir(sls.folder());
+    let mut shell = Target::ready(sls.folder(), shell);
+    let file = sls.folder().join("numbers");
+    wait_until(SOON, "it counts", || lines(&file) > 20);
+    sls.run(&["attach", "-p", &shell.p(), "-m", "-r", "-t", "20"]);
+    std::thread::sleep(Duration::from_millis(300));
+    sls.run(&["checkpoint", "-m"]);
+    let all = descendants(shell.pid());
+    end_all(&mut shell, &all);
+    for _ in 0..3 {
+        let before = lines(&file);
+        let (again, _) = Again::made(&sls, &[]);
+        wait_until(SOON, "it counts on", || lines(&file) > before + 20);
+        let all = descendants(again.0[0]);
+        again.end();
+        for pid in all {
+            let _ = send(Pid::from_raw(pid), Signal::SIGKILL); // Born since.
+        }
+        // What was counted since the checkpoint was counted again: each number follows one before it.
+        let said = fs::read_to_string(&file).unwrap();
+        let numbers: Vec<u64> = said.lines().filter_map(|l| l.parse().ok()).collect();
+        let follows = |w: &[u64]| w[1] == w[0] + 2 || w[1] <= w[0];
+        assert!(numbers.windows(2).all(follows), "{numbers:?}");
+    }
+}
+
+fn descendants(pid: i32) -> Vec<i32> {
+    let mut all = vec![pid];
+    let mut at = 0;
+    while at < all.len() {
+        all.extend(children(all[at]));
+        at += 1;
+    }
+    all
+}
+
+/// All or none: what stands in the way of one is told, and nobody is left.
+#[test]
+fn none_is_left_when_one_cannot_be_made() {
+    let sls = Sls::new();
+    let mut ring = Ring::attached(&sls, 4, &[]);
+    sls.run(&["checkpoint", "-m"]);
+    let pids = ring.pids.clone();
+    end_all(&mut ring.target, &pids);
+    let other = taken(pids[2]);
+    let says = format!("process {} is in use", pids[2]);
+    for _ in 0..2 {
+        sls.refused(&["restore", "-m"], 1, &says);
+        let others = [pids[0], pids[1], pids[3]];
+        for pid in others {
+            assert!(
+                is_gone(pid),
+                "{pid} of {pids:?} is left: {}",
+                field(pid, "State:")
+            );
+        }
+    }
+    kill(other, 9);
+    let (_again, _) = Again::made(&sls, &[]);
+    let rounds = ring.rounds();
+    wait_until(SOON, "it goes round", || ring.rounds() > rounds);
+}
+
+/// A process of this number.
+fn taken(pid: i32) -> i32 {
+    let last = "/proc/sys/kernel/ns_last_pid";
+    let was = fs::read_to_string(last).unwrap();
+    fs::write(last, (pid - 1).to_string()).unwrap();
+    let mut sleep = Command::new("sleep");
+    let sleep = sleep
+        .arg("1000")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let id = i32::try_from(sleep.id()).unwrap();
+    // The next numbers are wanted as well.
+    fs::write(last, was).unwrap();
+    // Waited for, so that its number is free when it is killed.
+    std::thread::spawn(move || {
+        let mut sleep = sleep;
+        let _ = sleep.wait();
+    });
+    assert_eq!(id, pid, "somebody else was quicker");
+    id
+}
