@@ -14,3 +14,4 @@ mod random_kills;
 mod room;
 mod soak;
 mod sweep;
+mod tree_sweep;
