@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sls_keeper::rendezvous::{self, Verdict};
-use sls_keeper::{Ask, BOARD_BYTES, Channel, Collected, EventKind, Outcome, Say};
+use sls_keeper::{Ask, BOARD_BYTES, Channel, Collected, End, EventKind, Outcome, Say};
 use sls_sys::probe::Probe;
 use sls_sys::shared::Board;
 
@@ -97,9 +97,18 @@ impl Keeper {
     }
 
     /// Has the process that was made make a child under this number, which ends when its parent does,
-    /// until it is taken up.
-    pub fn fork(&mut self, pid: i32, exit_signal: i32) -> Result<(), KeeperError> {
-        self.have_done(&Ask::Fork { pid, exit_signal })
+    /// until it is taken up; with `end` it ends at once.
+    pub fn fork(
+        &mut self,
+        pid: i32,
+        exit_signal: i32,
+        end: Option<End>,
+    ) -> Result<(), KeeperError> {
+        self.have_done(&Ask::Fork {
+            pid,
+            exit_signal,
+            end,
+        })
     }
 
     /// Has the process that was made begin a session.

@@ -75,12 +75,12 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// Nothing yet but what needs no asking.
-    fn new(pid: i32) -> Self {
-        Self {
-            outside: Outside::read(pid).unwrap_or_default(),
+    /// Nothing yet but what needs no asking. None: the process has ended.
+    fn new(pid: i32) -> Option<Self> {
+        Some(Self {
+            outside: Outside::read(pid)?,
             ..Self::default()
-        }
+        })
     }
 }
 
@@ -158,7 +158,7 @@ impl Target {
             copies: Copies::default(),
             sockets: Sockets::default(),
             file_times: FileTimes::default(),
-            told: Told::new(pid),
+            told: Told::new(pid).ok_or(AttachError::NoProcess(pid))?,
             space: 0,
             came_with: pid,
             fork_of: None,
@@ -296,7 +296,7 @@ impl Target {
         self.tracker = tracker;
         self.tracking = tracking;
         self.copies.clear();
-        self.told = Told::new(pid);
+        self.told = Told::new(pid).ok_or(CaptureError::Dead(pid))?;
         self.fresh = true;
         Ok(())
     }

@@ -52,6 +52,7 @@ fn answer(request: &Request) -> Answer {
             let record = Record {
                 event: None,
                 processes: vec![process(*epoch)],
+                ended: Vec::new(),
             };
             Answer::Record(encode(&record).unwrap())
         }

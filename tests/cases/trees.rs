@@ -245,6 +245,82 @@ fn descendants(pid: i32) -> Vec<i32> {
     all
 }
 
+/// Children that have ended.
+fn zombies(pid: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let children = list.split_whitespace().map(|pid| pid.parse().unwrap());
+    children
+        .filter(|&pid| field(pid, "State:").starts_with('Z'))
+        .collect()
+}
+
+/// Children that have ended are there for their parent to take note of, each with how it ended.
+#[test]
+fn zombies_are_taken_note_of() {
+    let sls = Sls::new();
+    let program = "
+import os, signal, time
+os.setsid()
+seen = []
+signal.signal(signal.SIGCHLD, lambda *_: seen.append(1))
+r, w = os.pipe()
+def child(act):
+    pid = os.fork()
+    if pid == 0:
+        os.read(r, 1); act()
+    return pid
+one = child(lambda: os._exit(7)); two = child(lambda: os.abort())
+leader = child(lambda: (os.setpgid(0, 0), os._exit(0)))
+print('attach', flush=True)
+while not os.path.exists('attached'): time.sleep(0.01)
+os.write(w, b'xxx')
+while len(open(f'/proc/{os.getpid()}/task/{os.getpid()}/children').read().split()) > 3 or \
+    any(open(f'/proc/{p}/stat').read().split()[2] != 'Z' for p in (one, two, leader)): time.sleep(0.01)
+time.sleep(0.1)
+print('ready', flush=True)
+before = len(seen)
+while not os.path.exists('go'): time.sleep(0.01)
+status = dict((os.waitpid(-1, 0) for _ in range(3)))
+ok = os.WEXITSTATUS(status[one]) == 7 and os.WTERMSIG(status[two]) == 6 and status[leader] == 0
+ok = ok and len(seen) == before
+try: os.wait(); ok = False
+except ChildProcessError: pass
+print('whole' if ok else ('WRONG', status, seen), flush=True)
+os._exit(0)
+";
+    let mut command = Command::new("python3");
+    command.args(["-c", program]).current_dir(sls.folder());
+    let mut target = Target::start(sls.folder(), command);
+    wait_until(SOON, "its children", || target.output().contains("attach"));
+    sls.run(&["attach", "-p", &target.p(), "-m", "-r", "-t", "5"]);
+    assert_eq!(sls.pids().len(), 4);
+    fs::write(sls.folder().join("attached"), "").unwrap();
+    wait_until(SOON, "their ends", || target.output().contains("ready"));
+    sls.run(&["checkpoint", "-m", "-n", "ended"]);
+    let pid = target.pid();
+    let all = [&[pid], &zombies(pid)[..]].concat();
+    end_all(&mut target, &all);
+    let mut made = None;
+    for at in ["@ended", "@again"] {
+        if let Some(made) = made.take() {
+            drop::<Again>(made);
+            wait_gone(&all);
+        }
+        let (again, told) = Again::made(&sls, &[at]);
+        assert_eq!(told["pids"].as_object().unwrap().len(), 1, "{told}");
+        assert_eq!(zombies(pid), all[1..]);
+        // They are in checkpoints to come as well.
+        sls.run(&["checkpoint", "-m", "-n", "again"]);
+        made = Some(again);
+    }
+    fs::write(sls.folder().join("go"), "").unwrap();
+    let said = || fs::read_to_string(sls.folder().join("python3.out")).unwrap();
+    wait_until(SOON, "it took note", || {
+        said().contains("whole") || said().contains("WRONG")
+    });
+    assert!(!said().contains("WRONG"), "{}", said());
+}
+
 /// All or none: what stands in the way of one is told, and nobody is left.
 #[test]
 fn none_is_left_when_one_cannot_be_made() {

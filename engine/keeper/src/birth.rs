@@ -5,14 +5,14 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use sls_keeper::{Agreement, Refusal, Way};
+use sls_keeper::{Agreement, End, Refusal, Way};
 use sls_sys::cpus::{self, Wandering};
 use sls_sys::frame::{Gadgets, Home};
 use sls_sys::ptrace::{self, Stopped, Waited, Why, event, option};
 use sls_sys::skeleton::{self, Skeleton};
 use sls_sys::{RemoteMemory, fd, procfs};
 
-use crate::group::{Children, Group, Refused, STOP_OPTIONS};
+use crate::group::{Children, Group, Refused, STOP_OPTIONS, signal_of};
 use crate::inject::Borrowed;
 use crate::target::Target;
 
@@ -20,6 +20,8 @@ const BIRTH_DEADLINE: Duration = Duration::from_secs(5);
 /// It ends with its keeper.
 const OPTIONS: usize = STOP_OPTIONS | option::EXITKILL;
 const PR_SET_PDEATHSIG: u64 = 1;
+const PR_SET_DUMPABLE: u64 = 4;
+const PR_SET_NAME: u64 = 15;
 
 /// As long as a process is being made.
 pub struct Unborn {
@@ -100,8 +102,14 @@ impl Target {
 
     /// Has it make a child under this number, as it is itself. The child is traced like its parent
     /// from its first moment; then it is let go, to end when its parent does, until another keeper
-    /// takes it up.
-    pub fn fork(&mut self, pid: i32, exit_signal: i32, children: &Children) -> Result<(), Refused> {
+    /// takes it up. With `end` it ends at once.
+    pub fn fork(
+        &mut self,
+        pid: i32,
+        exit_signal: i32,
+        end: Option<&End>,
+        children: &Children,
+    ) -> Result<(), Refused> {
         let parent = self.group.pid;
         let stopped = self.group.stopped.get(&parent);
         let stopped = stopped.ok_or_else(|| Refused::dead(parent))?;
@@ -122,8 +130,28 @@ impl Target {
             return Err(refused);
         }
         let gadgets = self.may_inject()?;
-        let left = leave_to_its_parent(pid, &home, gadgets, children);
-        Ok(left.map_err(|error| ended(pid, error))?)
+        let child = Child {
+            pid,
+            home: &home,
+            gadgets,
+            children,
+        };
+        let left = match end {
+            None => child.leave_to_its_parent(),
+            Some(end) => child.end(end),
+        };
+        left.map_err(|error| ended(pid, error))?;
+        if end.is_some() && exit_signal != 0 {
+            // The program knows of its end, or the signal waits among those that are put back.
+            let bit = 1u64.wrapping_shl(exit_signal.cast_unsigned().wrapping_sub(1));
+            self.in_skeleton("take the signal of a child's end", children, |thread| {
+                let set = thread.lay(0, &bit.to_le_bytes())?;
+                let no_time = thread.lay(64, &[0; 16])?;
+                thread.call(libc::SYS_rt_sigtimedwait, &[set, 0, no_time, 8])?;
+                Ok(0)
+            })?;
+        }
+        Ok(())
     }
 
     /// A call in its only thread.
@@ -156,21 +184,78 @@ fn ended(pid: i32, error: io::Error) -> io::Error {
     error
 }
 
-/// Lets a child that was just made go on where its parent was, `home`, to end when its parent does.
-fn leave_to_its_parent(
+/// One that was just made by another that this keeper has made.
+struct Child<'a> {
     pid: i32,
-    home: &Home,
+    /// Where its parent was.
+    home: &'a Home,
     gadgets: Gadgets,
-    children: &Children,
-) -> io::Result<()> {
-    let stopped = await_interrupt(pid, children)?;
-    let memory = RemoteMemory::open(pid)?;
-    let top = home.regs.rsp;
-    let borrowed = Borrowed::at(stopped, home.clone(), top, true, gadgets, &memory, children);
-    let mut child = borrowed.map_err(|(_, error)| error)?;
-    let signal = u64::from(libc::SIGKILL.cast_unsigned());
-    child.expect(libc::SYS_prctl, &[PR_SET_PDEATHSIG, signal])?;
-    child.finish().map_err(io::Error::other)?.detach(0)
+    children: &'a Children,
+}
+
+impl Child<'_> {
+    /// Lets it go on where its parent was, to end when that does.
+    fn leave_to_its_parent(&self) -> io::Result<()> {
+        let stopped = self.calls(|child| {
+            let signal = u64::from(libc::SIGKILL.cast_unsigned());
+            child.expect(libc::SYS_prctl, &[PR_SET_PDEATHSIG, signal])?;
+            Ok(())
+        })?;
+        stopped.detach(0)
+    }
+
+    /// Has it end as another one did, whose place it takes.
+    fn end(&self, end: &End) -> io::Result<()> {
+        let stopped = self.calls(|child| {
+            if end.leads_session {
+                child.expect(libc::SYS_setsid, &[])?;
+            } else if end.leads_group {
+                child.expect(libc::SYS_setpgid, &[0, 0])?;
+            }
+            let mut name = end.comm.clone().into_bytes();
+            name.resize(16, 0);
+            let name = child.lay(0, &name)?;
+            child.expect(libc::SYS_prctl, &[PR_SET_NAME, name])?;
+            // It leaves no core behind: the one that ended has.
+            child.expect(libc::SYS_prctl, &[PR_SET_DUMPABLE, 0])?;
+            Ok(())
+        })?;
+        let signal = end.status & 0x7f;
+        if signal == 0 {
+            let mut regs = stopped.regs()?;
+            regs.orig_rax = !0;
+            regs.rip = self.gadgets.syscall;
+            regs.rax = libc::SYS_exit_group.cast_unsigned();
+            regs.rdi = u64::from(end.status.cast_unsigned() >> 8 & 0xff);
+            stopped.set_regs(&regs)?;
+        } else {
+            fd::pidfd_signal(fd::pidfd_open(self.pid)?.as_fd(), signal)?;
+        }
+        stopped.cont(0)?;
+        let deadline = Instant::now() + BIRTH_DEADLINE;
+        loop {
+            match self.children.next(self.pid, deadline)? {
+                Some(Waited::Ended(..)) => return Ok(()),
+                Some(Waited::Stopped(stopped)) => {
+                    let signal = signal_of(&stopped);
+                    stopped.cont(signal)?;
+                }
+                None => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    }
+
+    /// Calls in it; it stands where its parent was after them.
+    fn calls(&self, act: impl FnOnce(&mut Borrowed<'_>) -> io::Result<()>) -> io::Result<Stopped> {
+        let stopped = await_interrupt(self.pid, self.children)?;
+        let memory = RemoteMemory::open(self.pid)?;
+        let (home, top) = (self.home.clone(), self.home.regs.rsp);
+        let (gadgets, children) = (self.gadgets, self.children);
+        let borrowed = Borrowed::at(stopped, home, top, true, gadgets, &memory, children);
+        let mut child = borrowed.map_err(|(_, error)| error)?;
+        act(&mut child)?;
+        child.finish().map_err(io::Error::other)
+    }
 }
 
 fn await_interrupt(pid: i32, children: &Children) -> io::Result<Stopped> {

@@ -13,8 +13,8 @@ pub use plan::{
     Agreement, Arg, FinalState, Journal, MakeThread, Outcome, Plan, SPARE_AT, Step, Want, Way,
 };
 pub use protocol::{
-    AltStack, Ask, BlockedCall, Collected, Conduct, EventKind, Facts, OwnFacts, RawTimer, Refusal,
-    Say, SigActionWords, ThreadState,
+    AltStack, Ask, BlockedCall, Collected, Conduct, End, EventKind, Facts, OwnFacts, RawTimer,
+    Refusal, Say, SigActionWords, ThreadState,
 };
 pub use sls_sys::channel::Channel;
 

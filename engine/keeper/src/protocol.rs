@@ -36,6 +36,8 @@ pub enum Ask {
         pid: i32,
         /// What its parent gets at its end.
         exit_signal: i32,
+        /// It ends like this at once, for its parent to take note of.
+        end: Option<End>,
     },
     /// Take charge of such a child, as of one that this keeper had made. The board's descriptor comes
     /// along. Answered by Adopted.
@@ -85,6 +87,19 @@ pub enum Ask {
     },
     /// Let go of everything and leave when no call waits for its timeout any more.
     Leave,
+}
+
+/// How a process ends that was made only for that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// Its name.
+    pub comm: String,
+    /// It leads a session.
+    pub leads_session: bool,
+    /// It leads a process group.
+    pub leads_group: bool,
+    /// Status as wait(2) gives it.
+    pub status: i32,
 }
 
 /// Why something was refused or failed, as far as the caller acts on it.

@@ -197,9 +197,13 @@ impl Server {
                 target.begin_session(children)?;
                 self.say(&Say::Done, None)?;
             }
-            Ask::Fork { pid, exit_signal } => {
+            Ask::Fork {
+                pid,
+                exit_signal,
+                end,
+            } => {
                 let (children, target) = self.target()?;
-                target.fork(pid, exit_signal, children)?;
+                target.fork(pid, exit_signal, end.as_ref(), children)?;
                 self.say(&Say::Done, None)?;
             }
             Ask::MakeUserfaultfd => {

@@ -73,6 +73,7 @@ mod tests {
         let record = Record {
             event: None,
             processes: Vec::new(),
+            ended: Vec::new(),
         };
         assert_eq!(decode(&encode(&record).unwrap()).unwrap(), record);
     }

@@ -14,6 +14,27 @@ pub struct Record {
     pub event: Option<Event>,
     /// Root process first.
     pub processes: Vec<Process>,
+    /// Of their children those that had ended without their taking note of it yet.
+    pub ended: Vec<Ended>,
+}
+
+/// A process that has ended, and is there for its parent to take note of (a zombie).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Process id.
+    pub pid: i32,
+    /// Parent.
+    pub ppid: i32,
+    /// Process group.
+    pub pgid: i32,
+    /// Session.
+    pub sid: i32,
+    /// Command name.
+    pub comm: String,
+    /// Status as wait(2) gives it.
+    pub status: i32,
+    /// The signal its parent got at its end.
+    pub exit_signal: i32,
 }
 
 /// What was about to happen when a held process was checkpointed.

@@ -105,7 +105,7 @@ impl Group {
             _ => return Ok(false),
         };
         if mended.is_err() && others && member.ends_soon() {
-            self.members.remove(failed.member).detach();
+            self.bury_at(failed.member);
             return Ok(true);
         }
         mended.map(|()| true)
@@ -243,6 +243,7 @@ impl Group {
                 }
             }
         }
+        self.find_zombies();
         let verdict = match &failed {
             None if alone && lets_go && !stills.iter().any(has_ring) => Verdict::LetGo,
             _ => Verdict::Stay,
@@ -296,7 +297,12 @@ impl Group {
         }
         descriptions::note_shared(&mut processes);
         let event = request.event.clone();
-        let record = Record { event, processes };
+        let ended = self.zombies.clone();
+        let record = Record {
+            event,
+            processes,
+            ended,
+        };
         let pid = self.members[0].pid;
         let record = sls_record::encode(&record).map_err(|source| {
             Failed::of(0)(CaptureError::System {

@@ -12,8 +12,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use slos::{Epoch, Partition, Staging};
-use sls_record::Process;
-use sls_sys::fd;
+use sls_record::{Ended, Process};
+use sls_sys::{fd, procfs};
 
 use crate::error::{AttachError, CaptureError, KeeperError};
 use crate::former;
@@ -39,6 +39,10 @@ pub struct Group {
     pub(crate) staging: Staging,
     /// Who was there at the checkpoint that the first of ours goes on from.
     past: Vec<Process>,
+    /// Who has ended of them, or of their children, and may not have been taken note of yet.
+    ended: Vec<i32>,
+    /// Those that had not been at the last stop.
+    pub(crate) zombies: Vec<Ended>,
     /// Whoever descends from them joins them.
     descendants: Option<Descendants>,
 }
@@ -54,6 +58,8 @@ impl Group {
             parent,
             spaces: Spaces::default(),
             past: Vec::new(),
+            ended: Vec::new(),
+            zombies: Vec::new(),
             descendants: None,
         }
     }
@@ -143,8 +149,9 @@ impl Group {
             match attach_in_time(pid, &self.options) {
                 Ok(target) => self.join(target, parent),
                 // Who lives for a moment only.
-                Err(AttachError::NoProcess(_) | AttachError::Zombie(_)) => {}
-                Err(_) if ends_soon(pid) => {}
+                Err(AttachError::NoProcess(_)) => {}
+                Err(AttachError::Zombie(_)) => self.ended.push(pid),
+                Err(_) if ends_soon(pid) => self.ended.push(pid),
                 Err(error) => return Err(error),
             }
         }
@@ -215,8 +222,47 @@ impl Group {
         while self.members.len() > 1
             && let Some(at) = self.members.iter().position(Target::has_ended)
         {
-            self.members.remove(at).detach();
+            self.bury_at(at);
         }
+    }
+
+    fn bury_at(&mut self, at: usize) {
+        let member = self.members.remove(at);
+        self.ended.push(member.pid);
+        member.detach();
+    }
+
+    /// These have ended already, for members to take note of.
+    pub fn note_ended(&mut self, pids: Vec<i32>) {
+        self.ended.extend(pids);
+    }
+
+    /// Finds out who has ended without its parent, a member, having taken note of it; while all stand
+    /// still.
+    pub(crate) fn find_zombies(&mut self) {
+        let mut found: Vec<Ended> = Vec::new();
+        let members = &self.members;
+        self.ended.retain(|&pid| {
+            let Ok(stat) = procfs::stat(pid) else {
+                return false;
+            };
+            let is_child = members.iter().any(|m| m.pid == stat.ppid);
+            let is_it = stat.state == 'Z' && is_child && !members.iter().any(|m| m.pid == pid);
+            if is_it && !found.iter().any(|e| e.pid == pid) {
+                let status = procfs::status(pid).unwrap_or_default();
+                found.push(Ended {
+                    pid,
+                    ppid: stat.ppid,
+                    pgid: status.pgid,
+                    sid: status.sid,
+                    comm: status.name,
+                    status: stat.exit_code,
+                    exit_signal: stat.exit_signal,
+                });
+            }
+            is_it
+        });
+        self.zombies = found;
     }
 
     /// Lets go of one for good, and of those that came along with it. False: it is none of these.

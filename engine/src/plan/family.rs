@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use sls_keeper::Want;
-use sls_record::Process;
+use sls_record::{Process, Record};
 
 use super::files::name_once;
 use super::kin::Kin;
@@ -28,47 +28,72 @@ pub enum Act {
     },
     /// This one begins a session.
     BeginSession(usize),
+    /// One that had ended is made by its parent, and ends.
+    End {
+        /// Among the ended.
+        child: usize,
+        /// Its parent.
+        parent: usize,
+    },
 }
 
 /// How all of them are made. None: they descend from one another in a circle.
-pub fn acts(all: &[Process]) -> Option<Vec<Act>> {
-    let mut acts = Vec::new();
-    let mut made = BTreeSet::new();
+pub fn acts(record: &Record) -> Option<Vec<Act>> {
+    let all = &record.processes;
+    let mut line = Line {
+        record,
+        acts: Vec::new(),
+        made: BTreeSet::new(),
+    };
     let has_parent = |p: &Process| all.iter().any(|q| q.pid == p.ppid);
     for at in (0..all.len()).filter(|&at| !has_parent(&all[at])) {
-        acts.push(Act::Make(at));
-        made.insert(at);
+        line.acts.push(Act::Make(at));
+        line.made.insert(at);
         // What it was in is its parent's business, which is not here.
-        acts.push(Act::BeginSession(at));
-        children(all, at, &mut acts, &mut made, |_| false);
+        line.acts.push(Act::BeginSession(at));
+        line.children(at, |_| true);
     }
-    (made.len() == all.len()).then_some(acts)
+    (line.made.len() == all.len()).then_some(line.acts)
 }
 
-/// Adds the descendants of one. Its children from before its session are made before it begins it.
-fn descend(all: &[Process], at: usize, acts: &mut Vec<Act>, made: &mut BTreeSet<usize>) {
-    let own = &all[at];
-    if own.sid != own.pid {
-        return children(all, at, acts, made, |_| false);
-    }
-    let earlier = |child: &Process| child.sid != own.pid && child.sid != child.pid;
-    children(all, at, acts, made, |child| !earlier(child));
-    acts.push(Act::BeginSession(at));
-    children(all, at, acts, made, earlier);
+/// Those that are made so far, and how.
+struct Line<'a> {
+    record: &'a Record,
+    acts: Vec<Act>,
+    made: BTreeSet<usize>,
 }
 
-fn children(
-    all: &[Process],
-    parent: usize,
-    acts: &mut Vec<Act>,
-    made: &mut BTreeSet<usize>,
-    not: impl Fn(&Process) -> bool,
-) {
-    for (child, process) in all.iter().enumerate() {
-        let is_child = process.ppid == all[parent].pid && !not(process);
-        if is_child && made.insert(child) {
-            acts.push(Act::Fork { child, parent });
-            descend(all, child, acts, made);
+impl Line<'_> {
+    /// Adds the descendants of one. Its children from before its session are made before it begins
+    /// that.
+    fn descend(&mut self, at: usize) {
+        let own = &self.record.processes[at];
+        let (pid, sid) = (own.pid, own.sid);
+        if sid != pid {
+            return self.children(at, |_| true);
+        }
+        let is_earlier = |(child, session)| session != pid && session != child;
+        self.children(at, is_earlier);
+        self.acts.push(Act::BeginSession(at));
+        self.children(at, |child| !is_earlier(child));
+    }
+
+    /// Adds those children of one, and what descends from them, that are meant by their number and
+    /// session.
+    fn children(&mut self, parent: usize, is_meant: impl Fn((i32, i32)) -> bool) {
+        let record = self.record;
+        let pid = record.processes[parent].pid;
+        for (child, process) in record.processes.iter().enumerate() {
+            let is_child = process.ppid == pid && is_meant((process.pid, process.sid));
+            if is_child && self.made.insert(child) {
+                self.acts.push(Act::Fork { child, parent });
+                self.descend(child);
+            }
+        }
+        for (child, ended) in record.ended.iter().enumerate() {
+            if ended.ppid == pid && is_meant((ended.pid, ended.sid)) {
+                self.acts.push(Act::End { child, parent });
+            }
         }
     }
 }
@@ -136,27 +161,47 @@ mod tests {
         }
     }
 
+    fn record(processes: Vec<Process>) -> Record {
+        let zombie = sls_record::Ended {
+            pid: 15,
+            ppid: 11,
+            sid: 5,
+            ..sls_record::Ended::default()
+        };
+        Record {
+            event: None,
+            processes,
+            ended: vec![zombie],
+        }
+    }
+
     #[test]
     fn a_child_from_before_its_parents_session_is_made_first() {
-        let all = [
+        let all = record(vec![
             process(10, 1, 5),
             process(11, 10, 11),
             process(12, 11, 5),
             process(13, 11, 11),
             process(14, 11, 14),
-        ];
+        ]);
         let fork = |child, parent| Act::Fork { child, parent };
         let acts = acts(&all).unwrap();
-        let begin = acts.iter().position(|a| *a == Act::BeginSession(1));
         let place = |act| acts.iter().position(|a| *a == act);
+        let begin = place(Act::BeginSession(1));
+        let zombie = Act::End {
+            child: 0,
+            parent: 1,
+        };
         assert_eq!(acts[..3], [Act::Make(0), Act::BeginSession(0), fork(1, 0)]);
         assert!(place(fork(2, 1)) < begin && begin < place(fork(3, 1)));
+        assert!(place(zombie) < begin && place(zombie).is_some());
         assert!(place(fork(4, 1)) < place(Act::BeginSession(4)));
-        assert_eq!(acts.len(), 8, "{acts:?}");
+        assert_eq!(acts.len(), 9, "{acts:?}");
     }
 
     #[test]
     fn a_circle_is_found() {
-        assert_eq!(acts(&[process(10, 11, 10), process(11, 10, 10)]), None);
+        let circle = record(vec![process(10, 11, 10), process(11, 10, 10)]);
+        assert_eq!(acts(&circle), None);
     }
 }

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use slos::{Epoch, Partition};
-use sls_keeper::{Agreement, Journal, Outcome, Refusal, Way};
-use sls_record::{Process, Record, Signals, Thread};
+use sls_keeper::{Agreement, End, Journal, Outcome, Refusal, Way};
+use sls_record::{Ended, Process, Record, Signals, Thread};
 use sls_sys::{fd, procfs, skeleton};
 
 use crate::attributes::{self, Outside};
@@ -42,6 +42,8 @@ pub struct Restored {
     pub pids: Vec<i32>,
     /// Those of them whose parent is the caller, who has to reap them.
     pub roots: Vec<i32>,
+    /// Those that had ended, for their parents to take note of.
+    pub ended: Vec<i32>,
     /// Start times of those whose past is each one's own, oldest first.
     pub former: Vec<Vec<u64>>,
     /// The branch their checkpoints are on.
@@ -75,17 +77,19 @@ pub fn restore(
         source,
     };
     let _held = partition.hold(epoch).map_err(read)?;
-    let all = processes(partition, epoch)?;
+    let record = record(partition, epoch)?;
+    let all = &record.processes;
     let impossible = |why: &str| RestoreError::Impossible {
         epoch: epoch.0,
         why: why.to_owned(),
     };
-    let acts = family::acts(&all).ok_or_else(|| impossible("its processes are no tree"))?;
+    let acts = family::acts(&record).ok_or_else(|| impossible("its processes are no tree"))?;
     let maker = Maker {
         partition,
         epoch,
-        all: &all,
-        kin: &Kin::new(&all),
+        record: &record,
+        all,
+        kin: &Kin::new(all),
         options,
         force,
         token: sls_sys::monotonic(),
@@ -101,6 +105,7 @@ pub fn restore(
     let former = |p: &Process| [&p.former[..], &[p.start_ticks]].concat();
     Ok(Restored {
         pids: all.iter().map(|p| p.pid).collect(),
+        ended: record.ended.iter().map(|e| e.pid).collect(),
         roots: acts.iter().filter_map(root).collect(),
         former: all.iter().map(former).collect(),
         branch: branch::new(partition, "restore"),
@@ -138,8 +143,8 @@ fn refused(epoch: Epoch) -> impl Fn(KeeperError) -> RestoreError {
     }
 }
 
-/// The processes of a checkpoint.
-fn processes(partition: &Partition, epoch: Epoch) -> Result<Vec<Process>, RestoreError> {
+/// The record of a checkpoint, whose processes can be made.
+fn record(partition: &Partition, epoch: Epoch) -> Result<Record, RestoreError> {
     let bytes = partition
         .record(epoch)
         .map_err(|source| RestoreError::Read {
@@ -156,7 +161,7 @@ fn processes(partition: &Partition, epoch: Epoch) -> Result<Vec<Process>, Restor
             why,
         })
     };
-    let all = record.processes;
+    let all = &record.processes;
     if all.is_empty() {
         return impossible("it holds no process".to_owned());
     }
@@ -171,12 +176,13 @@ fn processes(partition: &Partition, epoch: Epoch) -> Result<Vec<Process>, Restor
             return impossible(format!("it holds process {pid} twice"));
         }
     }
-    Ok(all)
+    Ok(record)
 }
 
 struct Maker<'a> {
     partition: &'a Partition,
     epoch: Epoch,
+    record: &'a Record,
     all: &'a [Process],
     kin: &'a Kin<'a>,
     options: &'a Options,
@@ -230,11 +236,20 @@ impl Maker<'_> {
                 Act::Fork { child, parent } => {
                     let process = &self.all[child];
                     if let Some(parent) = &mut keepers[parent] {
-                        let forked = parent.fork(process.pid, process.exit_signal);
+                        let forked = parent.fork(process.pid, process.exit_signal, None);
                         note(made, process.pid, &forked);
                         forked.map_err(refused(self.epoch))?;
                     }
                     keepers[child] = Some(Keeper::take_up(program, process.pid, probe)?);
+                }
+                Act::End { child, parent } => {
+                    let ended = &self.record.ended[child];
+                    if let Some(parent) = &mut keepers[parent] {
+                        let end = Some(end_of(ended));
+                        let forked = parent.fork(ended.pid, ended.exit_signal, end);
+                        note(made, ended.pid, &forked);
+                        forked.map_err(refused(self.epoch))?;
+                    }
                 }
                 Act::BeginSession(at) => {
                     if let Some(keeper) = &mut keepers[at] {
@@ -357,6 +372,15 @@ impl Maker<'_> {
             token: self.token,
             all: self.all.iter().map(|p| p.pid).collect(),
         })
+    }
+}
+
+fn end_of(ended: &Ended) -> End {
+    End {
+        comm: ended.comm.clone(),
+        leads_session: ended.sid == ended.pid,
+        leads_group: ended.pgid == ended.pid,
+        status: ended.status,
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 
 use slos::{Epoch, Partition, SpaceId};
 use sls_keeper::{Agreement, Outcome};
-use sls_record::{Process, Record};
+use sls_record::{Ended, Process, Record};
 use sls_sys::procfs;
 
 use crate::error::{CaptureError, KeeperError, RewindError};
@@ -63,6 +63,7 @@ impl Group {
         let _held = partition.hold(to).map_err(read)?;
         let record = record(partition, to)?;
         self.bury();
+        let ended = record.ended.clone();
         let pasts = self.pasts(record, to)?;
         let mut changed = 0;
         for member in &mut self.members {
@@ -104,7 +105,7 @@ impl Group {
             from: present.epoch,
             to,
         };
-        let done = match self.put_back(ends, ways) {
+        let mut done = match self.put_back(ends, ways) {
             Ok(done) => done,
             Err(error) => {
                 if !matches!(error, RewindError::Halted { .. }) {
@@ -126,6 +127,7 @@ impl Group {
             }
             member.told.at = None;
         }
+        done.note(ends_that_stay(&ended, &self.zombies));
         Ok(Rewound {
             from: present.epoch,
             to,
@@ -286,6 +288,17 @@ impl Party for Target {
     }
 }
 
+/// Children that had ended then, or have since: nobody makes them again, or unmakes their end.
+fn ends_that_stay(then: &[Ended], now: &[Ended]) -> Vec<String> {
+    let not_in = |others: &[Ended], one: &Ended| others.iter().all(|other| other.pid != one.pid);
+    let noted = then.iter().filter(|one| not_in(now, one));
+    let noted = noted.map(|e| (e, "its parent has taken note of its end since"));
+    let ended = now.iter().filter(|one| not_in(then, one));
+    let ended = ended.map(|e| (e, "has ended since, as its parent will note"));
+    let line = |(e, what): (&Ended, &str)| format!("child {} ({}): {what}", e.pid, e.comm);
+    noted.chain(ended).map(line).collect()
+}
+
 /// What one member is to be put back to.
 struct Way {
     past: Process,
@@ -405,5 +418,23 @@ impl Done {
             }
         }
         put_back.map_or(Ok(()), |why| Err(RewindError::PutBack { epoch, why }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_that_cannot_be_taken_back_are_told() {
+        let ended = |pid| Ended {
+            pid,
+            comm: "sh".to_owned(),
+            ..Ended::default()
+        };
+        let told = ends_that_stay(&[ended(2), ended(3)], &[ended(3), ended(4)]);
+        assert_eq!(told.len(), 2);
+        assert!(told[0].starts_with("child 2 (sh): its parent"), "{told:?}");
+        assert!(told[1].starts_with("child 4 (sh): has ended"), "{told:?}");
     }
 }

@@ -1,13 +1,26 @@
 //! A process with one of everything a record can hold.
 
 use libsls::record::{
-    AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Epoll, File, FileKind,
+    AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Ended, Epoll, File, FileKind,
     IntervalTimer, Layout, Lock, LockKind, Mapping, Perms, PosixTimer, Process, Queued, Registers,
     Rseq, Scheduling, SigAction, SigInfo, Signals, Socket, SocketOption, Thread, Unvouched,
 };
 
 const MAPPED: u64 = 0x40_0000;
 const PAGE: u64 = 4096;
+
+/// A child of the process that has ended.
+pub fn ended() -> Ended {
+    Ended {
+        pid: 8,
+        ppid: 7,
+        pgid: 7,
+        sid: 7,
+        comm: "child".into(),
+        status: 9,
+        exit_signal: 17,
+    }
+}
 
 /// The process.
 pub fn process() -> Process {

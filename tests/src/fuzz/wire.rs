@@ -339,11 +339,20 @@ pub fn records() -> Vec<Vec<u8>> {
     let empty = Record {
         event: None,
         processes: Vec::new(),
+        ended: Vec::new(),
     };
     let event = Some(record::Event::Exec { tid: 7 });
     let processes = vec![super::sample::process()];
-    [empty, Record { event, processes }]
-        .iter()
-        .map(|r| record::encode(r).expect("a record of ours"))
-        .collect()
+    let ended = vec![super::sample::ended()];
+    [
+        empty,
+        Record {
+            event,
+            processes,
+            ended,
+        },
+    ]
+    .iter()
+    .map(|r| record::encode(r).expect("a record of ours"))
+    .collect()
 }
