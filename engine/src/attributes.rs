@@ -21,16 +21,18 @@ impl Outside {
     /// as it is.
     pub fn read(pid: i32) -> Option<Self> {
         let stat = procfs::stat(pid).ok()?;
-        let read = Self {
-            exe: procfs::link(pid, "exe"),
+        let mut read = Self {
             auxv: procfs::auxv(pid).unwrap_or_default(),
             layout: layout(stat.layout),
             exit_signal: stat.exit_signal,
             limits: running::limits(pid).unwrap_or_default(),
             oom_score_adj: running::oom_score_adj(pid).unwrap_or_default(),
             personality: running::personality(pid).unwrap_or_default(),
+            ..Self::default()
         };
-        (!procfs::is_dead(pid)).then_some(read)
+        // Last: one that ends has lost its program some time before it is dead.
+        read.exe = procfs::link(pid, "exe");
+        (!read.exe.is_empty()).then_some(read)
     }
 }
 

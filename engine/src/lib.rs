@@ -26,6 +26,7 @@ mod maplist;
 mod plan;
 mod ranges;
 mod record;
+mod renamed;
 mod restore;
 mod rewind;
 mod runs;

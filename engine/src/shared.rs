@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use sls_record::{Backing, Process, Renamed};
 use sls_sys::procfs::MapLine;
 
 use crate::ranges::Range;
@@ -67,6 +68,24 @@ impl Spaces {
     /// Numbers up to this one have a meaning already.
     pub fn skip(&mut self, last: u32) {
         self.next = self.next.max(last.saturating_add(1));
+    }
+
+    /// The numbers that the objects of these have.
+    pub fn know(&mut self, processes: &[Process]) {
+        for map in processes.iter().flat_map(|p| &p.mappings) {
+            if let Backing::Shared { space } = map.backing {
+                self.objects.insert((map.dev, map.inode), space);
+            }
+        }
+    }
+
+    /// Objects that were made again keep their numbers.
+    pub fn rename(&mut self, renamed: &[Renamed]) {
+        for Renamed { old, new } in renamed {
+            if let Some(&space) = self.objects.get(&(old.dev, old.inode)) {
+                self.objects.insert((new.dev, new.inode), space);
+            }
+        }
     }
 
     /// A number for a process's own memory.

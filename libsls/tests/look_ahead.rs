@@ -53,6 +53,7 @@ fn answer(request: &Request) -> Answer {
                 event: None,
                 processes: vec![process(*epoch)],
                 ended: Vec::new(),
+                renamed: Vec::new(),
             };
             Answer::Record(encode(&record).unwrap())
         }

@@ -79,26 +79,39 @@ fn a_ring_goes_on_where_it_was() {
     let sls = Sls::new();
     let mut ring = Ring::attached(&sls, 5, &["-t", "10"]);
     std::thread::sleep(Duration::from_millis(200));
-    sls.run(&["checkpoint", "-m"]);
+    sls.run(&["checkpoint", "-m", "-n", "whole"]);
     let pids = ring.pids.clone();
     let before = ids(&pids);
     end_all(&mut ring.target, &pids);
-    let mut made: Option<Again> = None;
-    for round in 0..3 {
-        if let Some(made) = made.take() {
-            Again::end(made);
-        }
-        let (again, told) = Again::made(&sls, &[]);
-        assert_eq!(told["pids"].as_object().unwrap().len(), 5, "{told}");
-        assert_eq!(ids(&pids)[1..], before[1..], "parents and groups");
-        let rounds = ring.rounds();
-        wait_until(SOON, "it goes round", || ring.rounds() > rounds + 1);
-        let taken = sls.json(&["checkpoint", "-m"]);
-        ring.assert_one_cut(&sls, taken["epoch"].as_u64().unwrap());
-        assert_eq!(sls.pids(), pids, "round {round}");
-        made = Some(again);
+    let (again, _) = Again::made(&sls, &[]);
+    goes_round(&ring);
+    again.end();
+    let (_again, told) = Again::made(&sls, &[]);
+    assert_eq!(told["pids"].as_object().unwrap().len(), 5, "{told}");
+    assert_eq!(ids(&pids)[1..], before[1..], "parents and groups");
+    goes_round(&ring);
+    let taken = sls.json(&["checkpoint", "-m"]);
+    ring.assert_one_cut(&sls, taken["epoch"].as_u64().unwrap());
+    assert_eq!(sls.pids(), pids);
+    // Also from before the first restore: pipes and shared memory have been made again since.
+    for at in ["@whole", "@2"] {
+        let done = sls.json(&["rewind", "-m", at]);
+        let lines = done["not_restored"].to_string();
+        let whole = !lines.contains("pipe") && !lines.contains("memory");
+        assert!(whole, "{lines}");
+        goes_round(&ring);
     }
-    let said = fs::read_to_string(sls.folder().join("ring.out")).unwrap();
+    // A daemon that comes later knows that as well.
+    sls.kill_daemon();
+    sls.run(&["attach", "-p", &ring.target.p(), "-m", "-r"]);
+    sls.run(&["rewind", "-m", "@whole"]);
+    goes_round(&ring);
+}
+
+fn goes_round(ring: &Ring) {
+    let rounds = ring.rounds();
+    wait_until(SOON, "it goes round", || ring.rounds() > rounds + 1);
+    let said = ring.target.output();
     assert!(!said.contains("WRONG"), "{said}");
 }
 
@@ -344,8 +357,7 @@ fn none_is_left_when_one_cannot_be_made() {
     }
     kill(other, 9);
     let (_again, _) = Again::made(&sls, &[]);
-    let rounds = ring.rounds();
-    wait_until(SOON, "it goes round", || ring.rounds() > rounds);
+    goes_round(&ring);
 }
 
 /// A process of this number.

@@ -74,6 +74,7 @@ mod tests {
             event: None,
             processes: Vec::new(),
             ended: Vec::new(),
+            renamed: Vec::new(),
         };
         assert_eq!(decode(&encode(&record).unwrap()).unwrap(), record);
     }

@@ -16,6 +16,28 @@ pub struct Record {
     pub processes: Vec<Process>,
     /// Of their children those that had ended without their taking note of it yet.
     pub ended: Vec<Ended>,
+    /// What had other names before a restore.
+    pub renamed: Vec<Renamed>,
+}
+
+/// Something that a restore has made again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// As checkpoints from before it call it.
+    pub old: Name,
+    /// As it is called now.
+    pub new: Name,
+}
+
+/// By what a descriptor or a mapping is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name {
+    /// Path, or what stands for one.
+    pub target: String,
+    /// Device.
+    pub dev: u64,
+    /// Inode.
+    pub inode: u64,
 }
 
 /// A process that has ended, and is there for its parent to take note of (a zombie).

@@ -297,11 +297,11 @@ impl Group {
         }
         descriptions::note_shared(&mut processes);
         let event = request.event.clone();
-        let ended = self.zombies.clone();
         let record = Record {
             event,
             processes,
-            ended,
+            ended: self.zombies.clone(),
+            renamed: self.renamed.clone(),
         };
         let pid = self.members[0].pid;
         let record = sls_record::encode(&record).map_err(|source| {

@@ -12,14 +12,14 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use slos::{Epoch, Partition, Staging};
-use sls_record::{Ended, Process};
+use sls_record::{Ended, Process, Renamed};
 use sls_sys::{fd, procfs};
 
 use crate::error::{AttachError, CaptureError, KeeperError};
-use crate::former;
 use crate::keeper::Event;
 use crate::shared::Spaces;
 use crate::target::{Options, Target, is_readable_within};
+use crate::{former, renamed};
 use descendants::Descendants;
 
 pub use checkpoint::{Capture, Request};
@@ -43,6 +43,8 @@ pub struct Group {
     ended: Vec<i32>,
     /// Those that had not been at the last stop.
     pub(crate) zombies: Vec<Ended>,
+    /// What has other names now than in checkpoints from before a restore.
+    pub(crate) renamed: Vec<Renamed>,
     /// Whoever descends from them joins them.
     descendants: Option<Descendants>,
 }
@@ -60,6 +62,7 @@ impl Group {
             past: Vec::new(),
             ended: Vec::new(),
             zombies: Vec::new(),
+            renamed: Vec::new(),
             descendants: None,
         }
     }
@@ -115,8 +118,11 @@ impl Group {
     /// What the checkpoint that all this goes on from tells of its processes.
     fn look_back(&mut self, partition: &Partition) {
         let record = self.parent.and_then(|epoch| partition.record(epoch).ok());
-        let record = record.and_then(|bytes| sls_record::decode(&bytes).ok());
-        self.past = record.map(|r| r.processes).unwrap_or_default();
+        if let Some(record) = record.and_then(|bytes| sls_record::decode(&bytes).ok()) {
+            self.past = record.processes;
+            self.renamed = record.renamed;
+        }
+        self.spaces.know(&self.past);
         let spaces = self.parent.and_then(|epoch| partition.spaces(epoch).ok());
         for space in spaces.unwrap_or_default() {
             self.spaces.skip(space.0);
@@ -232,9 +238,12 @@ impl Group {
         member.detach();
     }
 
-    /// These have ended already, for members to take note of.
-    pub fn note_ended(&mut self, pids: Vec<i32>) {
-        self.ended.extend(pids);
+    /// They were just restored: these have ended already, for members to take note of, and this has
+    /// other names than before. Before the first checkpoint.
+    pub fn note_restored(&mut self, ended: Vec<i32>, renamed: Vec<Renamed>) {
+        self.ended.extend(ended);
+        self.spaces.rename(&renamed);
+        renamed::add(&mut self.renamed, renamed);
     }
 
     /// Finds out who has ended without its parent, a member, having taken note of it; while all stand

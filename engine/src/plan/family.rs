@@ -172,6 +172,7 @@ mod tests {
             event: None,
             processes,
             ended: vec![zombie],
+            renamed: Vec::new(),
         }
     }
 

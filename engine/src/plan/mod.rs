@@ -17,7 +17,7 @@ mod opening;
 mod pages;
 mod pipes;
 mod signals;
-mod sockets;
+pub mod sockets;
 mod threads;
 
 use slos::{Epoch, Partition, ReadError};

@@ -6,12 +6,15 @@ use sls_sys::sockets;
 
 use super::{Steps, int};
 
+/// A stream that was connected, or on its way to be, is of no use without its peer.
+pub fn can_be_made(socket: &Socket) -> bool {
+    let inet = matches!(socket.family, libc::AF_INET | libc::AF_INET6);
+    inet && (socket.listens || socket.kind == libc::SOCK_DGRAM)
+}
+
 /// Makes one, saved as 0. Err: why it cannot be. `must`: without its address there is no use in it.
 pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Result<(), String> {
-    let inet = matches!(socket.family, libc::AF_INET | libc::AF_INET6);
-    let datagrams = socket.kind == libc::SOCK_DGRAM;
-    // A stream that was connected, or on its way to be, is of no use without its peer.
-    if !inet || !(socket.listens || datagrams) {
+    if !can_be_made(socket) {
         return Err("it cannot be made again; a placeholder reports hang-up".to_owned());
     }
     let fresh = sockets::fresh(socket.family, socket.kind, socket.protocol)

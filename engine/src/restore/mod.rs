@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use slos::{Epoch, Partition};
 use sls_keeper::{Agreement, End, Journal, Outcome, Refusal, Way};
-use sls_record::{Ended, Process, Record, Signals, Thread};
+use sls_record::{Ended, Process, Record, Renamed, Signals, Thread};
 use sls_sys::{fd, procfs, skeleton};
 
 use crate::attributes::{self, Outside};
@@ -27,7 +27,7 @@ use crate::plan::family::{self, Act};
 use crate::plan::kin::Kin;
 use crate::record::plain_mappings;
 use crate::target::Options;
-use crate::{branch, leftover};
+use crate::{branch, leftover, renamed};
 use lines::Lines;
 
 const SIGSTOP: i32 = 19;
@@ -44,6 +44,8 @@ pub struct Restored {
     pub roots: Vec<i32>,
     /// Those that had ended, for their parents to take note of.
     pub ended: Vec<i32>,
+    /// What they have under other names than then.
+    pub renamed: Vec<Renamed>,
     /// Start times of those whose past is each one's own, oldest first.
     pub former: Vec<Vec<u64>>,
     /// The branch their checkpoints are on.
@@ -97,7 +99,11 @@ pub fn restore(
     let stopped = stay_stopped || all.iter().all(|p| p.stopped);
     let mut made = Vec::new();
     let done = maker.make(&acts, &mut made, stay_stopped);
-    let (pages, not_restored) = done.inspect_err(|_| await_ends(&made))?;
+    let Done {
+        pages,
+        renamed,
+        not_restored,
+    } = done.inspect_err(|_| await_ends(&made))?;
     let root = |act: &Act| match act {
         Act::Make(at) => Some(all[*at].pid),
         _ => None,
@@ -109,6 +115,7 @@ pub fn restore(
         roots: acts.iter().filter_map(root).collect(),
         former: all.iter().map(former).collect(),
         branch: branch::new(partition, "restore"),
+        renamed,
         pages,
         took: begun.elapsed(),
         not_restored,
@@ -179,6 +186,14 @@ fn record(partition: &Partition, epoch: Epoch) -> Result<Record, RestoreError> {
     Ok(record)
 }
 
+/// What was done.
+struct Done {
+    pages: u64,
+    renamed: Vec<Renamed>,
+    /// What is not as it was.
+    not_restored: Vec<String>,
+}
+
 struct Maker<'a> {
     partition: &'a Partition,
     epoch: Epoch,
@@ -192,14 +207,14 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Makes all of them and lets them go: pages written, and what is not as it was. In `made` are the
+    /// Makes all of them and lets them go. In `made` are the
     /// numbers of those that may be there.
     fn make(
         &self,
         acts: &[Act],
         made: &mut Vec<i32>,
         stay_stopped: bool,
-    ) -> Result<(u64, Vec<String>), RestoreError> {
+    ) -> Result<Done, RestoreError> {
         let mut keepers = self.skeletons(acts, made)?;
         let mut told = Lines::new(self.all);
         let journals = self.journals(&mut told)?;
@@ -212,8 +227,13 @@ impl Maker<'_> {
                 signal(process.pid, SIGSTOP)?;
             }
         }
+        let renamed = renamed::since(self.all);
         self.let_go(keepers)?;
-        Ok((pages, told.lines()))
+        Ok(Done {
+            pages,
+            renamed,
+            not_restored: told.lines(),
+        })
     }
 
     /// Each with nothing in it, in the charge of its keeper.

@@ -19,7 +19,7 @@ use crate::group::{Group, Request};
 use crate::keeper::Keeper;
 use crate::target::{Target, Tracker};
 use crate::together::{self, Party};
-use crate::{branch, leftover, plan};
+use crate::{branch, leftover, plan, renamed};
 use journal::{Ahead, Sources};
 
 const SIGSTOP: i32 = 19;
@@ -165,7 +165,9 @@ impl Group {
                     )
                 }));
             };
-            pasts.push(processes.swap_remove(found));
+            let mut past = processes.swap_remove(found);
+            renamed::apply(&self.renamed, &mut past);
+            pasts.push(past);
         }
         match processes.first() {
             None => Ok(pasts),

@@ -2,8 +2,9 @@
 
 use libsls::record::{
     AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Ended, Epoll, File, FileKind,
-    IntervalTimer, Layout, Lock, LockKind, Mapping, Perms, PosixTimer, Process, Queued, Registers,
-    Rseq, Scheduling, SigAction, SigInfo, Signals, Socket, SocketOption, Thread, Unvouched,
+    IntervalTimer, Layout, Lock, LockKind, Mapping, Name, Perms, PosixTimer, Process, Queued,
+    Registers, Renamed, Rseq, Scheduling, SigAction, SigInfo, Signals, Socket, SocketOption,
+    Thread, Unvouched,
 };
 
 const MAPPED: u64 = 0x40_0000;
@@ -19,6 +20,19 @@ pub fn ended() -> Ended {
         comm: "child".into(),
         status: 9,
         exit_signal: 17,
+    }
+}
+
+/// A pipe that was made again.
+pub fn renamed() -> Renamed {
+    let pipe = |inode| Name {
+        target: format!("pipe:[{inode}]"),
+        dev: 0,
+        inode,
+    };
+    Renamed {
+        old: pipe(5),
+        new: pipe(6),
     }
 }
 

@@ -340,6 +340,7 @@ pub fn records() -> Vec<Vec<u8>> {
         event: None,
         processes: Vec::new(),
         ended: Vec::new(),
+        renamed: Vec::new(),
     };
     let event = Some(record::Event::Exec { tid: 7 });
     let processes = vec![super::sample::process()];
@@ -350,6 +351,7 @@ pub fn records() -> Vec<Vec<u8>> {
             event,
             processes,
             ended,
+            renamed: vec![super::sample::renamed()],
         },
     ]
     .iter()

@@ -357,7 +357,7 @@ impl Work {
         match (how, &mut self.group) {
             (Some(tracking), Some(group)) => {
                 // Those that descend from several were followed before.
-                group.note_ended(done.ended);
+                group.note_restored(done.ended, done.renamed);
                 if done.pids.len() > 1
                     && let Err(error) = group.follow()
                 {
