@@ -1,7 +1,7 @@
 //! What the descriptors that the keeper read under the stop mean.
 
 use serde_bytes::ByteBuf;
-use sls_record::{Epoll, File, FileKind, Lock, LockKind, Queued, Socket, SocketOption};
+use sls_record::{Epoll, File, FileKind, Lock, LockKind, Queued, Socket, SocketOption, Unix};
 use sls_sys::descriptors::{FileStat, Raw};
 use sls_sys::sockets;
 
@@ -54,7 +54,14 @@ pub fn unvouched_buffers(raws: &[Raw]) -> Vec<(u64, u64)> {
 /// What the raw texts mean.
 pub fn understand(raws: Vec<Raw>, pid: i32, sockets: &mut Sockets) -> Vec<File> {
     let inodes = raws.iter().filter(|raw| raw.link.starts_with(b"socket:"));
-    sockets.meet(pid, inodes.map(inode).collect());
+    let connected = |raw: &Raw| {
+        let socket = raw.socket.as_deref();
+        socket.is_some_and(|s| s.family == libc::AF_UNIX && !s.peer.is_empty())
+    };
+    sockets.meet(
+        pid,
+        inodes.map(|raw| (inode(raw), connected(raw))).collect(),
+    );
     raws.into_iter().map(|raw| file(raw, sockets)).collect()
 }
 
@@ -131,7 +138,10 @@ fn kind(raw: &Raw, target: &str, inode: u64, sockets: &Sockets) -> FileKind {
             FileKind::Socket {
                 description,
                 listening,
-                state: raw.socket.as_deref().map(|s| Box::new(socket(s))),
+                state: raw
+                    .socket
+                    .as_deref()
+                    .map(|s| Box::new(socket(s, sockets.peer(inode)))),
             }
         }
         "anon_inode:[eventfd]" => FileKind::EventFd {
@@ -154,7 +164,7 @@ fn kind(raw: &Raw, target: &str, inode: u64, sockets: &Sockets) -> FileKind {
     }
 }
 
-fn socket(s: &sockets::Socket) -> Socket {
+fn socket(s: &sockets::Socket, peer: Option<u64>) -> Socket {
     let option = |(level, name, value): &(i32, i32, ByteBuf)| SocketOption {
         level: *level,
         name: *name,
@@ -169,6 +179,14 @@ fn socket(s: &sockets::Socket) -> Socket {
         listens: s.listens,
         backlog: s.backlog,
         options: s.options.iter().map(option).collect(),
+        unix: peer.map(|peer| Unix {
+            peer,
+            queued: match &s.queued {
+                Some(Ok(bytes)) => Queued::Bytes(bytes.to_vec()),
+                Some(Err(why)) => Queued::Unread(why.clone()),
+                None => Queued::Unread("it was not looked at".to_owned()),
+            },
+        }),
     }
 }
 

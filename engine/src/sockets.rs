@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use sls_sys::unix_sockets;
+
 /// What is known of the sockets that the target has open.
 #[derive(Debug, Default)]
 pub struct Sockets {
@@ -16,6 +18,8 @@ pub struct Sockets {
 struct Socket {
     name: String,
     listening: bool,
+    /// Inode of what a Unix socket is connected to, 0 when that is closed.
+    peer: Option<u64>,
 }
 
 /// A socket that no table lists may be in one later, when it is connected or listens.
@@ -23,22 +27,30 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Sockets {
     /// Looks up those that are new. The kernel walks all its sockets for each reading of a table,
-    /// so all are taken from one.
-    pub fn meet(&mut self, pid: i32, inodes: Vec<u64>) {
+    /// so all are taken from one. With each inode comes whether it is of a Unix socket that is
+    /// connected.
+    pub fn meet(&mut self, pid: i32, inodes: Vec<(u64, bool)>) {
         let old = self.read_at.is_none_or(|at| at.elapsed() > LOOK_AGAIN);
-        let news = |inode| match self.known.get(inode) {
+        let news = |&(inode, connected): &(u64, bool)| match self.known.get(&inode) {
             None => true,
-            Some(known) => known.is_none() && old,
+            Some(None) => old,
+            Some(Some(known)) => connected && known.peer.is_none(),
         };
         let look = inodes.iter().any(news);
         let before = std::mem::take(&mut self.known);
-        let kept = |inode| (inode, before.get(&inode).cloned().flatten());
-        self.known = inodes.into_iter().map(kept).collect();
+        let kept = |&(inode, _): &(u64, bool)| (inode, before.get(&inode).cloned().flatten());
+        self.known = inodes.iter().map(kept).collect();
         if look {
             self.read_at = Some(Instant::now());
             for (inode, socket) in tables(pid) {
                 if let Some(known) = self.known.get_mut(&inode) {
                     *known = Some(socket);
+                }
+            }
+            // Not to be looked for again.
+            for (inode, _) in inodes.iter().filter(|(_, connected)| *connected) {
+                if let Some(Some(known)) = self.known.get_mut(inode) {
+                    known.peer.get_or_insert(0);
                 }
             }
         }
@@ -51,6 +63,11 @@ impl Sockets {
             _ => (format!("socket:[{inode}]"), false),
         }
     }
+
+    /// What a connected Unix socket is connected to.
+    pub fn peer(&self, inode: u64) -> Option<u64> {
+        self.known.get(&inode)?.as_ref()?.peer
+    }
 }
 
 /// The sockets of the target's network, by inode.
@@ -59,8 +76,22 @@ fn tables(pid: i32) -> Vec<(u64, Socket)> {
     for family in ["tcp", "tcp6", "udp", "udp6"] {
         found.extend(lines(pid, family, |fields| inet(family, fields)));
     }
-    found.extend(lines(pid, "unix", unix));
+    let peers = peers(pid);
+    let unix = lines(pid, "unix", unix).into_iter();
+    found.extend(unix.map(|(inode, mut socket)| {
+        socket.peer = peers.get(&inode).copied();
+        (inode, socket)
+    }));
     found
+}
+
+/// Asked of the network that slsd is in: of another one they are not known.
+fn peers(pid: i32) -> HashMap<u64, u64> {
+    let network = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
+    if network("self") != network(&pid.to_string()) {
+        return HashMap::new();
+    }
+    unix_sockets::peers().unwrap_or_default()
 }
 
 fn lines<T>(pid: i32, table: &str, meaning: impl Fn(&[&str]) -> Option<T>) -> Vec<T> {
@@ -79,7 +110,14 @@ fn inet(family: &str, fields: &[&str]) -> Option<(u64, Socket)> {
         format!(" -> {}", address(fields.get(2)?))
     };
     let name = format!("{family} {}{peer}{state}", address(fields.get(1)?));
-    Some((inode, Socket { name, listening }))
+    Some((
+        inode,
+        Socket {
+            name,
+            listening,
+            peer: None,
+        },
+    ))
 }
 
 fn unix(fields: &[&str]) -> Option<(u64, Socket)> {
@@ -88,7 +126,14 @@ fn unix(fields: &[&str]) -> Option<(u64, Socket)> {
     let state = if listening { " listening" } else { "" };
     let path = fields.get(7).unwrap_or(&"unnamed");
     let name = format!("unix {path}{state}");
-    Some((inode, Socket { name, listening }))
+    Some((
+        inode,
+        Socket {
+            name,
+            listening,
+            peer: None,
+        },
+    ))
 }
 
 /// "0100007F:18EB" as 127.0.0.1:6379; IPv6 as the kernel's hex.

@@ -384,3 +384,67 @@ fn taken(pid: i32) -> i32 {
     assert_eq!(id, pid, "somebody else was quicker");
     id
 }
+
+/// Unix sockets that are connected to each other, within a process and between two, with what waits
+/// in them; a child that shares an end with its parent.
+const CONNECTED: &str = "
+import os, socket, time, select
+os.setsid()
+a, b = socket.socketpair(); c, d = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+x, y = socket.socketpair(); a.setblocking(False)
+b.send(b'first '); b.send(b'second'); x.send(b'for the child')
+server = socket.socket(socket.AF_UNIX); server.bind('\\0sls-test-' + str(os.getpid())); server.listen(3)
+client = socket.socket(socket.AF_UNIX); client.connect(server.getsockname()); accepted, _ = server.accept()
+client.send(b'asked')
+own, theirs = socket.socketpair()
+if os.fork() == 0:
+    me = 1
+    if os.fork() == 0: me = 2
+else: me = 0
+poll = select.epoll(); poll.register((b, y, y)[me], select.EPOLLIN)
+print('ready' if me == 0 else '', flush=True)
+while not os.path.exists('go'): time.sleep(0.01)
+try:
+    if me == 0:
+        assert a.recv(99) == b'first second', 'what waited'
+        try: a.recv(1); assert False, 'it has flags of its own'
+        except BlockingIOError: pass
+        b.send(b'more'); assert a.recv(99) == b'more'; a.send(b'back'); assert b.recv(9) == b'back'
+        assert accepted.recv(9) == b'asked'; accepted.send(b'answer'); assert client.recv(9) == b'answer'
+        new = socket.socket(socket.AF_UNIX); new.connect(server.getsockname())
+        other, _ = server.accept(); other.send(b'new'); assert new.recv(9) == b'new', 'it listens'
+        assert own.recv(9) == b'of one'; x.send(b'and more')
+        os.wait()
+    if me == 1:
+        assert y.recv(99) == b'for the child', 'across'
+        assert poll.poll(0) == [], 'a set'
+        theirs.send(b'of one')
+        os.wait()
+    if me == 2:
+        while poll.poll(9) and y.recv(99, socket.MSG_PEEK)[:3] != b'and': time.sleep(0.001)
+        assert y.recv(99) == b'and more', 'an end that two have'
+    c.send(b'packet %d' % me); assert d.recv(99)[:6] == b'packet'
+    print('whole', me, flush=True)
+except BaseException as error:
+    print('WRONG', me, repr(error), flush=True)
+os._exit(0)
+";
+
+#[test]
+fn unix_sockets_are_connected_again() {
+    let sls = Sls::new();
+    let mut target = python(&sls, CONNECTED);
+    sls.run(&["attach", "-p", &target.p(), "-m", "-r"]);
+    sls.run(&["checkpoint", "-m"]);
+    let pids = sls.pids();
+    assert_eq!(pids.len(), 3, "{pids:?}");
+    end_all(&mut target, &pids);
+    fs::write(sls.folder().join("go"), "").unwrap();
+    let out = sls.try_run(&["restore", "-m"]);
+    let said = || fs::read_to_string(sls.folder().join("python3.out")).unwrap();
+    wait_until(SOON, "all of them tell", || {
+        said().matches("whole").count() + said().matches("WRONG").count() == 3
+    });
+    let whole = out.code == 0 && !said().contains("WRONG");
+    assert!(whole, "{out:?}\n{}", said());
+}

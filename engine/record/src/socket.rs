@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Queued;
+
 /// A socket as it was made, named and set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Socket {
@@ -21,8 +23,19 @@ pub struct Socket {
     pub listens: bool,
     /// Connections that may wait to be accepted, where the kernel tells.
     pub backlog: Option<u32>,
-    /// Options; none of a stream that is connected.
+    /// Options; none of a TCP connection.
     pub options: Vec<SocketOption>,
+    /// Of a connected Unix socket.
+    pub unix: Option<Unix>,
+}
+
+/// What a connected Unix socket has besides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unix {
+    /// Inode of the socket at its other end, 0 when that is closed.
+    pub peer: u64,
+    /// What waits to be received.
+    pub queued: Queued,
 }
 
 /// One option.

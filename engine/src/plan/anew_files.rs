@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use sls_keeper::{Arg, Want};
-use sls_record::{File, Process};
+use sls_record::{File, FileKind, Process};
 
 use super::files::{
     F_DUPFD_CLOEXEC, Table, above, close_one, close_saved, description, duplicate, epolls, fill,
-    move_up, share, table,
+    move_up, set_flags, share, table,
 };
 use super::kin::{Kept, Kin, Origin, Thing};
 use super::opening::Openings;
-use super::{Steps, anew, int, locks, pipes};
+use super::{Steps, anew, int, locks, pipes, sockets};
 
 /// The descriptors of one of them.
 pub struct Files<'a> {
@@ -39,6 +39,7 @@ impl<'a> Files<'a> {
         for Kept { thing, fd } in self.kin.kept_by(self.to.pid) {
             match thing {
                 Thing::Pipe(target) => pipes::make_kept(steps, self.kin, target, fd),
+                Thing::Pair(low, high) => sockets::make_pair(steps, self.kin, (*low, *high), fd),
                 Thing::Memory(dev, inode) => {
                     let maps = self.to.mappings.iter();
                     let mut same = maps.filter(|m| (m.dev, m.inode) == (*dev, *inode));
@@ -52,9 +53,15 @@ impl<'a> Files<'a> {
         self.open_all(steps, |origin| *origin == Origin::Own);
     }
 
-    /// What it has from others, who have it by now; and what takes all of its descriptors.
-    pub fn others(&self, steps: &mut Steps) {
-        self.open_all(steps, |origin| *origin != Origin::Own);
+    /// What others have made, and it has by way of them.
+    pub fn made_by_others(&self, steps: &mut Steps) {
+        let is_made = |origin: &Origin| matches!(origin, Origin::OpenedBy(_) | Origin::Kept(..));
+        self.open_all(steps, is_made);
+    }
+
+    /// What it shares with others, who have it by now; and what takes all of its descriptors.
+    pub fn shared(&self, steps: &mut Steps) {
+        self.open_all(steps, |origin| matches!(origin, Origin::Shared(..)));
         let none = BTreeMap::new();
         epolls(steps, &Table::new(), &self.table, &none);
         locks::steps(steps, self.skeleton, self.to, |_| false);
@@ -63,10 +70,7 @@ impl<'a> Files<'a> {
     /// Closes what was kept for others, who have it by now.
     pub fn close_kept(&self, steps: &mut Steps) {
         for Kept { thing, fd } in self.kin.kept_by(self.to.pid) {
-            close_one(steps, fd);
-            if let Thing::Pipe(_) = thing {
-                close_one(steps, fd + 1);
-            }
+            (fd..fd + thing.ends()).for_each(|fd| close_one(steps, fd));
         }
     }
 
@@ -84,7 +88,9 @@ impl<'a> Files<'a> {
             }
             match origin {
                 _ if first != file.fd => share(steps, first, file),
-                Origin::Shared(pid, fd) => self.take(steps, (pid, fd), file),
+                Origin::Shared(pid, fd) | Origin::Kept(pid, fd) => {
+                    self.take(steps, (pid, fd), file)
+                }
                 Origin::Own | Origin::OpenedBy(_) => {
                     openings.open(steps, file);
                     fill(steps, file);
@@ -93,8 +99,12 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// The open file description of another process.
+    /// The open file description of another process, or one that is kept.
     fn take(&self, steps: &mut Steps, (pid, fd): (i32, i32), file: &File) {
+        if pid == self.to.pid {
+            share(steps, fd, file);
+            return set_flags(steps, file);
+        }
         let what = format!("{} as process {pid} has it", file.fd);
         let args = vec![int(pid), 0.into()];
         steps.call(&*what, libc::SYS_pidfd_open, args, Want::Save(2));
@@ -104,6 +114,9 @@ impl<'a> Files<'a> {
         move_up(steps, 0, 1, self.above);
         duplicate(steps, 1, file);
         close_saved(steps, 1);
+        if let FileKind::Socket { .. } = file.kind {
+            set_flags(steps, file);
+        }
     }
 }
 

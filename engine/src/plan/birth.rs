@@ -29,8 +29,10 @@ pub fn page(all: &[Process]) -> Option<u64> {
 /// What a plan awaits, in order, when something is shared; else only the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Await {
-    /// The others have what this one has from them.
-    Kin,
+    /// The others have made what this one has by way of them.
+    Made,
+    /// They have what it shares with them.
+    Shared,
     /// Its pages.
     Pages,
 }
@@ -38,13 +40,17 @@ pub enum Await {
 impl Await {
     /// All of a plan's.
     pub fn all(kin: &Kin<'_>) -> Vec<Self> {
-        let of_kin = kin.share().then_some(Self::Kin);
-        of_kin.into_iter().chain([Self::Pages]).collect()
+        if kin.share() {
+            vec![Self::Made, Self::Shared, Self::Pages]
+        } else {
+            vec![Self::Pages]
+        }
     }
 
     fn step(self) -> Step {
         let what = match self {
-            Self::Kin => "the others have made what it has from them",
+            Self::Made => "the others have made what it has by way of them",
+            Self::Shared => "the others have what it shares with them",
             Self::Pages => "write the pages",
         };
         Step::Await {
@@ -66,10 +72,14 @@ pub fn build(kin: &Kin<'_>, skeleton: &Process, to: &Process) -> Result<Born, St
     family::lead(&mut steps, skeleton, to);
     files.own(&mut steps);
     if kin.share() {
-        steps.list.push(Await::Kin.step());
+        steps.list.push(Await::Made.step());
     }
     family::follow(&mut steps, kin, skeleton, to);
-    files.others(&mut steps);
+    files.made_by_others(&mut steps);
+    if kin.share() {
+        steps.list.push(Await::Shared.step());
+    }
+    files.shared(&mut steps);
     let mut rights = anew::mappings(&mut steps, kin, to);
     let data = program(&mut steps, to, scratch.0);
     steps.list.push(Await::Pages.step());

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use sls_record::{File, FileKind, Mapping, Process};
+use sls_record::{File, FileKind, Mapping, Process, Socket};
 
 use super::pipes::{is_unnamed_pipe, is_writer};
 use crate::shared::is_memory_only;
@@ -22,6 +22,18 @@ pub enum Thing {
     Pipe(String),
     /// Memory without a name, by device and inode.
     Memory(u64, u64),
+    /// Two Unix sockets that are connected to each other, by their inodes.
+    Pair(u64, u64),
+}
+
+impl Thing {
+    /// Numbers it takes where it is kept: one for each end.
+    pub fn ends(&self) -> i32 {
+        match self {
+            Self::Pipe(_) | Self::Pair(..) => 2,
+            Self::Memory(..) => 1,
+        }
+    }
 }
 
 /// Where a descriptor comes from.
@@ -29,14 +41,16 @@ pub enum Thing {
 pub enum Origin {
     /// The process opens it by itself.
     Own,
-    /// Opened by way of what this other process has.
+    /// Opened by way of what this other process has made.
     OpenedBy(i32),
+    /// What this process keeps under that number.
+    Kept(i32, i32),
     /// The open file description of another process, by its descriptor.
     Shared(i32, i32),
 }
 
-/// Something a process keeps open for all that have it: under this number, and a pipe's other end
-/// under the next.
+/// Something a process keeps open for all that have it: under this number, and its other end, if it
+/// has one, under the next.
 #[derive(Debug)]
 pub struct Kept<'a> {
     pub thing: &'a Thing,
@@ -79,6 +93,11 @@ impl<'a> Kin<'a> {
                     fd += 2 * i32::from(kin.made(thing, process.pid, fd, true));
                 }
             }
+            for file in &process.files {
+                if let Some(pair) = kin.pair(file) {
+                    fd += 2 * i32::from(kin.made(pair, process.pid, fd, true));
+                }
+            }
             for map in process.mappings.iter().filter(|m| is_nameless(m)) {
                 let thing = Thing::Memory(map.dev, map.inode);
                 fd += i32::from(kin.made(thing, process.pid, fd, true));
@@ -108,6 +127,26 @@ impl<'a> Kin<'a> {
         files.filter(move |f| is_unnamed_pipe(f) && f.target == pipe)
     }
 
+    /// The socket of an inode, whose ever.
+    pub fn socket(&self, inode: u64) -> Option<&'a Socket> {
+        let mut files = self.all.iter().flat_map(|p| &p.files);
+        files.find_map(|file| match &file.kind {
+            FileKind::Socket {
+                state: Some(state), ..
+            } if file.inode == inode => Some(&**state),
+            _ => None,
+        })
+    }
+
+    /// A socket that is connected to another that is here.
+    pub fn pair(&self, file: &File) -> Option<Thing> {
+        let peer_of = |inode: u64| Some(self.socket(inode)?.unix.as_ref()?.peer);
+        let peer = peer_of(file.inode).filter(|_| is_socket(file))?;
+        let is_back = peer != file.inode && peer_of(peer) == Some(file.inode);
+        let ends = (peer.min(file.inode), peer.max(file.inode));
+        is_back.then_some(Thing::Pair(ends.0, ends.1))
+    }
+
     /// Bytes that memory must have for all that map it.
     pub fn size(&self, dev: u64, inode: u64) -> u64 {
         let maps = self.all.iter().flat_map(|p| &p.mappings);
@@ -129,17 +168,18 @@ impl<'a> Kin<'a> {
             return Origin::Shared(pid, fd);
         }
         match self.maker(file) {
-            Some(maker) if maker.pid != process.pid => Origin::OpenedBy(maker.pid),
+            // A socket cannot be opened.
+            Some((maker, end)) if is_socket(file) => Origin::Kept(maker.pid, maker.fd + end),
+            Some((maker, _)) if maker.pid != process.pid => Origin::OpenedBy(maker.pid),
             _ => Origin::Own,
         }
     }
 
     /// The path by which `process` opens what is made by one of them; None: it makes it.
     pub fn path(&self, process: &Process, file: &File) -> Option<String> {
-        let maker = self.maker(file)?;
-        let other_end = i32::from(matches!(file.kind, FileKind::Pipe { .. }) && is_writer(file));
+        let (maker, end) = self.maker(file)?;
         let is_it = !maker.is_kept && (maker.pid, maker.fd) == (process.pid, file.fd);
-        (!is_it).then(|| path(process.pid, maker, other_end))
+        (!is_it).then(|| path(process.pid, maker, end))
     }
 
     /// The path by which `process` maps memory without a name.
@@ -160,7 +200,12 @@ impl<'a> Kin<'a> {
     /// Has anybody anything of another?
     pub fn share(&self) -> bool {
         let of_another = |process: &Process| {
-            let descriptor = |f: &File| self.origin(process, f) != Origin::Own;
+            let descriptor = |f: &File| match self.origin(process, f) {
+                Origin::Own => false,
+                Origin::Shared(pid, _) | Origin::Kept(pid, _) | Origin::OpenedBy(pid) => {
+                    pid != process.pid
+                }
+            };
             let memory = |m: &Mapping| {
                 let maker = self.makers.get(&Thing::Memory(m.dev, m.inode));
                 is_nameless(m) && maker.is_some_and(|maker| maker.pid != process.pid)
@@ -170,13 +215,19 @@ impl<'a> Kin<'a> {
         self.all.len() > 1 && self.all.iter().any(of_another)
     }
 
-    fn maker(&self, file: &File) -> Option<Maker> {
-        let thing = match &file.kind {
-            FileKind::Pipe { .. } => Thing::Pipe(file.target.clone()),
-            FileKind::Memory { .. } => memory_of(file),
+    /// Who makes what it is an end of, and which end of it: the second of a pipe is for writing, of
+    /// a pair of sockets it is that with the higher inode.
+    fn maker(&self, file: &File) -> Option<(Maker, i32)> {
+        let (thing, end) = match &file.kind {
+            FileKind::Pipe { .. } => (Thing::Pipe(file.target.clone()), is_writer(file)),
+            FileKind::Memory { .. } => (memory_of(file), false),
+            FileKind::Socket { .. } => match self.pair(file)? {
+                Thing::Pair(low, high) => (Thing::Pair(low, high), file.inode == high),
+                _ => return None,
+            },
             _ => return None,
         };
-        self.makers.get(&thing).copied()
+        Some((*self.makers.get(&thing)?, i32::from(end)))
     }
 
     /// The description that another has and opens by itself. What a record says that cannot be is
@@ -195,8 +246,8 @@ impl<'a> Kin<'a> {
     }
 }
 
-fn path(pid: i32, maker: Maker, other_end: i32) -> String {
-    let fd = maker.fd + other_end;
+fn path(pid: i32, maker: Maker, end: i32) -> String {
+    let fd = maker.fd + end;
     if maker.pid == pid {
         format!("/proc/self/fd/{fd}")
     } else {
@@ -210,6 +261,10 @@ fn highest(process: &Process) -> i32 {
 
 fn memory_of(file: &File) -> Thing {
     Thing::Memory(file.dev, file.inode)
+}
+
+fn is_socket(file: &File) -> bool {
+    matches!(file.kind, FileKind::Socket { .. })
 }
 
 fn is_nameless_memory(file: &File) -> bool {

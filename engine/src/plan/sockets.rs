@@ -1,15 +1,64 @@
 //! Sockets that can be made again: of IPv4 and IPv6, those that listen, and those for datagrams.
 
+use std::os::unix::fs::FileTypeExt;
+
 use sls_keeper::{Arg, Want};
-use sls_record::Socket;
+use sls_record::{Queued, Socket};
 use sls_sys::sockets;
 
-use super::{Steps, int};
+use super::anew_files::keep;
+use super::kin::Kin;
+use super::{Steps, int, path};
+
+/// What fits one injected call's argument area, and is small enough to be sent in one piece.
+const CHUNK: usize = 4096;
 
 /// A stream that was connected, or on its way to be, is of no use without its peer.
 pub fn can_be_made(socket: &Socket) -> bool {
-    let inet = matches!(socket.family, libc::AF_INET | libc::AF_INET6);
-    inet && (socket.listens || socket.kind == libc::SOCK_DGRAM)
+    let stands_alone = socket.listens || socket.kind == libc::SOCK_DGRAM;
+    match socket.family {
+        libc::AF_INET | libc::AF_INET6 => stands_alone,
+        // One of a pair is of no use without the other; and a path tells only where it leads from /.
+        libc::AF_UNIX => {
+            let paired = socket.unix.is_some() && has_no_name(&socket.peer);
+            let starts = |name: &[u8]| has_no_name(name) || matches!(name[2], 0 | b'/');
+            stands_alone && !paired && starts(&socket.local) && starts(&socket.peer)
+        }
+        _ => false,
+    }
+}
+
+/// struct sockaddr_un has the name behind the family.
+fn has_no_name(address: &[u8]) -> bool {
+    address.len() <= 2
+}
+
+/// The path of a Unix socket's address, where it has one.
+fn path_of(address: &[u8]) -> Option<String> {
+    let path = address
+        .get(2..)
+        .filter(|path| path.first() == Some(&b'/'))?;
+    let path = path.split(|&b| b == 0).next()?;
+    Some(String::from_utf8_lossy(path).into_owned())
+}
+
+/// The file that the socket had is in the way, unless somebody else's has taken its place.
+fn clear_path(steps: &mut Steps, what: &str, name: &str) -> Result<(), String> {
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let has_it = |line: &&str| line.split_whitespace().nth(7) == Some(name);
+    if table.lines().any(|line| has_it(&line)) {
+        return Err(format!("{name} is in use by another socket"));
+    }
+    match std::fs::symlink_metadata(name) {
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err(format!("{name} is no socket any more"));
+        }
+        _ => {}
+    }
+    let want = Want::Or(vec![libc::ENOENT]);
+    let what = format!("{what}: remove {name}");
+    steps.call(what, libc::SYS_unlink, vec![path(name)], want);
+    Ok(())
 }
 
 /// Makes one, saved as 0. Err: why it cannot be. `must`: without its address there is no use in it.
@@ -25,15 +74,7 @@ pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Resul
         int(socket.protocol),
     ];
     steps.call(what, libc::SYS_socket, args, Want::Save(0));
-    for option in &socket.options {
-        let usual = fresh
-            .options
-            .iter()
-            .find(|(level, name, _)| (*level, *name) == (option.level, option.name));
-        if usual.is_none_or(|(_, _, value)| value[..] != option.value[..]) {
-            set(steps, what, option.level, option.name, &option.value);
-        }
-    }
+    options(steps, what, &Arg::Saved(0), socket, &fresh);
     let want = || {
         if must {
             Want::Success
@@ -41,7 +82,10 @@ pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Resul
             Want::Report(what.to_owned())
         }
     };
-    if has_port(&socket.local) {
+    if let Some(name) = path_of(&socket.local) {
+        clear_path(steps, what, &name)?;
+    }
+    if has_address(socket.family, &socket.local) {
         let args = address(&socket.local);
         steps.call(format!("{what}: bind"), libc::SYS_bind, args, want());
     }
@@ -49,7 +93,7 @@ pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Resul
         let backlog = i32::try_from(socket.backlog.unwrap_or(128)).unwrap_or(i32::MAX);
         let args = vec![Arg::Saved(0), int(backlog)];
         steps.call(format!("{what}: listen"), libc::SYS_listen, args, want());
-    } else if !socket.peer.is_empty() {
+    } else if has_address(socket.family, &socket.peer) {
         let args = address(&socket.peer);
         let want = Want::Report(format!("connection of a datagram socket ({what})"));
         steps.call(format!("{what}: connect"), libc::SYS_connect, args, want);
@@ -57,7 +101,64 @@ pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Resul
     Ok(())
 }
 
-fn set(steps: &mut Steps, what: &str, level: i32, name: i32, value: &[u8]) {
+/// Options that are not what they usually are.
+fn options(steps: &mut Steps, what: &str, fd: &Arg, socket: &Socket, fresh: &sockets::Socket) {
+    for option in &socket.options {
+        let same =
+            |(level, name, _): &&(i32, i32, _)| (*level, *name) == (option.level, option.name);
+        let usual = fresh.options.iter().find(same);
+        if usual.is_none_or(|(_, _, value)| value[..] != option.value[..]) {
+            set(steps, what, fd, (option.level, option.name), &option.value);
+        }
+    }
+}
+
+/// Two Unix sockets connected to each other, kept under two numbers for those that have them, with
+/// what waits in them.
+pub fn make_pair(steps: &mut Steps, kin: &Kin<'_>, (low, high): (u64, u64), fd: i32) {
+    let (Some(one), Some(other)) = (kin.socket(low), kin.socket(high)) else {
+        return;
+    };
+    let what = &*format!("connect socket {low} to {high}");
+    let args = vec![
+        int(libc::AF_UNIX),
+        int(one.kind | libc::SOCK_CLOEXEC),
+        int(one.protocol),
+        Arg::Bytes(vec![0; 8]),
+    ];
+    let ends = (2, 3);
+    steps.call(what, libc::SYS_socketpair, args, Want::SavePair(ends.0));
+    keep(steps, ends.0, fd);
+    keep(steps, ends.1, fd + 1);
+    let usual = sockets::fresh(one.family, one.kind, one.protocol).unwrap_or_default();
+    for (socket, fd, other) in [(one, fd, fd + 1), (other, fd + 1, fd)] {
+        options(steps, what, &int(fd), socket, &usual);
+        fill(steps, what, socket, other);
+    }
+}
+
+/// What waits in a socket comes by way of its other end.
+fn fill(steps: &mut Steps, what: &str, socket: &Socket, other: i32) {
+    match socket.unix.as_ref().map(|unix| &unix.queued) {
+        Some(Queued::Bytes(bytes)) => {
+            for chunk in bytes.chunks(CHUNK) {
+                let len = chunk.len() as u64;
+                let bytes = Arg::Bytes(chunk.to_vec());
+                let flags = int(libc::MSG_DONTWAIT);
+                let args = vec![int(other), bytes, len.into(), flags, 0.into(), 0.into()];
+                steps.call(what, libc::SYS_sendto, args, Want::Exactly(len));
+            }
+        }
+        Some(Queued::Unread(why)) => {
+            steps
+                .not_restored
+                .push(format!("what waits in a Unix socket: {why}"));
+        }
+        None => {}
+    }
+}
+
+fn set(steps: &mut Steps, what: &str, fd: &Arg, (level, name): (i32, i32), value: &[u8]) {
     // Of buffers the kernel tells twice what it was asked for; what its limit forbids is root's.
     let (name, value) = match (level, name) {
         (libc::SOL_SOCKET, libc::SO_SNDBUF) => (libc::SO_SNDBUFFORCE, half(value)),
@@ -66,7 +167,7 @@ fn set(steps: &mut Steps, what: &str, level: i32, name: i32, value: &[u8]) {
     };
     let len = value.len() as u64;
     let args = vec![
-        Arg::Saved(0),
+        fd.clone(),
         int(level),
         int(name),
         Arg::Bytes(value),
@@ -86,7 +187,10 @@ fn address(bytes: &[u8]) -> Vec<Arg> {
     vec![Arg::Saved(0), Arg::Bytes(bytes.to_vec()), len.into()]
 }
 
-/// struct sockaddr_in and sockaddr_in6 have the port behind the family.
-fn has_port(address: &[u8]) -> bool {
-    address.get(2..4).is_some_and(|port| port != [0, 0])
+/// struct sockaddr_in and sockaddr_in6 have the port behind the family, struct sockaddr_un the name.
+fn has_address(family: i32, address: &[u8]) -> bool {
+    match family {
+        libc::AF_UNIX => !has_no_name(address),
+        _ => address.get(2..4).is_some_and(|port| port != [0, 0]),
+    }
 }

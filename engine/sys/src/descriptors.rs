@@ -154,7 +154,11 @@ impl Folders {
             && (last.socket.as_ref().is_some_and(|s| is_settled(s))
                 || last.stat.is_some_and(is_device))
         {
-            return Ok(Some(last.clone()));
+            let mut again = last.clone();
+            if let Some(socket) = &mut again.socket {
+                socket.look_again(|| pidfd_getfd(pidfd, fd));
+            }
+            return Ok(Some(again));
         }
         let info = match last {
             Some(last) if link.starts_with(b"pipe:") => last.info.to_vec(),
@@ -162,7 +166,11 @@ impl Folders {
         };
         let socket = if link.starts_with(b"socket:") {
             let ours = pidfd_getfd(pidfd, fd).ok();
-            ours.map(|ours| Box::new(sockets::read(ours.as_fd())))
+            ours.map(|ours| {
+                let mut socket = Box::new(sockets::read(ours.as_fd()));
+                socket.look_again(|| Ok(ours));
+                socket
+            })
         } else {
             None
         };

@@ -20,6 +20,7 @@ pub mod shared;
 pub mod skeleton;
 pub mod sockets;
 pub mod uffd;
+pub mod unix_sockets;
 pub mod urgent;
 pub mod xstate;
 

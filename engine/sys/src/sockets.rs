@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use crate::unix_sockets;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -24,8 +25,21 @@ pub struct Socket {
     pub listens: bool,
     /// Of a TCP socket that listens.
     pub backlog: Option<u32>,
-    /// Level, name, value; none of a stream that is connected.
+    /// Level, name, value; none of a TCP connection.
     pub options: Vec<(i32, i32, ByteBuf)>,
+    /// What waits to be received of a connected Unix socket, or why it is not known.
+    pub queued: Option<Result<ByteBuf, String>>,
+}
+
+impl Socket {
+    /// Looks again at what waits in it, where that is looked at.
+    pub fn look_again(&mut self, fd: impl FnOnce() -> io::Result<OwnedFd>) {
+        if self.family == libc::AF_UNIX && !self.listens {
+            let queued = fd().map_err(|e| e.to_string());
+            let queued = queued.and_then(|fd| unix_sockets::queued(fd.as_fd(), self.kind));
+            self.queued = Some(queued.map(ByteBuf::from));
+        }
+    }
 }
 
 const NUMBER: usize = 4;
@@ -115,7 +129,7 @@ pub fn read(fd: BorrowedFd<'_>) -> Socket {
     };
     let peer = name(fd, libc::getpeername);
     // Of a stream that is connected they are of no use to anybody yet, and there may be thousands.
-    let wanted = peer.is_empty() || kind == libc::SOCK_DGRAM;
+    let wanted = peer.is_empty() || kind == libc::SOCK_DGRAM || family == libc::AF_UNIX;
     let options = OPTIONS
         .iter()
         .filter(|(level, ..)| wanted && of_family(*level));
@@ -131,6 +145,7 @@ pub fn read(fd: BorrowedFd<'_>) -> Socket {
         listens,
         backlog: (listens && inet).then(|| backlog(fd)).flatten(),
         options,
+        queued: None,
     }
 }
 

@@ -542,10 +542,15 @@ impl Work {
 
     /// Processes that have ended are known to have, whether checkpoints are due or not.
     fn heed_end(&mut self) {
+        let ended = self.group.as_mut().is_some_and(|group| {
+            group.bury();
+            group.members().iter().all(Target::has_ended)
+        });
+        // Who is told of their end finds them gone.
         self.children.iter_mut().for_each(Child::reap);
-        let Some(group) = &mut self.group else { return };
-        group.bury();
-        let ended = group.members().iter().all(Target::has_ended);
+        if self.group.is_none() {
+            return;
+        }
         let pids = self.pids();
         let mut figures = self.figures();
         if !figures.dead {

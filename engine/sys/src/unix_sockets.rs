@@ -1,0 +1,119 @@
+//! Who is at the other end of a Unix socket, as the kernel tells over netlink, and what waits in it.
+
+use std::collections::HashMap;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use nix::sys::socket::{MsgFlags, recvmsg};
+
+nix::ioctl_read_bad!(inq, libc::FIONREAD, libc::c_int);
+
+/// Inodes of the sockets at the other ends of connected ones, by inode, in the network of the caller;
+/// 0 where that one has been closed.
+///
+/// # Errors
+/// The kernel has no CONFIG_UNIX_DIAG.
+pub fn peers() -> io::Result<HashMap<u64, u64>> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let request = UnixRequest {
+        state_flags: StateFlags::ESTABLISHED,
+        inode: 0,
+        show_flags: ShowFlags::PEER,
+        cookie: [0xff; 8],
+    };
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut packet = NetlinkMessage::new(header, SockDiagMessage::UnixRequest(request).into());
+    packet.finalize();
+    let mut bytes = vec![0; packet.buffer_len()];
+    packet.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let mut found = HashMap::new();
+    loop {
+        let (bytes, _) = socket.recv_from_full()?;
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let message = <NetlinkMessage<SockDiagMessage>>::deserialize(rest)
+                .map_err(|e| io::Error::other(e.to_string()))?;
+            let len = crate::size(u64::from(message.header.length)).next_multiple_of(4);
+            rest = rest.get(len..).unwrap_or_default();
+            match message.payload {
+                NetlinkPayload::InnerMessage(SockDiagMessage::UnixResponse(one)) => {
+                    let peer = one.peer().unwrap_or(0);
+                    found.insert(u64::from(one.header.inode), u64::from(peer));
+                }
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::Done(_) => return Ok(found),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What waits to be received, without taking it out. Err: why it cannot be told.
+///
+/// # Errors
+/// In words.
+pub fn queued(fd: BorrowedFd<'_>, kind: i32) -> Result<Vec<u8>, String> {
+    let mut waits = 0;
+    #[allow(unsafe_code)]
+    // SAFETY: the kernel writes one int.
+    unsafe { inq(fd.as_raw_fd(), &raw mut waits) }.map_err(|e| e.to_string())?;
+    let mut bytes = vec![0; usize::try_from(waits).unwrap_or(0)];
+    if bytes.is_empty() {
+        return Ok(bytes);
+    }
+    if kind != libc::SOCK_STREAM {
+        return Err("messages wait in it".to_owned());
+    }
+    let mut into = [IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    let got = recvmsg::<()>(fd.as_raw_fd(), &mut into, None, flags).map_err(|e| e.to_string())?;
+    if got.flags.contains(MsgFlags::MSG_CTRUNC) {
+        return Err("descriptors wait in it".to_owned());
+    }
+    let all = got.bytes == usize::try_from(waits).unwrap_or(0);
+    if all {
+        Ok(bytes)
+    } else {
+        Err("not all that waits in it can be looked at".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixStream;
+
+    fn inode(stream: &UnixStream) -> u64 {
+        let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
+        std::fs::metadata(path).unwrap().ino()
+    }
+
+    #[test]
+    fn a_pair() {
+        let (mut one, other) = UnixStream::pair().unwrap();
+        let peers = peers().unwrap();
+        assert_eq!(peers.get(&inode(&one)), Some(&inode(&other)));
+        assert_eq!(peers.get(&inode(&other)), Some(&inode(&one)));
+        one.write_all(b"first").unwrap();
+        one.write_all(&[7; 5000]).unwrap();
+        let stream = libc::SOCK_STREAM;
+        for _ in 0..2 {
+            let waits = queued(other.as_fd(), stream).unwrap();
+            assert_eq!(waits, [&b"first"[..], &[7; 5000]].concat());
+        }
+        assert_eq!(queued(one.as_fd(), stream).unwrap(), b"");
+    }
+}
