@@ -1,7 +1,12 @@
 //! What the descriptors that the keeper read under the stop mean.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use serde_bytes::ByteBuf;
-use sls_record::{Epoll, File, FileKind, Lock, LockKind, Queued, Socket, SocketOption, Unix};
+use sls_record::{
+    Epoll, File, FileKind, Lock, LockKind, Queued, Socket, SocketFile, SocketOption, Unix,
+};
 use sls_sys::descriptors::{FileStat, Raw};
 use sls_sys::sockets;
 
@@ -170,7 +175,7 @@ fn socket(s: &sockets::Socket, peer: Option<u64>) -> Socket {
         name: *name,
         value: value.to_vec(),
     };
-    Socket {
+    let mut socket = Socket {
         family: s.family,
         kind: s.kind,
         protocol: s.protocol,
@@ -187,7 +192,17 @@ fn socket(s: &sockets::Socket, peer: Option<u64>) -> Socket {
                 None => Queued::Unread("it was not looked at".to_owned()),
             },
         }),
-    }
+        file: None,
+    };
+    let meta = socket
+        .path()
+        .and_then(|path| fs::symlink_metadata(path).ok());
+    socket.file = meta.map(|meta| SocketFile {
+        mode: meta.mode() & 0o7777,
+        uid: meta.uid(),
+        gid: meta.gid(),
+    });
+    socket
 }
 
 fn queued(raw: &Raw) -> Queued {

@@ -18,6 +18,7 @@ mod locks;
 mod redis;
 mod refusals;
 mod restore;
+mod services;
 mod siblings;
 mod stopped;
 mod threads;

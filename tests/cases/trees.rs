@@ -7,56 +7,11 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill as send};
 use nix::unistd::Pid;
-use serde_json::Value;
-use testkit::{Ring, Sls, Target, children, field, kill, wait_until};
+use testkit::{
+    Again, Ring, Sls, Target, children, end_all, field, is_gone, kill, wait_gone, wait_until,
+};
 
 const SOON: Duration = Duration::from_secs(20);
-
-/// Ended, and taken note of.
-fn is_gone(pid: i32) -> bool {
-    field(pid, "State:").is_empty()
-}
-
-/// Processes that were restored; they end with their test.
-struct Again(Vec<i32>);
-
-impl Drop for Again {
-    fn drop(&mut self) {
-        for &pid in &self.0 {
-            let _ = send(Pid::from_raw(pid), Signal::SIGKILL); // It may have ended by itself.
-        }
-    }
-}
-
-impl Again {
-    fn made(sls: &Sls, how: &[&str]) -> (Self, Value) {
-        let told = sls.json(&[&["restore", "-m", "-d"], how].concat());
-        let pids = told["pids"].as_object().unwrap().values();
-        let pids = pids.map(|pid| i32::try_from(pid.as_i64().unwrap()).unwrap());
-        (Self(pids.collect()), told)
-    }
-
-    fn end(self) {
-        let pids = self.0.clone();
-        drop(self);
-        wait_gone(&pids);
-    }
-}
-
-fn wait_gone(pids: &[i32]) {
-    wait_until(SOON, "all are gone", || {
-        pids.iter().all(|&pid| is_gone(pid))
-    });
-}
-
-/// Kills all of them; their numbers are free then.
-fn end_all(target: &mut Target, pids: &[i32]) {
-    for &pid in pids {
-        let _ = send(Pid::from_raw(pid), Signal::SIGKILL); // One may have taken the others along.
-    }
-    target.wait(SOON);
-    wait_gone(pids);
-}
 
 /// Parent and process group of each.
 fn ids(pids: &[i32]) -> Vec<[String; 2]> {
@@ -363,26 +318,27 @@ fn none_is_left_when_one_cannot_be_made() {
 /// A process of this number.
 fn taken(pid: i32) -> i32 {
     let last = "/proc/sys/kernel/ns_last_pid";
-    let was = fs::read_to_string(last).unwrap();
-    fs::write(last, (pid - 1).to_string()).unwrap();
-    let mut sleep = Command::new("sleep");
-    let sleep = sleep
-        .arg("1000")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let id = i32::try_from(sleep.id()).unwrap();
-    // The next numbers are wanted as well.
-    fs::write(last, was).unwrap();
-    // Waited for, so that its number is free when it is killed.
-    std::thread::spawn(move || {
-        let mut sleep = sleep;
-        let _ = sleep.wait();
-    });
-    assert_eq!(id, pid, "somebody else was quicker");
-    id
+    // Somebody else may be quicker, and is gone soon.
+    for _ in 0..100 {
+        let was = fs::read_to_string(last).unwrap();
+        fs::write(last, (pid - 1).to_string()).unwrap();
+        let mut sleep = Command::new("sleep");
+        sleep.arg("1000").stdin(Stdio::null()).stdout(Stdio::null());
+        let mut sleep = sleep.stderr(Stdio::null()).spawn().unwrap();
+        // The next numbers are wanted as well.
+        fs::write(last, was).unwrap();
+        let is_it = i32::try_from(sleep.id()) == Ok(pid);
+        if !is_it {
+            sleep.kill().unwrap();
+        }
+        // Waited for, so that its number is free when it is killed.
+        std::thread::spawn(move || sleep.wait());
+        if is_it {
+            return pid;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("the number {pid} is not to be had");
 }
 
 /// Unix sockets that are connected to each other, within a process and between two, with what waits

@@ -2,6 +2,7 @@
 //! slsctl as the only way in.
 #![allow(clippy::missing_panics_doc)] // Tests panic; that is how they fail.
 
+mod again;
 mod board;
 mod causal;
 pub mod counted;
@@ -16,6 +17,7 @@ mod ring;
 mod target;
 mod trust;
 
+pub use again::{Again, end_all, is_gone, wait_gone};
 pub use board::{Board, Case};
 pub use causal::{Causal, Look};
 pub use daemon::{
@@ -25,7 +27,7 @@ pub use growth::{Held, descriptors, mappings, rss};
 pub use image::compare_with_core;
 pub use lives::Lives;
 pub use prints::Prints;
-pub use redis::Redis;
+pub use redis::{Redis, free_port};
 pub use ring::Ring;
 pub use target::{Target, field, threads, tracee};
 pub use trust::{Dice, Load, Row, rounds_of, seed, whole};

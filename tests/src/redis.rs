@@ -40,7 +40,9 @@ impl Redis {
     }
 }
 
-fn free_port() -> u16 {
+/// A port of the loopback that nobody has just now.
+#[must_use]
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("its number").port()
 }

@@ -27,6 +27,32 @@ pub struct Socket {
     pub options: Vec<SocketOption>,
     /// Of a connected Unix socket.
     pub unix: Option<Unix>,
+    /// The file that a Unix socket with a path is found by.
+    pub file: Option<SocketFile>,
+}
+
+/// Who may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketFile {
+    /// Rights.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Socket {
+    /// The path of a Unix socket that has one, from / on.
+    #[must_use]
+    pub fn path(&self) -> Option<String> {
+        const AF_UNIX: i32 = 1;
+        // struct sockaddr_un: the family, then the name.
+        let name = self.local.get(2..).filter(|_| self.family == AF_UNIX)?;
+        let name = name.split(|&b| b == 0).next()?;
+        let name = String::from_utf8_lossy(name);
+        name.starts_with('/').then(|| name.into_owned())
+    }
 }
 
 /// What a connected Unix socket has besides.

@@ -33,15 +33,6 @@ fn has_no_name(address: &[u8]) -> bool {
     address.len() <= 2
 }
 
-/// The path of a Unix socket's address, where it has one.
-fn path_of(address: &[u8]) -> Option<String> {
-    let path = address
-        .get(2..)
-        .filter(|path| path.first() == Some(&b'/'))?;
-    let path = path.split(|&b| b == 0).next()?;
-    Some(String::from_utf8_lossy(path).into_owned())
-}
-
 /// The file that the socket had is in the way, unless somebody else's has taken its place.
 fn clear_path(steps: &mut Steps, what: &str, name: &str) -> Result<(), String> {
     let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
@@ -82,12 +73,32 @@ pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Resul
             Want::Report(what.to_owned())
         }
     };
-    if let Some(name) = path_of(&socket.local) {
+    if let Some(name) = socket.path() {
         clear_path(steps, what, &name)?;
     }
     if has_address(socket.family, &socket.local) {
         let args = address(&socket.local);
         steps.call(format!("{what}: bind"), libc::SYS_bind, args, want());
+    }
+    if let (Some(name), Some(file)) = (socket.path(), socket.file) {
+        let args = vec![path(&name), u64::from(file.mode).into()];
+        steps.call(
+            format!("{what}: rights of {name}"),
+            libc::SYS_chmod,
+            args,
+            want(),
+        );
+        let args = vec![
+            path(&name),
+            u64::from(file.uid).into(),
+            u64::from(file.gid).into(),
+        ];
+        steps.call(
+            format!("{what}: owner of {name}"),
+            libc::SYS_lchown,
+            args,
+            want(),
+        );
     }
     if socket.listens {
         let backlog = i32::try_from(socket.backlog.unwrap_or(128)).unwrap_or(i32::MAX);

@@ -1,0 +1,71 @@
+//! Processes that are ended and made anew.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::daemon::{Sls, wait_until};
+use crate::target::{Target, field};
+
+/// Where init takes note of the ended once a second.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Processes that were restored; they end with their test.
+#[derive(Debug)]
+pub struct Again(pub Vec<i32>);
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        end(&self.0);
+    }
+}
+
+impl Again {
+    /// Restores a checkpoint of the memory partition; with what was told of it.
+    ///
+    /// # Panics
+    /// It does not work.
+    #[must_use]
+    pub fn made(sls: &Sls, how: &[&str]) -> (Self, Value) {
+        let told = sls.json(&[&["restore", "-m", "-d"], how].concat());
+        let pids = told["pids"].as_object().expect("numbers").values();
+        let pid = |pid: &Value| i32::try_from(pid.as_i64().unwrap_or(0)).expect("a number");
+        (Self(pids.map(pid).collect()), told)
+    }
+
+    /// Ends them; their numbers are free then.
+    pub fn end(self) {
+        let pids = self.0.clone();
+        drop(self);
+        wait_gone(&pids);
+    }
+}
+
+fn end(pids: &[i32]) {
+    for &pid in pids {
+        // It may have ended by itself, or with another.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// Kills all of them, the first of which is a child of the test; their numbers are free then.
+pub fn end_all(target: &mut Target, pids: &[i32]) {
+    end(pids);
+    target.wait(SOON);
+    wait_gone(pids);
+}
+
+/// Waits until somebody has taken note of the end of each.
+pub fn wait_gone(pids: &[i32]) {
+    wait_until(SOON, "all are gone", || {
+        pids.iter().all(|&pid| is_gone(pid))
+    });
+}
+
+/// Ended, and taken note of.
+#[must_use]
+pub fn is_gone(pid: i32) -> bool {
+    field(pid, "State:").is_empty()
+}
