@@ -109,18 +109,20 @@ fn option(fd: BorrowedFd<'_>, level: i32, name: i32, len: usize) -> Option<ByteB
     (ret == 0).then(|| ByteBuf::from(bytes))
 }
 
-fn number(fd: BorrowedFd<'_>, name: i32) -> i32 {
-    let bytes = option(fd, libc::SOL_SOCKET, name, NUMBER).unwrap_or_default();
-    bytes.first_chunk().map_or(0, |b| i32::from_le_bytes(*b))
+/// An option of SOL_SOCKET that is a number.
+pub(crate) fn number(fd: BorrowedFd<'_>, name: i32) -> Option<i32> {
+    let bytes = option(fd, libc::SOL_SOCKET, name, NUMBER)?;
+    bytes.first_chunk().map(|b| i32::from_le_bytes(*b))
 }
 
 /// Everything [`Socket`] has.
 #[must_use]
 pub fn read(fd: BorrowedFd<'_>) -> Socket {
-    let family = number(fd, libc::SO_DOMAIN);
+    let number = |name| number(fd, name).unwrap_or(0);
+    let family = number(libc::SO_DOMAIN);
     let inet = matches!(family, libc::AF_INET | libc::AF_INET6);
-    let kind = number(fd, libc::SO_TYPE);
-    let listens = number(fd, libc::SO_ACCEPTCONN) != 0;
+    let kind = number(libc::SO_TYPE);
+    let listens = number(libc::SO_ACCEPTCONN) != 0;
     let of_family = |level| match level {
         libc::SOL_SOCKET => true,
         libc::IPPROTO_IPV6 => family == libc::AF_INET6,
@@ -139,7 +141,7 @@ pub fn read(fd: BorrowedFd<'_>) -> Socket {
     Socket {
         family,
         kind,
-        protocol: number(fd, libc::SO_PROTOCOL),
+        protocol: number(libc::SO_PROTOCOL),
         local: name(fd, libc::getsockname),
         peer,
         listens,

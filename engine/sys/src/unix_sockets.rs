@@ -12,6 +12,8 @@ use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use nix::sys::socket::{MsgFlags, recvmsg};
 
+use crate::sockets;
+
 nix::ioctl_read_bad!(inq, libc::FIONREAD, libc::c_int);
 
 /// Inodes of the sockets at the other ends of connected ones, by inode, in the network of the caller;
@@ -74,6 +76,11 @@ pub fn queued(fd: BorrowedFd<'_>, kind: i32) -> Result<Vec<u8>, String> {
     if kind != libc::SOCK_STREAM {
         return Err("messages wait in it".to_owned());
     }
+    // A look would move on where the program's own next look begins.
+    let offset = sockets::number(fd, libc::SO_PEEK_OFF);
+    if offset.is_none_or(|offset| offset >= 0) {
+        return Err("the program has set SO_PEEK_OFF".to_owned());
+    }
     let mut into = [IoSliceMut::new(&mut bytes)];
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     let got = recvmsg::<()>(fd.as_raw_fd(), &mut into, None, flags).map_err(|e| e.to_string())?;
@@ -115,5 +122,16 @@ mod tests {
             assert_eq!(waits, [&b"first"[..], &[7; 5000]].concat());
         }
         assert_eq!(queued(one.as_fd(), stream).unwrap(), b"");
+        let two = 2;
+        #[allow(unsafe_code)]
+        // SAFETY: the value is one int, which outlives the call.
+        let set = unsafe {
+            let (level, name) = (libc::SOL_SOCKET, libc::SO_PEEK_OFF);
+            libc::setsockopt(other.as_raw_fd(), level, name, (&raw const two).cast(), 4)
+        };
+        assert_eq!(set, 0);
+        assert!(queued(other.as_fd(), stream).is_err());
+        let offset = sockets::number(other.as_fd(), libc::SO_PEEK_OFF);
+        assert_eq!(offset, Some(two), "a look of ours is none of its own");
     }
 }
