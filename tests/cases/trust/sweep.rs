@@ -258,12 +258,24 @@ impl Drop for Trace {
     fn drop(&mut self) {
         // Of a process that has ended the leader can be waited for last.
         for tid in self.tids().into_iter().rev() {
-            // One that stands in a stop already is taken from there.
-            let _ = ptrace::interrupt(tid);
-            if let Ok(Some(Waited::Stopped(stopped))) = ptrace::wait(tid, true) {
-                let signal = signal_of(&stopped);
-                let _ = stopped.detach(signal);
-            }
+            let_go(tid);
+        }
+    }
+}
+
+fn let_go(tid: i32) {
+    // One that stands in a stop already is taken from there.
+    let _ = ptrace::interrupt(tid);
+    if let Ok(Some(Waited::Stopped(stopped))) = ptrace::wait(tid, true) {
+        let signal = signal_of(&stopped);
+        let new = match stopped.why() {
+            Why::Event(event::CLONE | event::FORK | event::VFORK) => stopped.event_message().ok(),
+            _ => None,
+        };
+        let _ = stopped.detach(signal);
+        // Nobody has heard of it yet, and it would stand for ever.
+        if let Some(new) = new.and_then(|new| i32::try_from(new).ok()) {
+            let_go(new);
         }
     }
 }
