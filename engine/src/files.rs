@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_bytes::ByteBuf;
 use sls_record::{
-    Epoll, File, FileKind, Lock, LockKind, Queued, Socket, SocketFile, SocketOption, Unix,
+    Connected, Epoll, File, FileKind, Lock, LockKind, Queued, Socket, SocketFile, SocketOption, Tcp,
 };
 use sls_sys::descriptors::{FileStat, Raw};
 use sls_sys::sockets;
@@ -184,8 +184,9 @@ fn socket(s: &sockets::Socket, peer: Option<u64>) -> Socket {
         listens: s.listens,
         backlog: s.backlog,
         options: s.options.iter().map(option).collect(),
-        unix: peer.map(|peer| Unix {
+        connected: peer.map(|peer| Connected {
             peer,
+            tcp: s.stream.map(tcp),
             queued: match &s.queued {
                 Some(Ok(bytes)) => Queued::Bytes(bytes.to_vec()),
                 Some(Err(why)) => Queued::Unread(why.clone()),
@@ -203,6 +204,18 @@ fn socket(s: &sockets::Socket, peer: Option<u64>) -> Socket {
         gid: meta.gid(),
     });
     socket
+}
+
+fn tcp(stream: sockets::Stream) -> Tcp {
+    Tcp {
+        state: stream.state,
+        options: stream.options,
+        send_scale: stream.send_scale,
+        receive_scale: stream.receive_scale,
+        segment: stream.segment,
+        written: stream.written,
+        received: stream.received,
+    }
 }
 
 fn queued(raw: &Raw) -> Queued {

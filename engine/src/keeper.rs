@@ -32,6 +32,8 @@ pub struct Keeper {
     owes_states: bool,
     /// Events that arrived while an answer was awaited.
     events: Vec<EventKind>,
+    /// Inodes of the TCP connections that are looked at.
+    looks_at: Vec<u64>,
 }
 
 /// How far a plan has come.
@@ -133,6 +135,7 @@ impl Keeper {
             board: Board::new(BOARD_BYTES)?,
             owes_states: false,
             events: Vec::new(),
+            looks_at: Vec::new(),
         })
     }
 
@@ -287,6 +290,15 @@ impl Keeper {
     /// Closes descriptors of the target's.
     pub fn close(&mut self, fds: Vec<i32>) -> Result<(), KeeperError> {
         self.have_done(&Ask::Close { fds })
+    }
+
+    /// From the next stop on these TCP connections are looked at, and no others.
+    pub fn look_at(&mut self, connections: Vec<u64>) -> Result<(), KeeperError> {
+        if self.looks_at != connections {
+            self.looks_at.clone_from(&connections);
+            self.have_done(&Ask::LookAt { connections })?;
+        }
+        Ok(())
     }
 
     fn have_done(&mut self, ask: &Ask) -> Result<(), KeeperError> {

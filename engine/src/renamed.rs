@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use sls_record::{File, FileKind, Mapping, Name, Process, Renamed};
 use sls_sys::procfs;
 
+use crate::plan::kin::Kin;
 use crate::plan::sockets;
 use crate::shared::is_memory_only;
 
@@ -21,8 +22,10 @@ pub fn since(then: &[Process]) -> Vec<Renamed> {
             renamed.push(Renamed { old, new });
         }
     };
+    let kin = Kin::new(then);
+    let is_made = |file: &&File| is_made_again(file) || kin.pair(file).is_some();
     for process in then {
-        for file in process.files.iter().filter(|f| is_made_again(f)) {
+        for file in process.files.iter().filter(is_made) {
             if let Some(new) = name_of(process.pid, file.fd) {
                 note(of_file(file), new);
             }

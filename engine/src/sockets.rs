@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use sls_sys::unix_sockets;
+use sls_sys::connections;
+
+use crate::group::connections::{Ends, is_in_our_network};
 
 /// What is known of the sockets that the target has open.
 #[derive(Debug, Default)]
@@ -12,6 +14,8 @@ pub struct Sockets {
     /// By inode; nothing for those that no table lists.
     known: HashMap<u64, Option<Socket>>,
     read_at: Option<Instant>,
+    /// TCP sockets that are connected to others of the group.
+    pub within: Ends,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,9 +68,10 @@ impl Sockets {
         }
     }
 
-    /// What a connected Unix socket is connected to.
+    /// What a connected Unix socket is connected to, or a TCP socket if that is in the group.
     pub fn peer(&self, inode: u64) -> Option<u64> {
-        self.known.get(&inode)?.as_ref()?.peer
+        let unix = || self.known.get(&inode)?.as_ref()?.peer;
+        self.within.get(&inode).copied().or_else(unix)
     }
 }
 
@@ -85,13 +90,12 @@ fn tables(pid: i32) -> Vec<(u64, Socket)> {
     found
 }
 
-/// Asked of the network that slsd is in: of another one they are not known.
+/// Of another network than slsd's they are not known.
 fn peers(pid: i32) -> HashMap<u64, u64> {
-    let network = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
-    if network("self") != network(&pid.to_string()) {
+    if !is_in_our_network(pid) {
         return HashMap::new();
     }
-    unix_sockets::peers().unwrap_or_default()
+    connections::unix().unwrap_or_default()
 }
 
 fn lines<T>(pid: i32, table: &str, meaning: impl Fn(&[&str]) -> Option<T>) -> Vec<T> {

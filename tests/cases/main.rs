@@ -4,6 +4,7 @@
 mod blocking;
 mod campaign;
 mod conduct;
+mod connections;
 mod descriptors;
 mod first_light;
 mod groups;

@@ -56,6 +56,11 @@ pub enum Ask {
     },
     /// Make a userfaultfd in the target and hand it over.
     MakeUserfaultfd,
+    /// Look at what waits in these TCP connections too from the next stop on. Answered by Done.
+    LookAt {
+        /// Inodes of their sockets.
+        connections: Vec<u64>,
+    },
     /// Stop every thread. Answered by Stopped, then Collected; what is to become of one that is alone is
     /// told on the board meanwhile ([`crate::rendezvous`]).
     Stop {

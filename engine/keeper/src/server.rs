@@ -211,6 +211,10 @@ impl Server {
                 let fd = target.make_userfaultfd(children)?;
                 self.say(&Say::Userfaultfd, Some(fd.as_fd()))?;
             }
+            Ask::LookAt { connections } => {
+                self.target()?.1.look_at(&connections);
+                self.say(&Say::Done, None)?;
+            }
             Ask::Stop {
                 deadline_ms,
                 facts,

@@ -277,6 +277,10 @@ impl Target {
         })
     }
 
+    pub fn look_at(&mut self, connections: &[u64]) {
+        self.folders.look_at(connections);
+    }
+
     /// After exec: another address space, other text.
     pub fn reload(&mut self) -> io::Result<()> {
         let pid = self.group.pid;

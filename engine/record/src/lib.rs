@@ -21,4 +21,4 @@ pub use process::{
 };
 pub use registers::Registers;
 pub use signal::{AltStack, IntervalTimer, PosixTimer, SigAction, SigInfo, Signals};
-pub use socket::{Socket, SocketFile, SocketOption, Unix};
+pub use socket::{Connected, Socket, SocketFile, SocketOption, Tcp};

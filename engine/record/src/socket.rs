@@ -23,10 +23,11 @@ pub struct Socket {
     pub listens: bool,
     /// Connections that may wait to be accepted, where the kernel tells.
     pub backlog: Option<u32>,
-    /// Options; none of a TCP connection.
+    /// Options; none of a TCP connection to somebody outside.
     pub options: Vec<SocketOption>,
-    /// Of a connected Unix socket.
-    pub unix: Option<Unix>,
+    /// Of a Unix socket that is connected, and of a TCP socket that is connected to another of the
+    /// checkpoint's.
+    pub connected: Option<Connected>,
     /// The file that a Unix socket with a path is found by.
     pub file: Option<SocketFile>,
 }
@@ -55,13 +56,34 @@ impl Socket {
     }
 }
 
-/// What a connected Unix socket has besides.
+/// What a connected socket has besides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unix {
+pub struct Connected {
     /// Inode of the socket at its other end, 0 when that is closed.
     pub peer: u64,
     /// What waits to be received.
     pub queued: Queued,
+    /// Of TCP.
+    pub tcp: Option<Tcp>,
+}
+
+/// One end of a TCP connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tcp {
+    /// TCP_ESTABLISHED (1) and so on.
+    pub state: u8,
+    /// TCPI_OPT_*: what both ends agreed on.
+    pub options: u8,
+    /// Bits by which the window it is told is shifted.
+    pub send_scale: u8,
+    /// Bits by which the window it tells is shifted.
+    pub receive_scale: u8,
+    /// Largest segment, bytes.
+    pub segment: u32,
+    /// Bytes it had written.
+    pub written: u64,
+    /// Bytes that had come to it.
+    pub received: u64,
 }
 
 /// One option.

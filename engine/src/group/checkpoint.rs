@@ -147,6 +147,7 @@ impl Group {
                 .copy_ahead(&mut self.staging)
                 .map_err(Failed::of(at))?;
         }
+        self.find_connections(request.explicit)?;
         let mut cost = StopCost::default();
         let lets_go = !(request.stay_stopped || self.is_stopped());
         let awake = Awake::begin();
@@ -165,6 +166,20 @@ impl Group {
         drop(urgent);
         drop(awake);
         Ok((stills, cost))
+    }
+
+    /// Tells the keepers which connections to look at.
+    fn find_connections(&mut self, explicit: bool) -> Result<(), Failed> {
+        let pids: Vec<i32> = self.members.iter().map(|m| m.pid).collect();
+        let Some(found) = self.connections.look(&pids, explicit) else {
+            return Ok(());
+        };
+        for (at, (member, ends)) in self.members.iter_mut().zip(found).enumerate() {
+            let inodes = ends.keys().copied().collect();
+            member.keeper.look_at(inodes).map_err(Failed::of(at))?;
+            member.sockets.within = ends;
+        }
+        Ok(())
     }
 
     /// Stops everybody, those included that were born until they all stood still.

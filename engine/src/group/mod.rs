@@ -4,6 +4,7 @@
 //!   born until then included, and what is shared between them is read while they do.
 
 mod checkpoint;
+pub mod connections;
 mod descendants;
 mod descriptions;
 
@@ -20,6 +21,7 @@ use crate::keeper::Event;
 use crate::shared::Spaces;
 use crate::target::{Options, Target, is_readable_within};
 use crate::{former, renamed};
+use connections::Connections;
 use descendants::Descendants;
 
 pub use checkpoint::{Capture, Request};
@@ -47,6 +49,7 @@ pub struct Group {
     pub(crate) renamed: Vec<Renamed>,
     /// Whoever descends from them joins them.
     descendants: Option<Descendants>,
+    connections: Connections,
 }
 
 impl Group {
@@ -64,6 +67,7 @@ impl Group {
             zombies: Vec::new(),
             renamed: Vec::new(),
             descendants: None,
+            connections: Connections::default(),
         }
     }
 

@@ -11,7 +11,7 @@ use super::files::{
 };
 use super::kin::{Kept, Kin, Origin, Thing};
 use super::opening::Openings;
-use super::{Steps, anew, int, locks, pipes, sockets};
+use super::{Steps, anew, int, locks, pairs, pipes};
 
 /// The descriptors of one of them.
 pub struct Files<'a> {
@@ -39,7 +39,7 @@ impl<'a> Files<'a> {
         for Kept { thing, fd } in self.kin.kept_by(self.to.pid) {
             match thing {
                 Thing::Pipe(target) => pipes::make_kept(steps, self.kin, target, fd),
-                Thing::Pair(low, high) => sockets::make_pair(steps, self.kin, (*low, *high), fd),
+                Thing::Pair(low, high) => pairs::make(steps, self.kin, (*low, *high), fd),
                 Thing::Memory(dev, inode) => {
                     let maps = self.to.mappings.iter();
                     let mut same = maps.filter(|m| (m.dev, m.inode) == (*dev, *inode));
@@ -70,6 +70,9 @@ impl<'a> Files<'a> {
     /// Closes what was kept for others, who have it by now.
     pub fn close_kept(&self, steps: &mut Steps) {
         for Kept { thing, fd } in self.kin.kept_by(self.to.pid) {
+            if let Thing::Pair(low, high) = thing {
+                pairs::settle(steps, self.kin, (*low, *high), fd);
+            }
             (fd..fd + thing.ends()).for_each(|fd| close_one(steps, fd));
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use sls_record::{File, FileKind, Mapping, Process, Socket};
+use sls_record::{Connected, File, FileKind, Mapping, Process, Queued, Socket};
 
 use super::pipes::{is_unnamed_pipe, is_writer};
 use crate::shared::is_memory_only;
@@ -22,7 +22,7 @@ pub enum Thing {
     Pipe(String),
     /// Memory without a name, by device and inode.
     Memory(u64, u64),
-    /// Two Unix sockets that are connected to each other, by their inodes.
+    /// Two sockets that are connected to each other, by their inodes.
     Pair(u64, u64),
 }
 
@@ -138,13 +138,14 @@ impl<'a> Kin<'a> {
         })
     }
 
-    /// A socket that is connected to another that is here.
+    /// A socket that is connected to another that is here, and with nothing lost between them.
     pub fn pair(&self, file: &File) -> Option<Thing> {
-        let peer_of = |inode: u64| Some(self.socket(inode)?.unix.as_ref()?.peer);
-        let peer = peer_of(file.inode).filter(|_| is_socket(file))?;
-        let is_back = peer != file.inode && peer_of(peer) == Some(file.inode);
-        let ends = (peer.min(file.inode), peer.max(file.inode));
-        is_back.then_some(Thing::Pair(ends.0, ends.1))
+        let end = |inode: u64| self.socket(inode)?.connected.as_ref();
+        let here = end(file.inode).filter(|_| is_socket(file))?;
+        let there = end(here.peer).filter(|there| there.peer == file.inode)?;
+        let is_whole = is_whole(here, there) && is_whole(there, here);
+        let ends = (here.peer.min(file.inode), here.peer.max(file.inode));
+        (is_whole && ends.0 != ends.1).then_some(Thing::Pair(ends.0, ends.1))
     }
 
     /// Bytes that memory must have for all that map it.
@@ -243,6 +244,17 @@ impl<'a> Kin<'a> {
 
     fn is_first(&self, process: &Process, file: &File) -> bool {
         file.shares.is_none() && self.shared(process, file).is_none()
+    }
+}
+
+/// A stream of TCP would have a hole where bytes were on their way, or cannot be told.
+fn is_whole(from: &Connected, to: &Connected) -> bool {
+    match (from.tcp, to.tcp) {
+        (Some(writer), Some(reader)) => {
+            writer.written == reader.received && matches!(to.queued, Queued::Bytes(_))
+        }
+        (None, None) => true,
+        _ => false,
     }
 }
 

@@ -15,6 +15,7 @@ mod locks;
 mod mappings;
 mod opening;
 mod pages;
+mod pairs;
 mod pipes;
 mod signals;
 pub mod sockets;

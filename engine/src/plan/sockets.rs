@@ -3,15 +3,10 @@
 use std::os::unix::fs::FileTypeExt;
 
 use sls_keeper::{Arg, Want};
-use sls_record::{Queued, Socket};
+use sls_record::{Socket, SocketOption};
 use sls_sys::sockets;
 
-use super::anew_files::keep;
-use super::kin::Kin;
 use super::{Steps, int, path};
-
-/// What fits one injected call's argument area, and is small enough to be sent in one piece.
-const CHUNK: usize = 4096;
 
 /// A stream that was connected, or on its way to be, is of no use without its peer.
 pub fn can_be_made(socket: &Socket) -> bool {
@@ -20,7 +15,7 @@ pub fn can_be_made(socket: &Socket) -> bool {
         libc::AF_INET | libc::AF_INET6 => stands_alone,
         // One of a pair is of no use without the other; and a path tells only where it leads from /.
         libc::AF_UNIX => {
-            let paired = socket.unix.is_some() && has_no_name(&socket.peer);
+            let paired = socket.connected.is_some() && has_no_name(&socket.peer);
             let starts = |name: &[u8]| has_no_name(name) || matches!(name[2], 0 | b'/');
             stands_alone && !paired && starts(&socket.local) && starts(&socket.peer)
         }
@@ -55,7 +50,12 @@ fn clear_path(steps: &mut Steps, what: &str, name: &str) -> Result<(), String> {
 /// Makes one, saved as 0. Err: why it cannot be. `must`: without its address there is no use in it.
 pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Result<(), String> {
     if !can_be_made(socket) {
-        return Err("it cannot be made again; a placeholder reports hang-up".to_owned());
+        let tcp = socket.connected.as_ref().and_then(|c| c.tcp);
+        let why = match tcp {
+            Some(_) => "some of what was sent had not arrived",
+            None => "it cannot be made again",
+        };
+        return Err(format!("{why}; a placeholder reports hang-up"));
     }
     let fresh = sockets::fresh(socket.family, socket.kind, socket.protocol)
         .map_err(|error| format!("it cannot be made again: {error}"))?;
@@ -66,6 +66,11 @@ pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Resul
     ];
     steps.call(what, libc::SYS_socket, args, Want::Save(0));
     options(steps, what, &Arg::Saved(0), socket, &fresh);
+    // The ends of its connections may be made by others before it.
+    let is_in_the_way = socket.listens && socket.family != libc::AF_UNIX && !reuses_address(socket);
+    if is_in_the_way {
+        reuse_address(steps, what, &Arg::Saved(0), true);
+    }
     let want = || {
         if must {
             Want::Success
@@ -104,6 +109,9 @@ pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Resul
         let backlog = i32::try_from(socket.backlog.unwrap_or(128)).unwrap_or(i32::MAX);
         let args = vec![Arg::Saved(0), int(backlog)];
         steps.call(format!("{what}: listen"), libc::SYS_listen, args, want());
+        if is_in_the_way {
+            reuse_address(steps, what, &Arg::Saved(0), false);
+        }
     } else if has_address(socket.family, &socket.peer) {
         let args = address(&socket.peer);
         let want = Want::Report(format!("connection of a datagram socket ({what})"));
@@ -112,64 +120,47 @@ pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Resul
     Ok(())
 }
 
+/// Has the program set SO_REUSEADDR?
+pub fn reuses_address(socket: &Socket) -> bool {
+    let is_it = |o: &&SocketOption| (o.level, o.name) == (libc::SOL_SOCKET, libc::SO_REUSEADDR);
+    let option = socket.options.iter().find(is_it);
+    option.is_some_and(|o| o.value.iter().any(|&b| b != 0))
+}
+
+/// Two sockets may have one address when both have set this, and but one of them listens.
+pub fn reuse_address(steps: &mut Steps, what: &str, fd: &Arg, yes: bool) {
+    let option = (libc::SOL_SOCKET, libc::SO_REUSEADDR);
+    set(steps, what, fd, option, &i32::from(yes).to_le_bytes());
+}
+
 /// Options that are not what they usually are.
-fn options(steps: &mut Steps, what: &str, fd: &Arg, socket: &Socket, fresh: &sockets::Socket) {
+pub fn options(steps: &mut Steps, what: &str, fd: &Arg, socket: &Socket, fresh: &sockets::Socket) {
+    let value_of = |wanted: i32| {
+        let found = socket
+            .options
+            .iter()
+            .find(|o| o.name == wanted && o.level == libc::SOL_SOCKET);
+        found.and_then(|o| o.value.first().copied())
+    };
+    let locked = value_of(sockets::SO_BUF_LOCK);
     for option in &socket.options {
         let same =
             |(level, name, _): &&(i32, i32, _)| (*level, *name) == (option.level, option.name);
         let usual = fresh.options.iter().find(same);
-        if usual.is_none_or(|(_, _, value)| value[..] != option.value[..]) {
+        // Where the kernel sees to the size of a buffer, it goes on to.
+        let is_kernels = match (option.level, option.name) {
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => locked.is_some_and(|l| l & 1 == 0),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => locked.is_some_and(|l| l & 2 == 0),
+            (libc::SOL_SOCKET, sockets::SO_BUF_LOCK) => true, // Set with the size.
+            _ => false,
+        };
+        if !is_kernels && usual.is_none_or(|(_, _, value)| value[..] != option.value[..]) {
             set(steps, what, fd, (option.level, option.name), &option.value);
         }
     }
 }
 
-/// Two Unix sockets connected to each other, kept under two numbers for those that have them, with
-/// what waits in them.
-pub fn make_pair(steps: &mut Steps, kin: &Kin<'_>, (low, high): (u64, u64), fd: i32) {
-    let (Some(one), Some(other)) = (kin.socket(low), kin.socket(high)) else {
-        return;
-    };
-    let what = &*format!("connect socket {low} to {high}");
-    let args = vec![
-        int(libc::AF_UNIX),
-        int(one.kind | libc::SOCK_CLOEXEC),
-        int(one.protocol),
-        Arg::Bytes(vec![0; 8]),
-    ];
-    let ends = (2, 3);
-    steps.call(what, libc::SYS_socketpair, args, Want::SavePair(ends.0));
-    keep(steps, ends.0, fd);
-    keep(steps, ends.1, fd + 1);
-    let usual = sockets::fresh(one.family, one.kind, one.protocol).unwrap_or_default();
-    for (socket, fd, other) in [(one, fd, fd + 1), (other, fd + 1, fd)] {
-        options(steps, what, &int(fd), socket, &usual);
-        fill(steps, what, socket, other);
-    }
-}
-
-/// What waits in a socket comes by way of its other end.
-fn fill(steps: &mut Steps, what: &str, socket: &Socket, other: i32) {
-    match socket.unix.as_ref().map(|unix| &unix.queued) {
-        Some(Queued::Bytes(bytes)) => {
-            for chunk in bytes.chunks(CHUNK) {
-                let len = chunk.len() as u64;
-                let bytes = Arg::Bytes(chunk.to_vec());
-                let flags = int(libc::MSG_DONTWAIT);
-                let args = vec![int(other), bytes, len.into(), flags, 0.into(), 0.into()];
-                steps.call(what, libc::SYS_sendto, args, Want::Exactly(len));
-            }
-        }
-        Some(Queued::Unread(why)) => {
-            steps
-                .not_restored
-                .push(format!("what waits in a Unix socket: {why}"));
-        }
-        None => {}
-    }
-}
-
-fn set(steps: &mut Steps, what: &str, fd: &Arg, (level, name): (i32, i32), value: &[u8]) {
+pub fn set(steps: &mut Steps, what: &str, fd: &Arg, (level, name): (i32, i32), value: &[u8]) {
     // Of buffers the kernel tells twice what it was asked for; what its limit forbids is root's.
     let (name, value) = match (level, name) {
         (libc::SOL_SOCKET, libc::SO_SNDBUF) => (libc::SO_SNDBUFFORCE, half(value)),

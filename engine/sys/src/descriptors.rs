@@ -1,6 +1,6 @@
 //! Descriptors of a process as /proc shows them: read raw while it stands still, understood later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -67,6 +67,8 @@ pub struct Folders {
     last: BTreeMap<i32, Raw>,
     /// Those whose links read the same.
     alike: Vec<Vec<i32>>,
+    /// Links of TCP connections to look at.
+    connections: HashSet<Vec<u8>>,
 }
 
 /// So many files of /proc/PID/fdinfo stay open.
@@ -90,7 +92,15 @@ impl Folders {
             open: BTreeMap::new(),
             last: BTreeMap::new(),
             alike: Vec::new(),
+            connections: HashSet::new(),
         })
+    }
+
+    /// From now on these TCP connections are looked at, by their inodes. Others, of which there may
+    /// be thousands, are not.
+    pub fn look_at(&mut self, connections: &[u64]) {
+        let link = |inode: &u64| format!("socket:[{inode}]").into_bytes();
+        self.connections = connections.iter().map(link).collect();
     }
 
     /// Every descriptor, by number.
@@ -155,8 +165,9 @@ impl Folders {
                 || last.stat.is_some_and(is_device))
         {
             let mut again = last.clone();
+            let asked = self.connections.contains(&link);
             if let Some(socket) = &mut again.socket {
-                socket.look_again(|| pidfd_getfd(pidfd, fd));
+                socket.look_again(asked, || pidfd_getfd(pidfd, fd));
             }
             return Ok(Some(again));
         }
@@ -167,8 +178,9 @@ impl Folders {
         let socket = if link.starts_with(b"socket:") {
             let ours = pidfd_getfd(pidfd, fd).ok();
             ours.map(|ours| {
-                let mut socket = Box::new(sockets::read(ours.as_fd()));
-                socket.look_again(|| Ok(ours));
+                let asked = self.connections.contains(&link);
+                let mut socket = Box::new(sockets::read(ours.as_fd(), asked));
+                socket.look_again(asked, || Ok(ours));
                 socket
             })
         } else {

@@ -6,6 +6,7 @@
 pub mod births;
 pub mod blocking;
 pub mod channel;
+pub mod connections;
 pub mod cpus;
 pub mod descriptors;
 pub mod fd;
@@ -20,7 +21,6 @@ pub mod shared;
 pub mod skeleton;
 pub mod sockets;
 pub mod uffd;
-pub mod unix_sockets;
 pub mod urgent;
 pub mod xstate;
 

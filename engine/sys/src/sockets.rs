@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use crate::unix_sockets;
+use crate::connections;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -25,18 +25,75 @@ pub struct Socket {
     pub listens: bool,
     /// Of a TCP socket that listens.
     pub backlog: Option<u32>,
-    /// Level, name, value; none of a TCP connection.
+    /// Level, name, value; none of a TCP connection that nobody asked about.
     pub options: Vec<(i32, i32, ByteBuf)>,
-    /// What waits to be received of a connected Unix socket, or why it is not known.
+    /// What waits to be received of a connected Unix socket, or of a TCP connection that was asked
+    /// about, or why it is not known.
     pub queued: Option<Result<ByteBuf, String>>,
+    /// Of a TCP connection that was asked about.
+    pub stream: Option<Stream>,
+}
+
+/// A TCP connection as struct tcp_info tells of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// TCP_ESTABLISHED and so on.
+    pub state: u8,
+    /// TCPI_OPT_*: what both agreed on.
+    pub options: u8,
+    /// By how many bits the windows of this end are shifted that it is told.
+    pub send_scale: u8,
+    /// And those it tells.
+    pub receive_scale: u8,
+    /// Largest segment.
+    pub segment: u32,
+    /// Bytes the program has written.
+    pub written: u64,
+    /// Bytes that have come from the other end.
+    pub received: u64,
+}
+
+impl Stream {
+    fn of(fd: BorrowedFd<'_>) -> Option<Self> {
+        // Offsets of struct tcp_info, which only grows.
+        const SCALES: usize = 6;
+        const SEGMENT: usize = 16;
+        const RECEIVED: usize = 128;
+        const NOT_SENT: usize = 144;
+        const SENT: usize = 200;
+        const SENT_AGAIN: usize = 208;
+        const CLOSE_WAIT: u8 = 8;
+        let info = option(fd, libc::IPPROTO_TCP, libc::TCP_INFO, SENT_AGAIN + 8)?;
+        let long = |at: usize| Some(u64::from_le_bytes(info.get(at..at + 8)?.try_into().ok()?));
+        let word = |at: usize| Some(u32::from_le_bytes(info.get(at..at + 4)?.try_into().ok()?));
+        let state = *info.first()?;
+        let scales = *info.get(SCALES)?;
+        let sent = long(SENT)?.wrapping_sub(long(SENT_AGAIN)?);
+        Some(Self {
+            state,
+            options: *info.get(SCALES - 1)?,
+            send_scale: scales & 0xf,
+            receive_scale: scales >> 4,
+            segment: word(SEGMENT)?,
+            written: sent.wrapping_add(u64::from(word(NOT_SENT)?)),
+            // The end of the stream counts as a byte.
+            received: long(RECEIVED)?.wrapping_sub(u64::from(state == CLOSE_WAIT)),
+        })
+    }
 }
 
 impl Socket {
-    /// Looks again at what waits in it, where that is looked at.
-    pub fn look_again(&mut self, fd: impl FnOnce() -> io::Result<OwnedFd>) {
-        if self.family == libc::AF_UNIX && !self.listens {
-            let queued = fd().map_err(|e| e.to_string());
-            let queued = queued.and_then(|fd| unix_sockets::queued(fd.as_fd(), self.kind));
+    /// Looks again at what waits in it, where that is looked at. `asked`: it is a TCP connection that
+    /// is looked at too.
+    pub fn look_again(&mut self, asked: bool, fd: impl FnOnce() -> io::Result<OwnedFd>) {
+        (self.queued, self.stream) = (None, None);
+        if asked || self.family == libc::AF_UNIX && !self.listens {
+            let queued = fd().map_err(|e| e.to_string()).and_then(|fd| {
+                if asked {
+                    self.stream = Stream::of(fd.as_fd());
+                }
+                connections::queued(fd.as_fd(), self.kind)
+            });
             self.queued = Some(queued.map(ByteBuf::from));
         }
     }
@@ -47,6 +104,10 @@ const NUMBER: usize = 4;
 const LINGER: usize = 8;
 /// struct timeval.
 const TIME: usize = 16;
+
+/// Which of its buffers are as large as the program has said (1 for sending, 2 for receiving); the
+/// kernel sees to the others.
+pub const SO_BUF_LOCK: i32 = 72;
 
 /// Options that a program sets and that stay, with the length of their values.
 const OPTIONS: &[(i32, i32, usize)] = &[
@@ -61,6 +122,7 @@ const OPTIONS: &[(i32, i32, usize)] = &[
     (libc::SOL_SOCKET, libc::SO_PASSCRED, NUMBER),
     (libc::SOL_SOCKET, libc::SO_SNDBUF, NUMBER),
     (libc::SOL_SOCKET, libc::SO_RCVBUF, NUMBER),
+    (libc::SOL_SOCKET, SO_BUF_LOCK, NUMBER),
     (libc::SOL_SOCKET, libc::SO_LINGER, LINGER),
     (libc::SOL_SOCKET, libc::SO_RCVTIMEO, TIME),
     (libc::SOL_SOCKET, libc::SO_SNDTIMEO, TIME),
@@ -115,9 +177,9 @@ pub(crate) fn number(fd: BorrowedFd<'_>, name: i32) -> Option<i32> {
     bytes.first_chunk().map(|b| i32::from_le_bytes(*b))
 }
 
-/// Everything [`Socket`] has.
+/// Everything [`Socket`] has but what waits in it. `asked`: also of a TCP connection.
 #[must_use]
-pub fn read(fd: BorrowedFd<'_>) -> Socket {
+pub fn read(fd: BorrowedFd<'_>, asked: bool) -> Socket {
     let number = |name| number(fd, name).unwrap_or(0);
     let family = number(libc::SO_DOMAIN);
     let inet = matches!(family, libc::AF_INET | libc::AF_INET6);
@@ -130,8 +192,8 @@ pub fn read(fd: BorrowedFd<'_>) -> Socket {
         _ => family == libc::AF_INET,
     };
     let peer = name(fd, libc::getpeername);
-    // Of a stream that is connected they are of no use to anybody yet, and there may be thousands.
-    let wanted = peer.is_empty() || kind == libc::SOCK_DGRAM || family == libc::AF_UNIX;
+    // Of a stream that leads to somebody else they are of no use to anybody, and there may be thousands.
+    let wanted = asked || peer.is_empty() || kind == libc::SOCK_DGRAM || family == libc::AF_UNIX;
     let options = OPTIONS
         .iter()
         .filter(|(level, ..)| wanted && of_family(*level));
@@ -148,6 +210,7 @@ pub fn read(fd: BorrowedFd<'_>) -> Socket {
         backlog: (listens && inet).then(|| backlog(fd)).flatten(),
         options,
         queued: None,
+        stream: None,
     }
 }
 
@@ -171,7 +234,7 @@ pub fn fresh(family: i32, kind: i32, protocol: i32) -> io::Result<Socket> {
     }
     // SAFETY: the call just returned this descriptor to us and nobody else knows it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    Ok(read(fd.as_fd()))
+    Ok(read(fd.as_fd(), false))
 }
 
 #[cfg(test)]
@@ -182,7 +245,7 @@ mod tests {
     #[test]
     fn a_listener() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let socket = read(listener.as_fd());
+        let socket = read(listener.as_fd(), false);
         assert!(socket.listens && socket.peer.is_empty());
         assert_eq!(socket.local.len(), 16);
         assert_eq!(socket.backlog, Some(128));
@@ -197,7 +260,7 @@ mod tests {
     #[test]
     fn a_datagram_socket() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let read = read(socket.as_fd());
+        let read = read(socket.as_fd(), false);
         assert_eq!((read.kind, read.listens), (libc::SOCK_DGRAM, false));
     }
 }

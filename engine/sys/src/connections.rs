@@ -1,44 +1,114 @@
-//! Who is at the other end of a Unix socket, as the kernel tells over netlink, and what waits in it.
+//! Who is at the other end of a socket, as the kernel tells over netlink, and what waits in it.
 
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use netlink_packet_sock_diag::inet::{self, ExtensionFlags, InetRequest, SocketId};
+use netlink_packet_sock_diag::unix::{self, ShowFlags, UnixRequest};
+use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 use nix::sys::socket::{MsgFlags, recvmsg};
 
 use crate::sockets;
 
 nix::ioctl_read_bad!(inq, libc::FIONREAD, libc::c_int);
 
-/// Inodes of the sockets at the other ends of connected ones, by inode, in the network of the caller;
-/// 0 where that one has been closed.
+/// Inodes of the Unix sockets at the other ends of connected ones, by inode, in the network of the
+/// caller; 0 where that one has been closed.
 ///
 /// # Errors
 /// The kernel has no CONFIG_UNIX_DIAG.
-pub fn peers() -> io::Result<HashMap<u64, u64>> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+pub fn unix() -> io::Result<HashMap<u64, u64>> {
     let request = UnixRequest {
-        state_flags: StateFlags::ESTABLISHED,
+        state_flags: unix::StateFlags::ESTABLISHED,
         inode: 0,
         show_flags: ShowFlags::PEER,
         cookie: [0xff; 8],
     };
+    let mut found = HashMap::new();
+    dump(SockDiagMessage::UnixRequest(request), |message| {
+        if let SockDiagMessage::UnixResponse(one) = message {
+            let peer = one.peer().unwrap_or(0);
+            found.insert(u64::from(one.header.inode), u64::from(peer));
+        }
+    })?;
+    Ok(found)
+}
+
+/// Inodes of TCP sockets whose other end is a socket in the network of the caller as well, by inode.
+///
+/// # Errors
+/// The kernel has no CONFIG_INET_DIAG.
+pub fn tcp() -> io::Result<HashMap<u64, u64>> {
+    let mut by_ends: HashMap<(SocketAddr, SocketAddr), u64> = HashMap::new();
+    for family in [AF_INET, AF_INET6] {
+        let request = InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::empty(),
+            states: inet::StateFlags::ESTABLISHED
+                | inet::StateFlags::CLOSE_WAIT
+                | inet::StateFlags::FIN_WAIT1
+                | inet::StateFlags::FIN_WAIT2,
+            socket_id: if family == AF_INET {
+                SocketId::new_v4()
+            } else {
+                SocketId::new_v6()
+            },
+        };
+        dump(SockDiagMessage::InetRequest(request), |message| {
+            if let SockDiagMessage::InetResponse(one) = message {
+                let id = &one.header.socket_id;
+                // An IPv6 socket may have its other end in an IPv4 one.
+                let local = SocketAddr::new(id.source_address.to_canonical(), id.source_port);
+                let peer =
+                    SocketAddr::new(id.destination_address.to_canonical(), id.destination_port);
+                by_ends.insert((local, peer), u64::from(one.header.inode));
+            }
+        })?;
+    }
+    // One that nobody has accepted yet has no inode, nor has one that nobody has open any more.
+    let pairs = by_ends.iter().filter_map(|(&(local, peer), &inode)| {
+        let other = *by_ends.get(&(peer, local))?;
+        (inode != 0 && other != 0 && inode != other).then_some((inode, other))
+    });
+    Ok(pairs.collect())
+}
+
+/// Inodes of the sockets that a process has open.
+#[must_use]
+pub fn of(pid: i32) -> Vec<u64> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    let links = entries.into_iter().flatten().flatten();
+    let inode = |entry: std::fs::DirEntry| {
+        let link = std::fs::read_link(entry.path()).ok()?;
+        let inode = link.to_str()?.strip_prefix("socket:[")?;
+        inode.strip_suffix(']')?.parse().ok()
+    };
+    links.filter_map(inode).collect()
+}
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
+
+/// Everything the kernel answers to one question.
+fn dump(request: SockDiagMessage, mut each: impl FnMut(SockDiagMessage)) -> io::Result<()> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&netlink_sys::SocketAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut packet = NetlinkMessage::new(header, SockDiagMessage::UnixRequest(request).into());
+    let mut packet = NetlinkMessage::new(header, request.into());
     packet.finalize();
     let mut bytes = vec![0; packet.buffer_len()];
     packet.serialize(&mut bytes);
     socket.send(&bytes, 0)?;
-    let mut found = HashMap::new();
     loop {
         let (bytes, _) = socket.recv_from_full()?;
         let mut rest = &bytes[..];
@@ -48,12 +118,9 @@ pub fn peers() -> io::Result<HashMap<u64, u64>> {
             let len = crate::size(u64::from(message.header.length)).next_multiple_of(4);
             rest = rest.get(len..).unwrap_or_default();
             match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::UnixResponse(one)) => {
-                    let peer = one.peer().unwrap_or(0);
-                    found.insert(u64::from(one.header.inode), u64::from(peer));
-                }
+                NetlinkPayload::InnerMessage(message) => each(message),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::Done(_) => return Ok(found),
+                NetlinkPayload::Done(_) => return Ok(()),
                 _ => {}
             }
         }
@@ -111,7 +178,7 @@ mod tests {
     #[test]
     fn a_pair() {
         let (mut one, other) = UnixStream::pair().unwrap();
-        let peers = peers().unwrap();
+        let peers = super::unix().unwrap();
         assert_eq!(peers.get(&inode(&one)), Some(&inode(&other)));
         assert_eq!(peers.get(&inode(&other)), Some(&inode(&one)));
         one.write_all(b"first").unwrap();
