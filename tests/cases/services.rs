@@ -34,6 +34,39 @@ fn again_and_again(sls: &Sls, target: &mut Target, works: impl Fn()) {
     }
 }
 
+/// A server and its clients, all of them killed and restored so many times where they were: the clients
+/// do not notice. `done` tells how much they have done. What is on the disk is of the same moment,
+/// since they stand still from the checkpoint to the end.
+fn on_and_on(sls: &Sls, mut target: Target, done: impl Fn() -> u64) -> Again {
+    let moves_on = || {
+        let before = done();
+        wait_until(SOON, "the clients go on", || done() > before + 100);
+    };
+    moves_on();
+    sls.run(&["attach", "-p", &target.p(), "-m", "-r", "-t", "50"]);
+    let mut again = None;
+    for round in 0..rounds_of(2, 20) {
+        moves_on();
+        sls.run(&["suspend", "-m"]);
+        let name = format!("round-{round}");
+        sls.run(&["checkpoint", "-m", "-n", &name]);
+        let pids = sls.pids();
+        match again.take() {
+            None => end_all(&mut target, &pids),
+            Some(again) => Again::end(again),
+        }
+        // Not the newest: they are killed one after the other.
+        let (made, told) = Again::made(sls, &[&format!("@{name}")]);
+        assert_eq!(made.0, pids, "round {round}: {told}");
+        let lost = told["not_restored"].to_string();
+        assert!(!lost.contains("hang-up"), "round {round}: {lost}");
+        again = Some(made);
+        sls.run(&["resume", "-m"]);
+        moves_on();
+    }
+    again.expect("a round")
+}
+
 fn get(port: u16, path: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
@@ -43,14 +76,12 @@ fn get(port: u16, path: &str) -> Vec<u8> {
     answer
 }
 
-#[test]
-fn nginx_serves_again() {
-    let sls = Sls::new();
+/// The file that tells nginx what to serve, and where: 300,000 numbers as /page.
+fn nginx(sls: &Sls) -> (PathBuf, u16) {
     let folder = sls.folder();
     // Its workers are another user.
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
-    let page: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
-    fs::write(folder.join("page"), &page).unwrap();
+    fs::write(folder.join("page"), page()).unwrap();
     let port = free_port();
     let at = folder.display();
     let configuration = format!(
@@ -62,6 +93,18 @@ fn nginx_serves_again() {
     );
     let file = folder.join("nginx.conf");
     fs::write(&file, configuration).unwrap();
+    (file, port)
+}
+
+fn page() -> Vec<u8> {
+    (0..300_000u32).flat_map(u32::to_le_bytes).collect()
+}
+
+#[test]
+fn nginx_serves_again() {
+    let sls = Sls::new();
+    let (file, port) = nginx(&sls);
+    let folder = sls.folder();
     let mut command = Command::new("nginx");
     command.arg("-c").arg(&file);
     let mut nginx = Target::start(folder, command);
@@ -70,7 +113,7 @@ fn nginx_serves_again() {
     });
     let works = || {
         let answer = get(port, "/page");
-        assert!(answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(&page));
+        assert!(answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(&page()));
         assert!(get(port, "/nothing").starts_with(b"HTTP/1.1 404"));
     };
     again_and_again(&sls, &mut nginx, works);
@@ -109,32 +152,136 @@ fn programs() -> PathBuf {
     folders.pop().expect("`./x setup` installs it")
 }
 
+/// A PostgreSQL that runs.
+struct Postgres {
+    data: Data,
+    port: String,
+}
+
+impl Postgres {
+    /// With a program that the same shell runs, told where to reach it.
+    fn start(sls: &Sls, beside: impl Fn(&str) -> String) -> (Self, Target) {
+        let data = Data::new();
+        let folder = data.0.path().join("data");
+        let (at, sockets) = (folder.display(), data.0.path().display());
+        let initdb = programs().join("initdb");
+        data.as_postgres(&initdb, &["-D", &at.to_string(), "--no-sync"]);
+        let port = free_port().to_string();
+        let postgres = programs().join("postgres");
+        let serve = format!("{} -D {at} -p {port} -k {sockets}", postgres.display());
+        let script = match &*beside(&format!("-h {sockets} -p {port}")) {
+            "" => format!("exec {serve}"),
+            beside => format!("{serve} & {beside}"),
+        };
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        command.args(["bash", "-c", &script]);
+        let server = Target::start(sls.folder(), command);
+        let socket = data.0.path().join(format!(".s.PGSQL.{port}"));
+        wait_until(SOON, "it listens", || {
+            socket.exists() && server.output().contains("ready to")
+        });
+        (Self { data, port }, server)
+    }
+
+    fn ask(&self, what: &str) -> String {
+        let sockets = self.data.0.path().to_string_lossy();
+        let at = ["-h", &sockets, "-p", &self.port, "-Atc", what, "postgres"];
+        self.data.as_postgres(&programs().join("psql"), &at)
+    }
+}
+
 #[test]
 fn postgresql_answers_again() {
     let sls = Sls::new();
-    let (data, programs) = (Data::new(), programs());
-    let folder = data.0.path().join("data");
-    let (at, sockets) = (folder.to_string_lossy(), data.0.path().to_string_lossy());
-    data.as_postgres(&programs.join("initdb"), &["-D", &at, "--no-sync"]);
-    let port = free_port().to_string();
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-    command.arg(programs.join("postgres"));
-    command.args(["-D", &at, "-p", &port, "-k", &sockets]);
-    let mut server = Target::start(sls.folder(), command);
-    let psql = programs.join("psql");
-    let ask = |what: &str| {
-        let at = ["-h", &sockets, "-p", &port, "-Atc", what, "postgres"];
-        data.as_postgres(&psql, &at)
-    };
-    let socket = data.0.path().join(format!(".s.PGSQL.{port}"));
-    wait_until(SOON, "it listens", || {
-        socket.exists() && server.output().contains("ready to")
-    });
-    ask("create table t (a int); insert into t select generate_series(1, 1000)");
+    let (it, mut server) = Postgres::start(&sls, |_| String::new());
+    it.ask("create table t (a int); insert into t select generate_series(1, 1000)");
     let works = || {
-        assert_eq!(ask("select sum(a) from t where a <= 1000"), "500500\n");
-        ask("begin; insert into t values (2000); rollback");
+        assert_eq!(it.ask("select sum(a) from t where a <= 1000"), "500500\n");
+        it.ask("begin; insert into t values (2000); rollback");
     };
     again_and_again(&sls, &mut server, works);
+}
+
+/// Each transaction moves as much from one balance as it leaves in the history.
+#[test]
+fn postgresql_and_its_benchmark_go_on() {
+    let sls = Sls::new();
+    let pgbench = programs().join("pgbench").display().to_string();
+    let (it, server) = Postgres::start(&sls, |at| {
+        format!(
+            "until {pgbench} {at} -i -q postgres; do sleep 0.1; done; echo filled; \
+             {pgbench} {at} -c 4 -j 2 -T 100000 postgres"
+        )
+    });
+    wait_until(SOON, "it is filled", || server.output().contains("filled"));
+    let count = || {
+        it.ask("select count(*) from pgbench_history")
+            .trim()
+            .parse()
+            .unwrap()
+    };
+    let _again = on_and_on(&sls, server, count);
+    let sums = "select (select sum(abalance) from pgbench_accounts) = \
+        (select sum(delta) from pgbench_history)";
+    assert_eq!(it.ask(sums), "t\n");
+}
+
+/// What redis has been asked.
+fn commands(port: u16) -> u64 {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(b"INFO stats\r\n").unwrap();
+    let (mut said, mut bytes) = (String::new(), [0; 4096]);
+    while !said.contains("total_commands_processed:") || !said.ends_with("\r\n") {
+        let got = stream.read(&mut bytes).unwrap();
+        said += &String::from_utf8_lossy(&bytes[..got]);
+    }
+    let line = said
+        .lines()
+        .find_map(|l| l.strip_prefix("total_commands_processed:"));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn redis_and_its_benchmark_go_on() {
+    let sls = Sls::new();
+    let port = free_port().to_string();
+    let script = format!(
+        "redis-server --port {port} --save '' & sleep 0.5; \
+        redis-benchmark -p {port} -c 20 -P 4 -l -q -t set,get,lrange"
+    );
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &script]).current_dir(sls.folder());
+    let shell = Target::start(sls.folder(), shell);
+    let port = port.parse().unwrap();
+    wait_until(SOON, "it listens", || {
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    // To ask is a command as well.
+    let _again = on_and_on(&sls, shell, || commands(port) / 100);
+    let said = fs::read_to_string(sls.folder().join("bash.out")).unwrap();
+    assert!(!said.contains("rror"), "{said}");
+}
+
+#[test]
+fn nginx_and_its_clients_go_on() {
+    let sls = Sls::new();
+    let (configuration, port) = nginx(&sls);
+    let mut shell = Command::new("bash");
+    let script = format!(
+        "nginx -c {} & sleep 0.5; wrk -t 2 -c 8 -d 100000 http://127.0.0.1:{port}/page",
+        configuration.display()
+    );
+    shell.args(["-c", &script]);
+    let shell = Target::start(sls.folder(), shell);
+    wait_until(SOON, "it serves", || {
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    let log = sls.folder().join("access.log");
+    let _again = on_and_on(&sls, shell, || {
+        fs::metadata(&log).map_or(0, |m| m.len() / 100)
+    });
+    let log = fs::read_to_string(&log).unwrap();
+    assert!(log.lines().all(|line| line.contains(" 200 ")));
 }

@@ -9,7 +9,7 @@ use sls_keeper::rendezvous::Verdict;
 use sls_record::{Event, Record};
 use sls_sys::urgent::{Awake, Urgent};
 
-use super::{Group, descriptions};
+use super::Group;
 use crate::capture::{Common, Part, Still, Stop, StopCost, has_ring, recycle};
 use crate::error::{AttachError, CaptureError, KeeperError};
 use crate::shared::Taken;
@@ -310,7 +310,7 @@ impl Group {
             let pages = std::mem::take(&mut member.copies).merged(&still.found.absent);
             parts.push(Part { still, pages });
         }
-        descriptions::note_shared(&mut processes);
+        self.descriptions.note_shared(&mut processes);
         let event = request.event.clone();
         let record = Record {
             event,

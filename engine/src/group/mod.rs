@@ -23,6 +23,7 @@ use crate::target::{Options, Target, is_readable_within};
 use crate::{former, renamed};
 use connections::Connections;
 use descendants::Descendants;
+use descriptions::Descriptions;
 
 pub use checkpoint::{Capture, Request};
 
@@ -50,6 +51,7 @@ pub struct Group {
     /// Whoever descends from them joins them.
     descendants: Option<Descendants>,
     connections: Connections,
+    descriptions: Descriptions,
 }
 
 impl Group {
@@ -68,6 +70,7 @@ impl Group {
             renamed: Vec::new(),
             descendants: None,
             connections: Connections::default(),
+            descriptions: Descriptions::default(),
         }
     }
 

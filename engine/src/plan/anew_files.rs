@@ -53,8 +53,13 @@ impl<'a> Files<'a> {
         self.open_all(steps, |origin| *origin == Origin::Own);
     }
 
-    /// What others have made, and it has by way of them.
+    /// What others have made, and it has by way of them; connections begin.
     pub fn made_by_others(&self, steps: &mut Steps) {
+        for Kept { thing, fd } in self.kin.kept_by(self.to.pid) {
+            if let Thing::Pair(low, high) = thing {
+                pairs::begin(steps, self.kin, (*low, *high), fd);
+            }
+        }
         let is_made = |origin: &Origin| matches!(origin, Origin::OpenedBy(_) | Origin::Kept(..));
         self.open_all(steps, is_made);
     }
@@ -70,9 +75,6 @@ impl<'a> Files<'a> {
     /// Closes what was kept for others, who have it by now.
     pub fn close_kept(&self, steps: &mut Steps) {
         for Kept { thing, fd } in self.kin.kept_by(self.to.pid) {
-            if let Thing::Pair(low, high) = thing {
-                pairs::settle(steps, self.kin, (*low, *high), fd);
-            }
             (fd..fd + thing.ends()).for_each(|fd| close_one(steps, fd));
         }
     }

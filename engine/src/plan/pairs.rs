@@ -5,12 +5,12 @@
 //! connection that has ended and whose rest the kernel keeps for a while.
 
 use sls_keeper::{Arg, Want};
-use sls_record::{Connected, Queued, Socket, Tcp};
+use sls_record::{Connected, Queued, Socket, SocketOption, Tcp};
 use sls_sys::sockets;
 
 use super::anew_files::keep;
 use super::kin::Kin;
-use super::sockets::{options, reuse_address, reuses_address, set};
+use super::sockets::{options, set};
 use super::{Steps, int};
 
 /// What fits one injected call's argument area, and is small enough to be sent in one piece.
@@ -35,11 +35,26 @@ pub fn make(steps: &mut Steps, kin: &Kin<'_>, (low, high): (u64, u64), fd: i32) 
     } else {
         tcp(steps, what, (one, other), fd);
     }
+}
+
+/// Lets what waited in them come, once all that listen are there: a connection is in the way of
+/// those that are to have its address, but not while it is in repair mode.
+pub fn begin(steps: &mut Steps, kin: &Kin<'_>, (low, high): (u64, u64), fd: i32) {
+    let (Some(one), Some(other)) = (kin.socket(low), kin.socket(high)) else {
+        return;
+    };
+    let what = &*format!("connect socket {low} to {high}");
     let ends = [(one, fd, fd + 1), (other, fd + 1, fd)];
+    for (_, fd, _) in ends.iter().filter(|(s, ..)| s.family != libc::AF_UNIX) {
+        // Now each asks the other how much it may send.
+        tcp_option(steps, what, *fd, libc::TCP_REPAIR, &[0]);
+    }
     for (socket, fd, peer) in ends {
         fill(steps, what, socket, peer);
         let usual = sockets::fresh(socket.family, socket.kind, socket.protocol);
-        options(steps, what, &int(fd), socket, &usual.unwrap_or_default());
+        let mut socket = socket.clone();
+        socket.options.retain(|option| !is_v6_only(option));
+        options(steps, what, &int(fd), &socket, &usual.unwrap_or_default());
     }
     for (socket, fd, _) in ends {
         if has_ended(socket) {
@@ -67,28 +82,6 @@ fn tcp(steps: &mut Steps, what: &str, (one, other): (&Socket, &Socket), fd: i32)
     let (low, high) = (rand(), rand());
     connect(steps, what, one, fd, (low, high));
     connect(steps, what, other, fd + 1, (high, low));
-    // Only now: with this each asks the other how much it may send.
-    for fd in [fd, fd + 1] {
-        tcp_option(steps, what, fd, libc::TCP_REPAIR, &[0]);
-        reuse_address(steps, what, &int(fd), true);
-    }
-}
-
-/// All have what they have of it.
-pub fn settle(steps: &mut Steps, kin: &Kin<'_>, (low, high): (u64, u64), fd: i32) {
-    for (inode, fd) in [(low, fd), (high, fd + 1)] {
-        let Some(socket) = kin.socket(inode).filter(|s| s.family != libc::AF_UNIX) else {
-            continue;
-        };
-        if !reuses_address(socket) {
-            reuse_address(
-                steps,
-                &format!("connect socket {low} to {high}"),
-                &int(fd),
-                false,
-            );
-        }
-    }
 }
 
 /// A connection begins anywhere.
@@ -108,6 +101,9 @@ fn connect(steps: &mut Steps, what: &str, socket: &Socket, fd: i32, (sent, recei
     steps.call(what, libc::SYS_socket, args, Want::Save(2));
     keep(steps, 2, fd);
     tcp_option(steps, what, fd, libc::TCP_REPAIR, &[1]);
+    for option in socket.options.iter().filter(|o| is_v6_only(o)) {
+        set(steps, what, &int(fd), V6_ONLY, &option.value);
+    }
     let address = |bytes: &[u8]| {
         let len = bytes.len() as u64;
         vec![int(fd), Arg::Bytes(bytes.to_vec()), len.into()]
@@ -125,6 +121,13 @@ fn connect(steps: &mut Steps, what: &str, socket: &Socket, fd: i32, (sent, recei
         let agreed = agreed(&tcp);
         tcp_option(steps, what, fd, TCP_REPAIR_OPTIONS, &agreed);
     }
+}
+
+const V6_ONLY: (i32, i32) = (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
+
+/// It can be set before the socket has a name.
+fn is_v6_only(option: &SocketOption) -> bool {
+    (option.level, option.name) == V6_ONLY
 }
 
 /// What both ends agreed on when they connected: struct tcp_repair_opt, code and value each.

@@ -121,14 +121,14 @@ pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Resul
 }
 
 /// Has the program set SO_REUSEADDR?
-pub fn reuses_address(socket: &Socket) -> bool {
+fn reuses_address(socket: &Socket) -> bool {
     let is_it = |o: &&SocketOption| (o.level, o.name) == (libc::SOL_SOCKET, libc::SO_REUSEADDR);
     let option = socket.options.iter().find(is_it);
     option.is_some_and(|o| o.value.iter().any(|&b| b != 0))
 }
 
 /// Two sockets may have one address when both have set this, and but one of them listens.
-pub fn reuse_address(steps: &mut Steps, what: &str, fd: &Arg, yes: bool) {
+fn reuse_address(steps: &mut Steps, what: &str, fd: &Arg, yes: bool) {
     let option = (libc::SOL_SOCKET, libc::SO_REUSEADDR);
     set(steps, what, fd, option, &i32::from(yes).to_le_bytes());
 }
