@@ -186,7 +186,7 @@ fn socket(s: &sockets::Socket, peer: Option<u64>) -> Socket {
         options: s.options.iter().map(option).collect(),
         connected: peer.map(|peer| Connected {
             peer,
-            tcp: s.stream.map(tcp),
+            tcp: s.stream.as_ref().map(tcp),
             queued: match &s.queued {
                 Some(Ok(bytes)) => Queued::Bytes(bytes.to_vec()),
                 Some(Err(why)) => Queued::Unread(why.clone()),
@@ -206,7 +206,7 @@ fn socket(s: &sockets::Socket, peer: Option<u64>) -> Socket {
     socket
 }
 
-fn tcp(stream: sockets::Stream) -> Tcp {
+fn tcp(stream: &sockets::Stream) -> Tcp {
     Tcp {
         state: stream.state,
         options: stream.options,
@@ -215,6 +215,10 @@ fn tcp(stream: sockets::Stream) -> Tcp {
         segment: stream.segment,
         written: stream.written,
         received: stream.received,
+        sending: match &stream.sending {
+            Ok(bytes) => Queued::Bytes(bytes.to_vec()),
+            Err(why) => Queued::Unread(why.clone()),
+        },
     }
 }
 

@@ -292,9 +292,14 @@ impl Keeper {
         self.have_done(&Ask::Close { fds })
     }
 
+    /// Are these what is looked at?
+    pub fn looks_at(&self, connections: &[u64]) -> bool {
+        self.looks_at == connections
+    }
+
     /// From the next stop on these TCP connections are looked at, and no others.
     pub fn look_at(&mut self, connections: Vec<u64>) -> Result<(), KeeperError> {
-        if self.looks_at != connections {
+        if !self.looks_at(&connections) {
             self.looks_at.clone_from(&connections);
             self.have_done(&Ask::LookAt { connections })?;
         }

@@ -4,6 +4,7 @@
 //! - `journal-PID`: a rewind. Threads that wait half way go back to the present, a scratch area goes.
 //! - `agreement-PID`: a rewind of several processes goes forward; the number is the root's.
 //! - `descriptor-PID`: the making of a userfaultfd, which is the target's own for a moment.
+//! - `connections-PID`: TCP connections that are looked at, which send nothing for a moment.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use sls_keeper::{Agreement, Journal, Outcome, journal};
-use sls_sys::procfs;
+use sls_sys::{procfs, repair};
 
 use crate::error::KeeperError;
 use crate::former;
@@ -21,6 +22,7 @@ use crate::together::{self, Party};
 
 const JOURNAL: &str = "journal-";
 const DESCRIPTOR: &str = "descriptor-";
+const CONNECTIONS: &str = "connections-";
 const AGREEMENT: &str = "agreement-";
 const USERFAULTFD: &str = "anon_inode:[userfaultfd]";
 
@@ -31,7 +33,11 @@ pub struct Notes {
     start_ticks: u64,
     journal: PathBuf,
     descriptor: PathBuf,
+    connections: PathBuf,
 }
+
+/// Connections that are looked at: start time of the process in ticks, and their inodes.
+type LookedAt = (u64, Vec<u64>);
 
 /// A userfaultfd is being made: start time of the process in ticks, and those it has of its own.
 type Making = (u64, Vec<i32>);
@@ -43,6 +49,7 @@ impl Notes {
             start_ticks,
             journal: folder.join(format!("{JOURNAL}{pid}")),
             descriptor: folder.join(format!("{DESCRIPTOR}{pid}")),
+            connections: folder.join(format!("{CONNECTIONS}{pid}")),
         }
     }
 
@@ -63,6 +70,35 @@ impl Notes {
         result
     }
 
+    /// Has the keeper look at these connections from the next stop on.
+    pub fn look_at(&self, keeper: &mut Keeper, inodes: Vec<u64>) -> Result<(), KeeperError> {
+        if !keeper.looks_at(&inodes) && !inodes.is_empty() {
+            let looked_at: LookedAt = (self.start_ticks, inodes.clone());
+            let bytes = postcard::to_stdvec(&looked_at).map_err(io::Error::other)?;
+            fs::write(&self.connections, bytes)?;
+        }
+        keeper.look_at(inodes)
+    }
+
+    /// Nothing of it is looked at any more.
+    pub fn look_away(&self) {
+        remove(&self.connections);
+    }
+
+    /// Connections that were looked at when the keeper was killed send again.
+    fn end_repairs(&self) -> io::Result<()> {
+        let Ok(bytes) = fs::read(&self.connections) else {
+            return Ok(());
+        };
+        if let Ok((start_ticks, inodes)) = postcard::from_bytes::<LookedAt>(&bytes)
+            && start_ticks == self.start_ticks
+        {
+            repair::end(self.pid, &inodes)?;
+        }
+        remove(&self.connections);
+        Ok(())
+    }
+
     /// Puts right what the notes tell of. What became of a rewind, if there was one; of several
     /// processes all are put right.
     pub fn put_right(
@@ -70,6 +106,7 @@ impl Notes {
         keeper: &mut Keeper,
         options: &Options,
     ) -> Result<Option<Outcome>, KeeperError> {
+        self.end_repairs()?;
         self.close_descriptor(keeper)?;
         let Some(journal) = self.read() else {
             return Ok(None);
@@ -212,7 +249,7 @@ pub fn agreement(root: i32, folder: &Path) -> PathBuf {
 /// The folder cannot be read.
 pub fn clean(folder: &Path) -> io::Result<bool> {
     let mut left = false;
-    let kinds = [JOURNAL, DESCRIPTOR, AGREEMENT];
+    let kinds = [JOURNAL, DESCRIPTOR, CONNECTIONS, AGREEMENT];
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();

@@ -261,6 +261,7 @@ impl Target {
 
     /// Lets go for good.
     pub fn detach(self) {
+        self.notes.look_away();
         self.keeper.leave();
     }
 

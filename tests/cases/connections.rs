@@ -1,15 +1,18 @@
 //! TCP connections between processes that are made anew together.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::{Again, Sls, Target, end_all, rounds_of, wait_until};
+use testkit::{Again, Dice, Sls, Target, children, end_all, rounds_of, seed, wait_until};
+
+use crate::trust::sweep::{Prey, client, kill_after};
 
 const SOON: Duration = Duration::from_secs(20);
 
 /// A server and a client, its child: one connection over which numbers go to and fro without end, by
-/// IPv6, and others with something special each.
+/// IPv6, one whose writer is always ahead of its reader, and others with something special each.
 const TALKERS: &str = "
 import os, socket, time, threading, select
 def listen(family, address):
@@ -26,6 +29,7 @@ mapped, full = connected(six, '127.0.0.1')
 ends, half = connected(four, '127.0.0.1')
 _, own = connected(plain, '127.0.0.1')
 back, forth = connected(four, '127.0.0.1')
+slow, quick = connected(four, '127.0.0.1')
 mapped.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 full.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 full.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 300000)
@@ -51,20 +55,37 @@ def numbers():
         while True:
             got = answer_of(answer)
             answer.sendall((got + 1).to_bytes(8, 'little') * 512)
-def answer_of(s):
+def stream():
+    n = 0
+    while True:
+        if child:
+            quick.sendall(b''.join((n + i).to_bytes(8, 'little') for i in range(4096)))
+            n += 4096
+        else:
+            had = exactly(slow, 8192)
+            numbers = [int.from_bytes(had[i:i + 8], 'little') for i in range(0, 8192, 8)]
+            assert numbers == list(range(n, n + 1024)), ('a hole', n, numbers[0])
+            n += 1024
+            shown.write(f'stream {n}\\n')
+            time.sleep(0.005)
+def exactly(s, many):
     had = b''
-    while len(had) < 4096:
-        more = s.recv(4096 - len(had))
+    while len(had) < many:
+        more = s.recv(many - len(had))
         assert more, 'the other end is gone'
         had += more
+    return had
+def answer_of(s):
+    had = exactly(s, 4096)
     assert had == had[:8] * 512, 'another order'
     return int.from_bytes(had[:8], 'little')
-def guarded():
-    try: numbers()
-    except BaseException as error: print('WRONG', child, repr(error), flush=True)
-for s in (talk, mapped, ends, back) if child else (answer, full, half, forth, four, six, plain): s.close()
+def guarded(act):
+    try: act()
+    except BaseException as error:
+        if not os.path.exists('go'): print('WRONG', child, repr(error), flush=True)
+for s in (talk, mapped, ends, back, slow) if child else (answer, quick, full, half, forth, four, six, plain): s.close()
 poll = select.epoll(); poll.register(half if child else mapped, select.EPOLLIN)
-threading.Thread(target=guarded, daemon=True).start()
+for act in (numbers, stream): threading.Thread(target=guarded, args=(act,), daemon=True).start()
 time.sleep(0.2)
 if child: print('ready', flush=True)
 while not os.path.exists('go'): time.sleep(0.01)
@@ -96,39 +117,108 @@ if child: os.wait()
 os._exit(0)
 ";
 
+/// Runs them until the test ends.
+struct Talkers {
+    target: Target,
+    shown: PathBuf,
+}
+
+impl Talkers {
+    fn start(sls: &Sls) -> Self {
+        let mut command = Command::new("python3");
+        command.args(["-c", TALKERS]).current_dir(sls.folder());
+        Self {
+            target: Target::ready(sls.folder(), command),
+            shown: sls.folder().join("shown"),
+        }
+    }
+
+    /// How far the numbers have come that go to and fro, and those that go one way.
+    fn far(&self) -> [u64; 2] {
+        let said = fs::read_to_string(&self.shown).unwrap();
+        let mut lines = said.lines().rev().filter(|l| !l.is_empty());
+        let both = lines.clone().find_map(|l| l.parse().ok());
+        let one = lines.find_map(|l| l.strip_prefix("stream ")?.parse().ok());
+        [both.unwrap_or(0), one.unwrap_or(0)]
+    }
+
+    fn talk_on(&self, when: &str) {
+        let before = self.far();
+        wait_until(SOON, "they talk on", || {
+            let now = self.far();
+            now[0] > before[0] + 300 && now[1] > before[1] + 3000
+        });
+        let said = self.target.output();
+        assert!(!said.contains("WRONG"), "{when}: {said}");
+    }
+}
+
 #[test]
 fn those_inside_go_on() {
     let sls = Sls::new();
-    let mut command = Command::new("python3");
-    command.args(["-c", TALKERS]).current_dir(sls.folder());
-    let mut target = Target::ready(sls.folder(), command);
-    sls.run(&["attach", "-p", &target.p(), "-m", "-r", "-t", "20"]);
-    std::thread::sleep(Duration::from_millis(300));
-    let shown = || {
-        let lines = fs::read_to_string(sls.folder().join("shown")).unwrap();
-        lines
-            .lines()
-            .last()
-            .map_or(0, |n| n.parse::<u64>().unwrap())
-    };
-    let pids = sls.pids();
-    sls.run(&["checkpoint", "-m"]);
-    end_all(&mut target, &pids);
-    for _ in 0..rounds_of(5, 50) {
-        let (again, told) = Again::made(&sls, &[]);
+    let mut it = Talkers::start(&sls);
+    sls.run(&["attach", "-p", &it.target.p(), "-m", "-r", "-t", "20"]);
+    it.talk_on("captured");
+    sls.run(&["checkpoint", "-m", "-n", "whole"]);
+    let mut pids = sls.pids();
+    let mut last = None;
+    let rounds = rounds_of(5, 50);
+    for round in 0..=rounds {
+        match last.take() {
+            None => end_all(&mut it.target, &pids),
+            Some(again) => Again::end(again),
+        }
+        if round == rounds {
+            break;
+        }
+        let (again, told) = Again::made(&sls, &["@whole"]);
+        pids.clone_from(&again.0);
         let lines = told["not_restored"].to_string();
         assert!(!lines.contains("hang-up"), "{lines}");
-        let before = shown();
-        wait_until(SOON, "they talk on", || shown() > before + 300);
-        sls.run(&["checkpoint", "-m"]);
-        assert!(!target.output().contains("WRONG"), "{}", target.output());
-        again.end();
+        // What was shown since is shown again.
+        fs::write(&it.shown, "").unwrap();
+        it.talk_on(&format!("round {round}"));
+        sls.run(&["checkpoint", "-m", "-n", "later"]);
+        assert_eq!(sls.pids(), pids);
+        last = Some(again);
     }
     fs::write(sls.folder().join("go"), "").unwrap();
-    let out = sls.try_run(&["restore", "-m"]);
-    let said = target.output();
+    let out = sls.try_run(&["restore", "-m", "@later"]);
+    let said = || it.target.output();
+    wait_until(SOON, "both tell", || said().matches("whole").count() == 2);
     assert!(
-        out.code == 0 && said.matches("whole").count() == 2,
-        "{out:?}\n{said}"
+        out.code == 0 && !said().contains("WRONG"),
+        "{out:?}\n{}",
+        said()
     );
+}
+
+/// A connection that is looked at sends nothing for a moment. Whoever is killed in it, it sends on.
+#[test]
+fn none_is_left_silent() {
+    let sls = Sls::new();
+    let it = Talkers::start(&sls);
+    let target = it.target.p();
+    let attach = ["attach", "-p", &target, "-m", "-r"];
+    sls.run(&attach);
+    let mut dice = Dice::new(seed(23));
+    let mut n = 1 + dice.below(20);
+    let mut tries = 0;
+    loop {
+        sls.run(&["checkpoint", "-m"]);
+        let keepers = children(sls.daemon());
+        let prey = Prey::Process(keepers[usize::try_from(n % 2).unwrap()]);
+        let others: Vec<i32> = (n % 3 == 0).then(|| sls.daemon()).into_iter().collect();
+        if !kill_after(prey, n, &others, || client(&sls, &["checkpoint", "-m"])) {
+            break;
+        }
+        it.talk_on(&format!("killed after call {n}"));
+        if !others.is_empty() {
+            sls.run(&attach);
+        }
+        tries += 1;
+        n += 1 + dice.below(rounds_of(40, 1));
+    }
+    assert!(tries > 3, "only {tries}");
+    it.talk_on("at the end");
 }

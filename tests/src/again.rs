@@ -44,9 +44,12 @@ impl Again {
 }
 
 fn end(pids: &[i32]) {
-    for &pid in pids {
-        // It may have ended by itself, or with another.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    // None is to see another's end.
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        for &pid in pids {
+            // It may have ended by itself, or with another.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
     }
 }
 

@@ -68,7 +68,7 @@ pub struct Connected {
 }
 
 /// One end of a TCP connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tcp {
     /// TCP_ESTABLISHED (1) and so on.
     pub state: u8,
@@ -84,6 +84,30 @@ pub struct Tcp {
     pub written: u64,
     /// Bytes that had come to it.
     pub received: u64,
+    /// The last of what it had written, at least what had not been sent.
+    pub sending: Queued,
+}
+
+impl Connected {
+    /// What the program would have read next: what waited, and what the other end had written by
+    /// then. None where some of it is not known.
+    #[must_use]
+    pub fn to_read(&self, other: &Self) -> Option<Vec<u8>> {
+        let Queued::Bytes(queued) = &self.queued else {
+            return None;
+        };
+        let mut bytes = queued.clone();
+        if let (Some(here), Some(there)) = (&self.tcp, &other.tcp) {
+            let on_its_way = usize::try_from(there.written.checked_sub(here.received)?).ok()?;
+            if on_its_way > 0 {
+                let Queued::Bytes(sending) = &there.sending else {
+                    return None;
+                };
+                bytes.extend(&sending[sending.len().checked_sub(on_its_way)?..]);
+            }
+        }
+        Some(bytes)
+    }
 }
 
 /// One option.

@@ -171,13 +171,15 @@ impl Group {
     /// Tells the keepers which connections to look at.
     fn find_connections(&mut self, explicit: bool) -> Result<(), Failed> {
         let pids: Vec<i32> = self.members.iter().map(|m| m.pid).collect();
-        let Some(found) = self.connections.look(&pids, explicit) else {
-            return Ok(());
-        };
-        for (at, (member, ends)) in self.members.iter_mut().zip(found).enumerate() {
-            let inodes = ends.keys().copied().collect();
-            member.keeper.look_at(inodes).map_err(Failed::of(at))?;
-            member.sockets.within = ends;
+        if let Some(found) = self.connections.look(&pids, explicit) {
+            for (member, ends) in self.members.iter_mut().zip(found) {
+                member.sockets.within = ends;
+            }
+        }
+        for (at, member) in self.members.iter_mut().enumerate() {
+            let inodes = member.sockets.within.keys().copied().collect();
+            let looks = member.notes.look_at(&mut member.keeper, inodes);
+            looks.map_err(Failed::of(at))?;
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ impl Connections {
         }
         let of = |pid: &i32| {
             let inodes = connections::of(*pid).into_iter();
-            inodes.filter_map(|inode| Some((inode, *pairs.get(&inode)?)))
+            inodes.filter_map(|(_, inode)| Some((inode, *pairs.get(&inode)?)))
         };
         let mut ends: Vec<Ends> = pids.iter().map(|pid| of(pid).collect()).collect();
         let here: HashSet<u64> = ends.iter().flat_map(|ends| ends.keys().copied()).collect();

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use sls_record::{Connected, File, FileKind, Mapping, Process, Queued, Socket};
+use sls_record::{Connected, File, FileKind, Mapping, Process, Socket};
 
 use super::pipes::{is_unnamed_pipe, is_writer};
 use crate::shared::is_memory_only;
@@ -247,12 +247,10 @@ impl<'a> Kin<'a> {
     }
 }
 
-/// A stream of TCP would have a hole where bytes were on their way, or cannot be told.
-fn is_whole(from: &Connected, to: &Connected) -> bool {
-    match (from.tcp, to.tcp) {
-        (Some(writer), Some(reader)) => {
-            writer.written == reader.received && matches!(to.queued, Queued::Bytes(_))
-        }
+/// A stream of TCP would have a hole where something is not known.
+fn is_whole(here: &Connected, there: &Connected) -> bool {
+    match (&here.tcp, &there.tcp) {
+        (Some(_), Some(_)) => here.to_read(there).is_some(),
         (None, None) => true,
         _ => false,
     }

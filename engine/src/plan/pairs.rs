@@ -5,7 +5,7 @@
 //! connection that has ended and whose rest the kernel keeps for a while.
 
 use sls_keeper::{Arg, Want};
-use sls_record::{Connected, Queued, Socket, SocketOption, Tcp};
+use sls_record::{Queued, Socket, SocketOption, Tcp};
 use sls_sys::sockets;
 
 use super::anew_files::keep;
@@ -44,7 +44,7 @@ pub fn begin(steps: &mut Steps, kin: &Kin<'_>, (low, high): (u64, u64), fd: i32)
         return;
     };
     let what = &*format!("connect socket {low} to {high}");
-    let ends = [(one, fd, fd + 1), (other, fd + 1, fd)];
+    let ends = [(one, fd, (other, fd + 1)), (other, fd + 1, (one, fd))];
     for (_, fd, _) in ends.iter().filter(|(s, ..)| s.family != libc::AF_UNIX) {
         // Now each asks the other how much it may send.
         tcp_option(steps, what, *fd, libc::TCP_REPAIR, &[0]);
@@ -117,8 +117,8 @@ fn connect(steps: &mut Steps, what: &str, socket: &Socket, fd: i32, (sent, recei
     let args = address(&socket.peer);
     let connecting = format!("{what}: connect");
     steps.call(connecting, libc::SYS_connect, args, Want::Success);
-    if let Some(tcp) = socket.connected.as_ref().and_then(|c| c.tcp) {
-        let agreed = agreed(&tcp);
+    if let Some(tcp) = tcp_of(socket) {
+        let agreed = agreed(tcp);
         tcp_option(steps, what, fd, TCP_REPAIR_OPTIONS, &agreed);
     }
 }
@@ -159,25 +159,26 @@ fn tcp_option(steps: &mut Steps, what: &str, fd: i32, name: i32, words: &[u32]) 
     steps.call(what, libc::SYS_setsockopt, args, Want::Success);
 }
 
+fn tcp_of(socket: &Socket) -> Option<&Tcp> {
+    socket.connected.as_ref()?.tcp.as_ref()
+}
+
 /// The program sends nothing more by it.
 fn has_ended(socket: &Socket) -> bool {
     const FIN_WAIT: [u8; 2] = [4, 5];
-    let tcp = socket.connected.as_ref().and_then(|c| c.tcp);
-    tcp.is_some_and(|tcp| FIN_WAIT.contains(&tcp.state))
+    tcp_of(socket).is_some_and(|tcp| FIN_WAIT.contains(&tcp.state))
 }
 
-/// What waits in a socket comes by way of its other end.
-fn fill(steps: &mut Steps, what: &str, socket: &Socket, peer: i32) {
-    let Some(Connected { queued, .. }) = &socket.connected else {
+/// What waits in a socket, and what was on its way there, comes by way of its other end.
+fn fill(steps: &mut Steps, what: &str, socket: &Socket, (other, peer): (&Socket, i32)) {
+    let (Some(here), Some(there)) = (&socket.connected, &other.connected) else {
         return;
     };
-    let bytes = match queued {
-        Queued::Bytes(bytes) => bytes,
-        Queued::Unread(why) => {
-            let line = format!("what waits in a Unix socket: {why}");
-            return steps.not_restored.push(line);
-        }
-    };
+    if let Queued::Unread(why) = &here.queued {
+        let line = format!("what waits in a Unix socket: {why}");
+        steps.not_restored.push(line);
+    }
+    let bytes = here.to_read(there).unwrap_or_default();
     // A new one does not take as much at once as an old one may have had on its way.
     let is_much = bytes.len() > ROOM;
     if is_much {

@@ -50,9 +50,9 @@ fn clear_path(steps: &mut Steps, what: &str, name: &str) -> Result<(), String> {
 /// Makes one, saved as 0. Err: why it cannot be. `must`: without its address there is no use in it.
 pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Result<(), String> {
     if !can_be_made(socket) {
-        let tcp = socket.connected.as_ref().and_then(|c| c.tcp);
+        let tcp = socket.connected.as_ref().and_then(|c| c.tcp.as_ref());
         let why = match tcp {
-            Some(_) => "some of what was sent had not arrived",
+            Some(_) => "its other end, or some of what was sent, is not known",
             None => "it cannot be made again",
         };
         return Err(format!("{why}; a placeholder reports hang-up"));

@@ -80,15 +80,16 @@ pub fn tcp() -> io::Result<HashMap<u64, u64>> {
     Ok(pairs.collect())
 }
 
-/// Inodes of the sockets that a process has open.
+/// The sockets that a process has open: number and inode.
 #[must_use]
-pub fn of(pid: i32) -> Vec<u64> {
+pub fn of(pid: i32) -> Vec<(i32, u64)> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
     let links = entries.into_iter().flatten().flatten();
     let inode = |entry: std::fs::DirEntry| {
         let link = std::fs::read_link(entry.path()).ok()?;
         let inode = link.to_str()?.strip_prefix("socket:[")?;
-        inode.strip_suffix(']')?.parse().ok()
+        let inode = inode.strip_suffix(']')?.parse().ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, inode))
     };
     links.filter_map(inode).collect()
 }

@@ -16,6 +16,7 @@ pub mod probe;
 pub mod procfs;
 pub mod ptrace;
 pub mod remote;
+pub mod repair;
 pub mod running;
 pub mod shared;
 pub mod skeleton;

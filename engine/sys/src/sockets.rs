@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use crate::connections;
+use crate::{connections, repair};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -35,7 +35,7 @@ pub struct Socket {
 }
 
 /// A TCP connection as struct tcp_info tells of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
     /// TCP_ESTABLISHED and so on.
     pub state: u8,
@@ -51,6 +51,9 @@ pub struct Stream {
     pub written: u64,
     /// Bytes that have come from the other end.
     pub received: u64,
+    /// The last bytes of what it has written, when some have not been sent yet; or why they cannot
+    /// be told.
+    pub sending: Result<ByteBuf, String>,
 }
 
 impl Stream {
@@ -69,15 +72,21 @@ impl Stream {
         let state = *info.first()?;
         let scales = *info.get(SCALES)?;
         let sent = long(SENT)?.wrapping_sub(long(SENT_AGAIN)?);
+        let not_sent = word(NOT_SENT)?;
+        let mut sending = Ok(ByteBuf::new());
+        if not_sent > 0 {
+            sending = repair::sending(fd).map(ByteBuf::from);
+        }
         Some(Self {
             state,
             options: *info.get(SCALES - 1)?,
             send_scale: scales & 0xf,
             receive_scale: scales >> 4,
             segment: word(SEGMENT)?,
-            written: sent.wrapping_add(u64::from(word(NOT_SENT)?)),
+            written: sent.wrapping_add(u64::from(not_sent)),
             // The end of the stream counts as a byte.
             received: long(RECEIVED)?.wrapping_sub(u64::from(state == CLOSE_WAIT)),
+            sending,
         })
     }
 }
@@ -154,7 +163,7 @@ fn name(fd: BorrowedFd<'_>, ask: Name) -> ByteBuf {
     ByteBuf::from(bytes)
 }
 
-fn option(fd: BorrowedFd<'_>, level: i32, name: i32, len: usize) -> Option<ByteBuf> {
+pub(crate) fn option(fd: BorrowedFd<'_>, level: i32, name: i32, len: usize) -> Option<ByteBuf> {
     let mut bytes = vec![0u8; len];
     let mut len = libc::socklen_t::try_from(len).ok()?;
     // SAFETY: `bytes` is as long as `len` says, and both outlive the call.
@@ -169,6 +178,18 @@ fn option(fd: BorrowedFd<'_>, level: i32, name: i32, len: usize) -> Option<ByteB
     };
     bytes.truncate(len as usize);
     (ret == 0).then(|| ByteBuf::from(bytes))
+}
+
+/// Sets an option that is a number.
+pub(crate) fn set(fd: BorrowedFd<'_>, (level, name): (i32, i32), value: i32) -> io::Result<()> {
+    let at = (&raw const value).cast();
+    // SAFETY: the value is one int, which outlives the call.
+    let ret = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, at, 4) };
+    if ret == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// An option of SOL_SOCKET that is a number.

@@ -13,5 +13,5 @@ mod oracle;
 mod random_kills;
 mod room;
 mod soak;
-mod sweep;
+pub mod sweep;
 mod tree_sweep;
