@@ -1,8 +1,8 @@
 //! Who a process is, what it may do and how it is scheduled, as the kernel tells by its number.
 
-use sls_record::{Attributes, Capabilities, Layout, Scheduling};
+use sls_record::{Attributes, Capabilities, Controlling, Layout, Scheduling};
 use sls_sys::procfs::{self, Status};
-use sls_sys::running;
+use sls_sys::{running, terminals};
 
 /// What is read while the process runs, and was read before for one that has ended meanwhile.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +11,7 @@ pub struct Outside {
     pub auxv: Vec<(u64, u64)>,
     pub layout: Layout,
     pub exit_signal: i32,
+    pub terminal: Option<Controlling>,
     limits: Vec<(u64, u64)>,
     oom_score_adj: i32,
     personality: u32,
@@ -25,6 +26,10 @@ impl Outside {
             auxv: procfs::auxv(pid).unwrap_or_default(),
             layout: layout(stat.layout),
             exit_signal: stat.exit_signal,
+            terminal: terminals::path(stat.terminal).map(|path| Controlling {
+                path,
+                foreground: stat.foreground,
+            }),
             limits: running::limits(pid).unwrap_or_default(),
             oom_score_adj: running::oom_score_adj(pid).unwrap_or_default(),
             personality: running::personality(pid).unwrap_or_default(),

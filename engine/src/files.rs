@@ -5,9 +5,10 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_bytes::ByteBuf;
 use sls_record::{
-    Connected, Epoll, File, FileKind, Lock, LockKind, Queued, Socket, SocketFile, SocketOption, Tcp,
+    Connected, Epoll, File, FileKind, Lock, LockKind, Queued, Socket, SocketFile, SocketOption,
+    Tcp, Terminal,
 };
-use sls_sys::descriptors::{FileStat, Raw};
+use sls_sys::descriptors::Raw;
 use sls_sys::sockets;
 
 use crate::sockets::Sockets;
@@ -165,7 +166,7 @@ fn kind(raw: &Raw, target: &str, inode: u64, sockets: &Sockets) -> FileKind {
         t if t.starts_with("/memfd:") || t.starts_with("/dev/shm/") => FileKind::Memory {
             size: raw.stat.map_or(0, |s| s.size),
         },
-        _ => of_mode(raw.stat),
+        _ => of_mode(raw),
     }
 }
 
@@ -230,8 +231,18 @@ fn queued(raw: &Raw) -> Queued {
     }
 }
 
-fn of_mode(stat: Option<FileStat>) -> FileKind {
-    let Some(stat) = stat else {
+fn terminal(raw: &Raw) -> Option<Box<Terminal>> {
+    let terminal = raw.terminal.as_deref()?;
+    Some(Box::new(Terminal {
+        master: terminal.master,
+        modes: terminal.modes.to_vec(),
+        window: terminal.window,
+        packets: terminal.packets,
+    }))
+}
+
+fn of_mode(raw: &Raw) -> FileKind {
+    let Some(stat) = raw.stat else {
         return FileKind::Other;
     };
     match stat.mode & libc::S_IFMT {
@@ -240,7 +251,9 @@ fn of_mode(stat: Option<FileStat>) -> FileKind {
             mtime_ns: stat.mtime_ns,
         },
         libc::S_IFDIR => FileKind::Directory,
-        libc::S_IFCHR | libc::S_IFBLK => FileKind::Device,
+        libc::S_IFCHR | libc::S_IFBLK => FileKind::Device {
+            terminal: terminal(raw),
+        },
         libc::S_IFIFO => FileKind::Pipe {
             content: Queued::Unread("a named fifo".into()),
         },
@@ -327,6 +340,7 @@ mod tests {
             stat: None,
             pipe: None,
             socket: None,
+            terminal: None,
             shares: None,
         };
         assert_eq!(

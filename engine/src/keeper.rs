@@ -114,8 +114,8 @@ impl Keeper {
     }
 
     /// Has the process that was made begin a session.
-    pub fn begin_session(&mut self) -> Result<(), KeeperError> {
-        self.have_done(&Ask::BeginSession)
+    pub fn begin_session(&mut self, terminal: Option<String>) -> Result<(), KeeperError> {
+        self.have_done(&Ask::BeginSession { terminal })
     }
 
     fn spawn(program: &Path, pid: i32) -> Result<Self, KeeperError> {

@@ -145,6 +145,7 @@ pub(crate) fn build(
         unvouched: unvouched(still, context.tracking),
         stopped: states.iter().any(|s| s.group_stop),
         exit_signal: outside.exit_signal,
+        terminal: outside.terminal.clone(),
     }
 }
 

@@ -22,6 +22,7 @@ mod restore;
 mod services;
 mod siblings;
 mod stopped;
+mod terminals;
 mod threads;
 mod tracking;
 mod trees;

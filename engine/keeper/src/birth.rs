@@ -93,9 +93,24 @@ impl Target {
     }
 
     /// Makes it the leader of a session.
-    pub fn begin_session(&mut self, children: &Children) -> Result<(), Refused> {
+    pub fn begin_session(
+        &mut self,
+        terminal: Option<&str>,
+        children: &Children,
+    ) -> Result<(), Refused> {
         self.in_skeleton("begin a session", children, |thread| {
-            thread.expect(libc::SYS_setsid, &[])
+            thread.expect(libc::SYS_setsid, &[])?;
+            if let Some(path) = terminal {
+                // A leader without one has what it opens. Where that is not to be it is told later.
+                let path = thread.lay(0, &[path.as_bytes(), b"\0"].concat())?;
+                let here = u64::from(libc::AT_FDCWD.cast_unsigned());
+                let flags = u64::from((libc::O_RDWR | libc::O_NONBLOCK).cast_unsigned());
+                let fd = thread.call(libc::SYS_openat, &[here, path, flags, 0])?;
+                if let Ok(fd) = u64::try_from(fd) {
+                    thread.expect(libc::SYS_close, &[fd])?;
+                }
+            }
+            Ok(0)
         })?;
         Ok(())
     }

@@ -28,7 +28,10 @@ pub enum Ask {
         sched_debug: bool,
     },
     /// Have the process that was made begin a session. Answered by Done.
-    BeginSession,
+    BeginSession {
+        /// Path of the terminal that becomes its controlling one, if that is nobody else's.
+        terminal: Option<String>,
+    },
     /// Have the process that was made make a child under this number, as it is itself. It ends when
     /// its parent does, until a keeper takes it up. Answered by Done.
     Fork {

@@ -192,9 +192,9 @@ impl Server {
                 self.target = Some(Target::take_up(pid, sched_debug, &self.children)?);
                 self.say(&Say::Adopted, None)?;
             }
-            Ask::BeginSession => {
+            Ask::BeginSession { terminal } => {
                 let (children, target) = self.target()?;
-                target.begin_session(children)?;
+                target.begin_session(terminal.as_deref(), children)?;
                 self.say(&Say::Done, None)?;
             }
             Ask::Fork {

@@ -143,6 +143,31 @@ pub struct Process {
     pub stopped: bool,
     /// The signal its parent gets at its end.
     pub exit_signal: i32,
+    /// Its controlling terminal.
+    pub terminal: Option<Controlling>,
+}
+
+/// A terminal as the controlling one of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Controlling {
+    /// Path.
+    pub path: String,
+    /// Process group in its foreground.
+    pub foreground: i32,
+}
+
+/// What a terminal has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terminal {
+    /// The descriptor is the master of the pseudo terminal of this number.
+    pub master: Option<u32>,
+    /// struct termios2.
+    #[serde(with = "serde_bytes")]
+    pub modes: Vec<u8>,
+    /// Rows, columns, and both in pixels.
+    pub window: [u16; 4],
+    /// A master that is read in packets.
+    pub packets: bool,
 }
 
 /// A range taken by content, and why.
@@ -327,8 +352,11 @@ pub enum FileKind {
         /// Bytes.
         size: u64,
     },
-    /// Character or block device, terminals included.
-    Device,
+    /// Character or block device.
+    Device {
+        /// Of a terminal.
+        terminal: Option<Box<Terminal>>,
+    },
     /// Anything else, by name.
     Other,
 }

@@ -119,7 +119,7 @@ impl<'a> Files<'a> {
         move_up(steps, 0, 1, self.above);
         duplicate(steps, 1, file);
         close_saved(steps, 1);
-        if let FileKind::Socket { .. } = file.kind {
+        if let FileKind::Socket { .. } | FileKind::Device { .. } = file.kind {
             set_flags(steps, file);
         }
     }

@@ -80,6 +80,7 @@ pub fn build(kin: &Kin<'_>, skeleton: &Process, to: &Process) -> Result<Born, St
         steps.list.push(Await::Shared.step());
     }
     files.shared(&mut steps);
+    family::foreground(&mut steps, kin, skeleton, to);
     let mut rights = anew::mappings(&mut steps, kin, to);
     let data = program(&mut steps, to, scratch.0);
     steps.list.push(Await::Pages.step());

@@ -7,12 +7,12 @@
 
 use std::collections::BTreeSet;
 
-use sls_keeper::Want;
+use sls_keeper::{Arg, Want};
 use sls_record::{Process, Record};
 
-use super::files::name_once;
+use super::files::{close_saved, name_once};
 use super::kin::Kin;
-use super::{Steps, int};
+use super::{Steps, int, path as path_of};
 
 /// What is done, in order, to have all of them, each under its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +134,41 @@ pub fn follow(steps: &mut Steps, kin: &Kin<'_>, skeleton: &Process, to: &Process
     let args = vec![int(0), int(pgid)];
     let what = "join a process group";
     steps.call(what, libc::SYS_setpgid, args, Want::Report(name));
+}
+
+/// Its controlling terminal it has from when its session began; who leads the session says which
+/// group is in the foreground.
+pub fn foreground(steps: &mut Steps, kin: &Kin<'_>, skeleton: &Process, to: &Process) {
+    let Some(then) = &to.terminal else { return };
+    let path = &then.path;
+    let now = skeleton.terminal.as_ref();
+    if now.is_none_or(|now| now.path != *path) {
+        return name_once(steps, format!("{path} as the controlling terminal"));
+    }
+    if skeleton.sid != to.pid {
+        return;
+    }
+    let group = then.foreground;
+    if !kin.has_group(group) {
+        return name_once(
+            steps,
+            format!("process group {group} in the foreground of {path}"),
+        );
+    }
+    let args = vec![
+        int(libc::AT_FDCWD),
+        path_of("/dev/tty"),
+        int(libc::O_RDWR),
+        int(0),
+    ];
+    let what = format!("open {path}");
+    steps.call(what, libc::SYS_openat, args, Want::Save(0));
+    let group = Arg::Bytes(group.to_le_bytes().to_vec());
+    let request = u64::from(libc::TIOCSPGRP);
+    let args = vec![Arg::Saved(0), request.into(), group];
+    let what = format!("process group in the foreground of {path}");
+    steps.call(&*what, libc::SYS_ioctl, args, Want::Report(what.clone()));
+    close_saved(steps, 0);
 }
 
 /// The first of its line. A circle ends somewhere.

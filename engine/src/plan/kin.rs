@@ -63,6 +63,8 @@ pub struct Kin<'a> {
     all: &'a [Process],
     /// Who makes each, and under which number it is there; kept only for the others if so.
     makers: BTreeMap<Thing, Maker>,
+    /// Masters of pseudo terminals that we keep for them, by number.
+    masters: BTreeMap<u32, i32>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +79,7 @@ impl<'a> Kin<'a> {
         let mut kin = Self {
             all,
             makers: BTreeMap::new(),
+            masters: BTreeMap::new(),
         };
         for process in all {
             for file in process.files.iter().filter(|f| is_nameless_memory(f)) {
@@ -104,6 +107,13 @@ impl<'a> Kin<'a> {
             }
         }
         kin
+    }
+
+    /// With masters of pseudo terminals that we keep for them, by number.
+    #[must_use]
+    pub fn with_masters(mut self, masters: BTreeMap<u32, i32>) -> Self {
+        self.masters = masters;
+        self
     }
 
     /// True: nobody else makes it.
@@ -156,6 +166,17 @@ impl<'a> Kin<'a> {
         ends.max().unwrap_or(0)
     }
 
+    /// Our descriptor of a pseudo terminal's master.
+    fn master(&self, file: &File) -> Option<i32> {
+        let FileKind::Device {
+            terminal: Some(terminal),
+        } = &file.kind
+        else {
+            return None;
+        };
+        self.masters.get(&terminal.master?).copied()
+    }
+
     /// What `pid` keeps open for those that have it.
     pub fn kept_by(&self, pid: i32) -> impl Iterator<Item = Kept<'_>> {
         let own = self.makers.iter();
@@ -167,6 +188,10 @@ impl<'a> Kin<'a> {
     pub fn origin(&self, process: &Process, file: &File) -> Origin {
         if let Some((pid, fd)) = self.shared(process, file) {
             return Origin::Shared(pid, fd);
+        }
+        if let Some(fd) = self.master(file) {
+            let own = i32::try_from(std::process::id()).unwrap_or(0);
+            return Origin::Kept(own, fd);
         }
         match self.maker(file) {
             // A socket cannot be opened.
@@ -193,6 +218,11 @@ impl<'a> Kin<'a> {
         self.all.len()
     }
 
+    /// Is anybody in this process group?
+    pub fn has_group(&self, group: i32) -> bool {
+        self.all.iter().any(|p| p.pgid == group)
+    }
+
     /// The one of this number, if it is one of them.
     pub fn one(&self, pid: i32) -> Option<&'a Process> {
         self.all.iter().find(|p| p.pid == pid)
@@ -213,7 +243,10 @@ impl<'a> Kin<'a> {
             };
             process.files.iter().any(descriptor) || process.mappings.iter().any(memory)
         };
-        self.all.len() > 1 && self.all.iter().any(of_another)
+        // A group of processes must be there before it can be in the foreground.
+        let has_terminal = |process: &Process| process.terminal.is_some();
+        let needs = |process: &Process| of_another(process) || has_terminal(process);
+        self.all.len() > 1 && self.all.iter().any(needs)
     }
 
     /// Who makes what it is an end of, and which end of it: the second of a pipe is for writing, of

@@ -69,7 +69,7 @@ impl<'a> Openings<'a> {
         match &file.kind {
             FileKind::Regular { .. }
             | FileKind::Directory
-            | FileKind::Device
+            | FileKind::Device { .. }
             | FileKind::Pipe { .. } => return self.open_named(steps, file, flags),
             FileKind::Memory { size } => {
                 if !self.memory(steps, file, *size) {
@@ -193,8 +193,14 @@ impl<'a> Openings<'a> {
                 return Source::Nowhere(format!("can no longer be opened: {error}"));
             }
         };
-        if let FileKind::Device = file.kind {
-            return Source::At(target.clone());
+        if let FileKind::Device { terminal } = &file.kind {
+            let master = terminal.as_ref().and_then(|t| t.master);
+            return match master {
+                Some(number) => {
+                    Source::Nowhere(format!("somebody else has pseudo terminal {number} by now"))
+                }
+                None => Source::At(target.clone()),
+            };
         }
         let another = (meta.dev(), meta.ino()) != (file.dev, file.inode);
         if another && !self.restored() {

@@ -7,6 +7,7 @@
 
 mod fill;
 mod lines;
+mod terminals;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -29,6 +30,7 @@ use crate::record::plain_mappings;
 use crate::target::Options;
 use crate::{branch, leftover, renamed};
 use lines::Lines;
+use terminals::Terminals;
 
 const SIGSTOP: i32 = 19;
 const SIGKILL: i32 = 9;
@@ -86,12 +88,14 @@ pub fn restore(
         why: why.to_owned(),
     };
     let acts = family::acts(&record).ok_or_else(|| impossible("its processes are no tree"))?;
+    let terminals = Terminals::make(all);
     let maker = Maker {
         partition,
         epoch,
         record: &record,
         all,
-        kin: &Kin::new(all),
+        kin: &Kin::new(all).with_masters(terminals.kept()),
+        terminals: &terminals,
         options,
         force,
         token: sls_sys::monotonic(),
@@ -200,6 +204,7 @@ struct Maker<'a> {
     record: &'a Record,
     all: &'a [Process],
     kin: &'a Kin<'a>,
+    terminals: &'a Terminals,
     options: &'a Options,
     force: bool,
     /// Tells this restore from others.
@@ -228,6 +233,8 @@ impl Maker<'_> {
             }
         }
         let renamed = renamed::since(self.all);
+        let lines = self.terminals.set_modes(self.all);
+        told.add(self.all[0].pid, lines);
         self.let_go(keepers)?;
         Ok(Done {
             pages,
@@ -273,7 +280,8 @@ impl Maker<'_> {
                 }
                 Act::BeginSession(at) => {
                     if let Some(keeper) = &mut keepers[at] {
-                        keeper.begin_session()?;
+                        let terminal = self.all[at].terminal.as_ref();
+                        keeper.begin_session(terminal.map(|t| t.path.clone()))?;
                     }
                 }
             }
@@ -437,6 +445,7 @@ fn skeleton_of(pid: i32) -> Result<Process, RestoreError> {
         root: procfs::link(pid, "root"),
         umask: status.umask,
         attributes: attributes::of_process(&status, &outside),
+        terminal: outside.terminal.clone(),
         threads: vec![Thread {
             tid: pid,
             name: status.name.clone(),

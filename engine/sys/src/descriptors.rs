@@ -16,6 +16,7 @@ use serde_bytes::ByteBuf;
 use crate::fd::{peek_pipe, pidfd_getfd};
 use crate::running::compare_files;
 use crate::sockets::{self, Socket};
+use crate::terminals::{self, Terminal};
 
 /// What stat(2) tells that matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,8 @@ pub struct Raw {
     pub pipe: Option<Result<ByteBuf, String>>,
     /// A socket's own state.
     pub socket: Option<Box<Socket>>,
+    /// A terminal's.
+    pub terminal: Option<Box<Terminal>>,
     /// The lowest descriptor on the same open file description, when that is another one.
     pub shares: Option<i32>,
 }
@@ -191,6 +194,12 @@ impl Folders {
         } else {
             None
         };
+        let terminal = if stat.is_some_and(is_device) && may_be_terminal(&link) {
+            let ours = pidfd_getfd(pidfd, fd).ok();
+            ours.and_then(|ours| terminals::read(ours.as_fd()).map(Box::new))
+        } else {
+            None
+        };
         let pipe = (link.starts_with(b"pipe:") && is_read_end(&info)).then(|| {
             let end = pidfd_getfd(pidfd, fd);
             let bytes = end.and_then(|end| peek_pipe(end.as_fd()));
@@ -203,6 +212,7 @@ impl Folders {
             stat,
             pipe,
             socket,
+            terminal,
             shares: None,
         }))
     }
@@ -286,6 +296,13 @@ fn is_settled(socket: &Socket) -> bool {
 fn is_device(stat: FileStat) -> bool {
     const KIND: u32 = 0o170_000;
     matches!(stat.mode & KIND, 0o020_000 | 0o060_000)
+}
+
+fn may_be_terminal(link: &[u8]) -> bool {
+    let starts = |what: &&[u8]| link.starts_with(what);
+    [&b"/dev/pt"[..], b"/dev/tty", b"/dev/console"]
+        .iter()
+        .any(starts)
 }
 
 fn is_read_end(info: &[u8]) -> bool {

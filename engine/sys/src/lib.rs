@@ -21,6 +21,7 @@ pub mod running;
 pub mod shared;
 pub mod skeleton;
 pub mod sockets;
+pub mod terminals;
 pub mod uffd;
 pub mod urgent;
 pub mod xstate;

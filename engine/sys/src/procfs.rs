@@ -388,6 +388,10 @@ pub struct Stat {
     pub exit_code: i32,
     /// The signal its parent gets at its end.
     pub exit_signal: i32,
+    /// Its controlling terminal as a device number, 0 for none.
+    pub terminal: u64,
+    /// The process group in the foreground of that.
+    pub foreground: i32,
 }
 
 /// Addresses of a program's parts, as the kernel keeps them.
@@ -440,6 +444,8 @@ pub fn stat(pid: i32) -> io::Result<Stat> {
         },
         exit_code: int(52),
         exit_signal: int(38),
+        terminal: word(7),
+        foreground: int(8),
     })
 }
 

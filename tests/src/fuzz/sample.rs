@@ -57,6 +57,10 @@ pub fn process() -> Process {
             start_brk: 0x90_0000,
             ..Layout::default()
         },
+        terminal: Some(libsls::record::Controlling {
+            path: "/dev/pts/3".into(),
+            foreground: 7,
+        }),
         conduct: Some(Conduct {
             dumpable: 1,
             subreaper: true,
@@ -236,7 +240,14 @@ fn files() -> Vec<File> {
             watches: vec!["wd 1".into()],
         },
         FileKind::Memory { size: 4096 },
-        FileKind::Device,
+        FileKind::Device {
+            terminal: Some(Box::new(libsls::record::Terminal {
+                master: Some(3),
+                modes: vec![0; 44],
+                window: [24, 80, 0, 0],
+                packets: false,
+            })),
+        },
         FileKind::Other,
     ];
     (0..)

@@ -294,7 +294,13 @@ fn kind(kind: &FileKind) -> (&'static str, Json) {
         ),
         FileKind::Inotify { watches } => ("inotify", json!({ "watches": watches })),
         FileKind::Memory { size } => ("memory", json!({ "size": size })),
-        FileKind::Device => ("device", json!({})),
+        FileKind::Device { terminal } => match terminal {
+            Some(t) => (
+                "terminal",
+                json!({"rows": t.window[0], "columns": t.window[1], "master": t.master}),
+            ),
+            None => ("device", json!({})),
+        },
         FileKind::Other => ("other", json!({})),
     }
 }

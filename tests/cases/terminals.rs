@@ -1,0 +1,113 @@
+//! Programs on terminals, made anew.
+
+use std::io::{Read, Write};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
+use testkit::{Again, Sls, Target, end_all, rounds_of};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A terminal as an emulator has it: what is shown is read all the time.
+struct Screen {
+    master: PtyMaster,
+    slave: String,
+    shown: String,
+}
+
+impl Screen {
+    fn new() -> Self {
+        let master =
+            posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+                .unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        Self {
+            slave: ptsname_r(&master).unwrap(),
+            master,
+            shown: String::new(),
+        }
+    }
+
+    fn type_in(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until this is shown after what was shown before.
+    fn await_text(&mut self, text: &str) {
+        let until = Instant::now() + SOON;
+        let mut bytes = [0; 4096];
+        while !self.shown.contains(text) {
+            assert!(Instant::now() < until, "no {text:?} in {:?}", self.shown);
+            match self.master.read(&mut bytes) {
+                Ok(len) => self.shown += &String::from_utf8_lossy(&bytes[..len]),
+                // Nobody has it open, or nothing is there yet.
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        let at = self.shown.find(text).unwrap() + text.len();
+        self.shown.drain(..at);
+    }
+}
+
+/// bash with job control on a terminal whose other end the test has: killed with a job stopped and one
+/// in the foreground, and made anew on the same terminal.
+#[test]
+fn bash_has_its_jobs_and_its_terminal() {
+    let sls = Sls::new();
+    let mut screen = Screen::new();
+    let terminal = screen.slave.clone();
+    let mut bash = Command::new("bash");
+    let line = "exec setsid --ctty env 'PS1=$((1+1))> ' bash --norc --noprofile -i <$0 >$0 2>&1";
+    bash.args(["-c", line, &terminal]);
+    bash.env("TERM", "dumb");
+    let mut bash = Target::start(sls.folder(), bash);
+    let pid = bash.pid();
+    screen.await_text("2> ");
+    screen.type_in("one=1; sleep 1000\n");
+    std::thread::sleep(Duration::from_millis(300));
+    screen.type_in("\x1a");
+    screen.await_text("2> ");
+    screen.type_in("cat\n");
+    std::thread::sleep(Duration::from_millis(300));
+    screen.type_in("hello\n");
+    screen.await_text("hello\r\nhello\r\n");
+    sls.run(&["attach", "-p", &pid.to_string(), "-m", "-r"]);
+    sls.run(&["checkpoint", "-m", "-n", "cat"]);
+    screen.type_in("\x04");
+    screen.await_text("2> ");
+    std::thread::sleep(Duration::from_millis(200));
+    sls.run(&["checkpoint", "-m", "-n", "prompt"]);
+    let mut last = sls.pids();
+    end_all(&mut bash, &last);
+    for _ in 0..rounds_of(2, 20) {
+        for at in ["@cat", "@prompt"] {
+            screen.shown.clear();
+            let (again, told) = Again::made(&sls, &[at]);
+            let lines = told["not_restored"].to_string();
+            assert!(!lines.contains("terminal"), "{lines}");
+            last.clone_from(&again.0);
+            if at == "@cat" {
+                // It is in the foreground: it reads what is typed, and the end goes to it.
+                screen.type_in("again\n");
+                screen.await_text("again\r\nagain\r\n");
+                screen.type_in("\x03");
+                screen.await_text("2> ");
+            }
+            screen.type_in("echo $one-$?\n");
+            screen.await_text("1-");
+            screen.await_text("2> ");
+            screen.type_in("jobs\n");
+            screen.await_text("Stopped");
+            screen.await_text("2> ");
+            screen.type_in("sleep 0.1; fg\n");
+            screen.await_text("sleep 1000");
+            std::thread::sleep(Duration::from_millis(300));
+            screen.type_in("\x03");
+            screen.await_text("2> ");
+            again.end();
+        }
+    }
+}
