@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
-use testkit::{Again, Sls, Target, end_all, rounds_of};
+use testkit::{Again, Sls, Target, end_all, end_those, rounds_of, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -109,5 +109,82 @@ fn bash_has_its_jobs_and_its_terminal() {
             screen.await_text("2> ");
             again.end();
         }
+    }
+}
+
+/// A tmux server of the test's own; ended with it.
+struct Tmux(String);
+
+impl Tmux {
+    fn run(&self, args: &[&str]) -> String {
+        let mut tmux = Command::new("tmux");
+        let out = tmux.args(["-L", &self.0, "-f", "/dev/null"]).args(args);
+        let out = out.output().expect("tmux is installed");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    fn pid(&self) -> i32 {
+        let said = self.run(&["display-message", "-p", "#{pid}"]);
+        said.trim().parse().unwrap()
+    }
+
+    fn type_in(&self, window: &str, keys: &str) {
+        self.run(&["send-keys", "-t", window, keys, "Enter"]);
+    }
+
+    fn await_text(&self, window: &str, text: &str) {
+        let shown = || self.run(&["capture-pane", "-p", "-t", window]);
+        wait_until(SOON, &format!("{text} in {window}"), || {
+            shown().contains(text)
+        });
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        self.run(&["kill-server"]);
+    }
+}
+
+#[test]
+fn tmux_has_its_windows() {
+    let sls = Sls::new();
+    let name = sls.folder().file_name().unwrap().to_string_lossy();
+    let tmux = Tmux(name.into_owned());
+    let shell = "env PS1='$ ' bash --norc --noprofile";
+    tmux.run(&["new-session", "-d", "-x", "90", "-y", "30", shell]);
+    tmux.run(&["new-window", shell]);
+    for window in [":0", ":1"] {
+        tmux.type_in(window, &format!("own=window{window}; clear; echo now $own"));
+        tmux.await_text(window, &format!("now window{window}"));
+    }
+    tmux.type_in(":1", "cat");
+    tmux.type_in(":1", "typed");
+    tmux.await_text(":1", "typed\ntyped");
+    sls.run(&["attach", "-p", &tmux.pid().to_string(), "-m", "-r"]);
+    sls.run(&["checkpoint", "-m", "-n", "windows"]);
+    let pids = sls.pids();
+    assert_eq!(pids.len(), 4);
+    end_those(&pids);
+    for round in 0..rounds_of(2, 20) {
+        let (again, told) = Again::made(&sls, &["@windows"]);
+        let lines = told["not_restored"].to_string();
+        assert!(!lines.contains("terminal"), "{lines}");
+        // What was on the screens is there, and the programs go on.
+        tmux.await_text(":0", "now window:0");
+        tmux.await_text(":1", "typed\ntyped");
+        tmux.type_in(":1", &format!("round {round}"));
+        tmux.await_text(":1", &format!("round {round}\nround {round}"));
+        tmux.run(&["send-keys", "-t", ":1", "C-c"]);
+        tmux.type_in(":1", "echo still $own $COLUMNS");
+        tmux.await_text(":1", "still window:1 90");
+        tmux.type_in(":0", "echo still $own; tty");
+        tmux.await_text(":0", "still window:0\n/dev/pts/");
+        // A new window is on a terminal of another number.
+        tmux.run(&["new-window", "tty; sleep 1000"]);
+        tmux.await_text(":2", "/dev/pts/");
+        let all = sls.pids();
+        drop(again);
+        end_those(&all);
     }
 }

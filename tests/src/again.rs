@@ -60,6 +60,12 @@ pub fn end_all(target: &mut Target, pids: &[i32]) {
     wait_gone(pids);
 }
 
+/// Kills processes that somebody else takes note of; their numbers are free then.
+pub fn end_those(pids: &[i32]) {
+    end(pids);
+    wait_gone(pids);
+}
+
 /// Waits until somebody has taken note of the end of each.
 pub fn wait_gone(pids: &[i32]) {
     wait_until(SOON, "all are gone", || {
