@@ -1,5 +1,6 @@
 //! Programs on terminals, made anew.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -110,6 +111,68 @@ fn bash_has_its_jobs_and_its_terminal() {
             again.end();
         }
     }
+}
+
+/// Modes that a program set, and those that it had before.
+#[test]
+fn modes_come_back() {
+    let sls = Sls::new();
+    let screen = Screen::new();
+    let program = "
+import os, sys, termios, time, tty
+mine = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
+master, slave = os.openpty()
+def echoes(): return [bool(termios.tcgetattr(fd)[3] & termios.ECHO) for fd in (mine, slave)]
+print('ready', flush=True)
+while not os.path.exists('raw'): time.sleep(0.01)
+tty.setraw(mine); tty.setraw(slave)
+open('set', 'w')
+while True:
+    time.sleep(0.01)
+    open('echoes.new', 'w').write(str(echoes())); os.rename('echoes.new', 'echoes')
+";
+    let mut python = Command::new("python3");
+    python
+        .args(["-c", program, &screen.slave])
+        .current_dir(sls.folder());
+    let mut target = Target::ready(sls.folder(), python);
+    let file = |name: &str| sls.folder().join(name);
+    let says = |what: &str| {
+        let _ = fs::remove_file(file("echoes"));
+        wait_until(SOON, &format!("it says {what}"), || {
+            fs::read_to_string(file("echoes")).is_ok_and(|said| said == what)
+        });
+    };
+    sls.run(&["attach", "-p", &target.p(), "-m"]);
+    sls.run(&["checkpoint", "-m", "-n", "cooked"]);
+    fs::write(file("raw"), "").unwrap();
+    says("[False, False]");
+    sls.run(&["checkpoint", "-m", "-n", "raw"]);
+    // It sets them anew, and is rewound to when it had.
+    let told = sls.json(&["rewind", "-m", "@cooked"]);
+    let lines = told["not_restored"].to_string();
+    assert!(!lines.contains("terminal"), "{lines}");
+    let echo = || {
+        let modes = nix::sys::termios::tcgetattr(&screen.master).unwrap();
+        modes
+            .local_flags
+            .contains(nix::sys::termios::LocalFlags::ECHO)
+    };
+    says("[False, False]");
+    fs::remove_file(file("raw")).unwrap();
+    sls.run(&["rewind", "-m", "@cooked"]);
+    assert!(echo(), "as it was");
+    sls.run(&["rewind", "-m", "@raw"]);
+    assert!(!echo());
+    end_all(&mut target, &sls.pids());
+    let mut cooked = nix::sys::termios::tcgetattr(&screen.master).unwrap();
+    cooked.local_flags |= nix::sys::termios::LocalFlags::ECHO;
+    let now = nix::sys::termios::SetArg::TCSANOW;
+    nix::sys::termios::tcsetattr(&screen.master, now, &cooked).unwrap();
+    let (_again, told) = Again::made(&sls, &["@raw"]);
+    let lines = told["not_restored"].to_string();
+    assert!(!lines.contains("terminal"), "{lines}");
+    says("[False, False]");
 }
 
 /// A tmux server of the test's own; ended with it.

@@ -8,7 +8,7 @@ use sls_record::{Epoll, File, FileKind, Process};
 use super::common::Common;
 use super::opening::Openings;
 use super::{Steps, int};
-use super::{faults, locks, pipes};
+use super::{faults, locks, pipes, terminals};
 
 pub(super) const ACCESS_MODE: u32 = 3;
 pub(super) const F_DUPFD_CLOEXEC: i32 = 1030;
@@ -52,6 +52,7 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Commo
     pipes::steps(steps, from, to, &remade, common, above(&old, &new));
     epolls(steps, &old, &new, &kept);
     locks::steps(steps, from, to, |fd| kept.contains_key(&fd));
+    terminals::steps(steps, (from, to), (&old, &new), |fd| kept.contains_key(&fd));
 }
 
 pub(super) fn table(process: &Process) -> Table<'_> {

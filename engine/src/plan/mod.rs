@@ -19,6 +19,7 @@ mod pairs;
 mod pipes;
 mod signals;
 pub mod sockets;
+mod terminals;
 mod threads;
 
 use slos::{Epoch, Partition, ReadError};
