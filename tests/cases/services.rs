@@ -285,3 +285,101 @@ fn nginx_and_its_clients_go_on() {
     let log = fs::read_to_string(&log).unwrap();
     assert!(log.lines().all(|line| line.contains(" 200 ")));
 }
+
+/// A shell that runs a server and its client, with how far the client is in a file.
+fn pair(sls: &Sls, server: &[&str], client: &str) -> Target {
+    let mut shell = Command::new("bash");
+    let script = "client=$1; shift; \"$@\" & python3 -c \"$client\" & wait";
+    shell.args(["-c", script, "bash", client]).args(server);
+    shell.current_dir(sls.folder());
+    Target::start(sls.folder(), shell)
+}
+
+fn done(sls: &Sls) -> u64 {
+    let said = fs::read_to_string(sls.folder().join("done")).unwrap_or_default();
+    let last = said.lines().last().map_or(Ok(0), str::parse);
+    last.unwrap_or(0)
+}
+
+const ASYNCIO: &str = "
+import asyncio, sys
+async def serve(reader, writer):
+    while line := await reader.readline():
+        await asyncio.sleep(0.001)
+        writer.write(b'answer ' + line); await writer.drain()
+async def main():
+    server = await asyncio.start_server(serve, '127.0.0.1', int(sys.argv[1]))
+    async with server: await server.serve_forever()
+asyncio.run(main())
+";
+
+/// Twenty connections, over each of which lines go to and fro in order.
+const ASKING: &str = "
+import asyncio
+done = open('done', 'a', buffering=1)
+count = 0
+async def ask(n):
+    global count
+    for _ in range(500):
+        try: reader, writer = await asyncio.open_connection('127.0.0.1', PORT); break
+        except OSError: await asyncio.sleep(0.02)
+    for i in range(10**9):
+        writer.write(b'%d of %d\\n' % (i, n)); await writer.drain()
+        line = await asyncio.wait_for(reader.readline(), 60)
+        assert line == b'answer %d of %d\\n' % (i, n), line
+        count += 1
+        if count % 20 == 0: done.write('%d\\n' % count)
+async def main(): await asyncio.gather(*(ask(n) for n in range(20)))
+try: asyncio.run(main())
+except BaseException as error: print('WRONG', repr(error), flush=True)
+";
+
+#[test]
+fn an_asyncio_server_and_its_clients_go_on() {
+    let sls = Sls::new();
+    let port = free_port().to_string();
+    let client = ASKING.replace("PORT", &port);
+    let shell = pair(&sls, &["python3", "-c", ASYNCIO, &port], &client);
+    let _again = on_and_on(&sls, shell, || done(&sls));
+    let said = fs::read_to_string(sls.folder().join("bash.out")).unwrap();
+    assert!(!said.contains("WRONG"), "{said}");
+}
+
+const NODE: &str = "
+const http = require('http'), fs = require('fs');
+let n = 0;
+http.createServer((request, response) => {
+    fs.readFile('/etc/hostname', () => response.end('answer ' + n++ + request.url));
+}).listen(+process.argv[1], '127.0.0.1');
+setInterval(() => JSON.parse(JSON.stringify(Array(1000).fill('garbage'))), 10);
+";
+
+/// One connection that is kept: the answers are counted.
+const KEPT: &str = "
+import http.client, time
+done = open('done', 'a', buffering=1)
+for _ in range(500):
+    try: c = http.client.HTTPConnection('127.0.0.1', PORT, timeout=60); c.connect(); break
+    except OSError: time.sleep(0.02)
+n = 0
+try:
+    while True:
+        c.request('GET', '/%d' % n)
+        said = c.getresponse().read()
+        assert said == b'answer %d/%d' % (n, n), (said, n)
+        n += 1
+        done.write('%d\\n' % n)
+        time.sleep(0.001)
+except BaseException as error: print('WRONG', repr(error), flush=True)
+";
+
+#[test]
+fn node_and_its_client_go_on() {
+    let sls = Sls::new();
+    let port = free_port().to_string();
+    let client = KEPT.replace("PORT", &port);
+    let shell = pair(&sls, &["node", "-e", NODE, &port], &client);
+    let _again = on_and_on(&sls, shell, || done(&sls));
+    let said = fs::read_to_string(sls.folder().join("bash.out")).unwrap();
+    assert!(!said.contains("WRONG"), "{said}");
+}
