@@ -43,6 +43,7 @@ pub use keeper::Event;
 pub use leftover::clean;
 pub use restore::{Restored, restore};
 pub use rewind::Rewound;
+pub use sls_sys::fault;
 pub use sls_sys::fd::pass_on_none;
 pub use sls_sys::probe::Probe;
 pub use sls_sys::procfs;

@@ -178,6 +178,12 @@ impl Sls {
         self.folder.path()
     }
 
+    /// The file that says which step of a restore is to fail; see `sls_sys::fault`.
+    #[must_use]
+    pub fn fault(&self) -> PathBuf {
+        self.folder.path().join("fault")
+    }
+
     /// A command ready to run.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
@@ -191,6 +197,7 @@ impl Sls {
         };
         command.arg("--socket").arg(self.socket()).args(args);
         command.env("SLS_MASK", &self.mask).stdin(Stdio::null());
+        command.env("SLS_FAULT", self.fault());
         command
     }
 

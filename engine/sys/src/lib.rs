@@ -8,6 +8,7 @@ pub mod blocking;
 pub mod channel;
 pub mod cpus;
 pub mod descriptors;
+pub mod fault;
 pub mod fd;
 pub mod frame;
 pub mod pagemap;

@@ -331,10 +331,11 @@ impl Work {
         let period = self.figures().period;
         self.let_go();
         let options = self.options(false);
+        let _steps = sls_engine::fault::arm(0);
         let done = sls_engine::restore(&self.history, from, &options, stay_stopped, force)
             .map_err(|e| trouble::restore_refusal(&e))?;
-        let children = done.roots.iter().map(|&pid| Child::new(pid));
-        self.children = children.collect::<Result<_, _>>()?;
+        let children = done.roots.into_iter();
+        self.children = children.map(|(pid, life)| Child::new(pid, life)).collect();
         self.figures().branched(&done.branch, from);
         let mut not_restored = done.not_restored;
         self.group = Some(Group::new(options, Some(from)));
