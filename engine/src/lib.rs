@@ -41,7 +41,7 @@ pub use error::{AttachError, CaptureError, RestoreError, RewindError};
 pub use group::{Capture, Group, Request};
 pub use keeper::Event;
 pub use leftover::clean;
-pub use restore::{Restored, restore};
+pub use restore::{Restored, rehearse, restore};
 pub use rewind::Rewound;
 pub use sls_sys::fault;
 pub use sls_sys::fd::pass_on_none;

@@ -4,6 +4,7 @@
 mod blocking;
 mod campaign;
 mod conduct;
+mod damaged;
 mod descriptors;
 mod first_light;
 mod groups;

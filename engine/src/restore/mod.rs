@@ -8,6 +8,7 @@
 mod fill;
 mod lines;
 mod recorded;
+mod rehearsal;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -31,6 +32,7 @@ use crate::target::Options;
 use crate::{branch, leftover, renamed};
 use lines::Lines;
 
+pub use rehearsal::rehearse;
 
 const SIGSTOP: i32 = 19;
 const SIGKILL: i32 = 9;
