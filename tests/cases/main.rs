@@ -19,6 +19,7 @@ mod locks;
 mod redis;
 mod refusals;
 mod restore;
+mod scripts;
 mod services;
 mod siblings;
 mod stopped;

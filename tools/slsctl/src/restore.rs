@@ -18,6 +18,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::arguments::PartArg;
 use crate::output::{Paint, micros};
 use crate::progress::Shown;
+use crate::scripts::{Moment, Scripts};
 use crate::session::{Outcome, Session, out_of_turn};
 use crate::spawn::passed_on;
 
@@ -51,15 +52,25 @@ pub struct Restore {
     /// Go on although files it had mapped or open have changed or are gone
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    scripts: Scripts,
 }
 
 impl Restore {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
         let history = session.history(self.part.name().as_deref())?;
         let epoch = self.from.resolve(&history)?;
+        let pids = history.checkpoints.iter().find(|c| c.epoch == epoch);
+        let mut moment = Moment {
+            action: "pre-restore",
+            part: &history.partition,
+            epoch: Some(epoch),
+            pid: pids.and_then(|c| c.pids.first().copied()),
+        };
+        self.scripts.run(&moment)?;
         // Before it is there, so that none that comes meanwhile ends who waits for it.
         let signals = (!self.detached).then(take_signals).transpose()?;
-        let restored = ask(session, history.partition, epoch, self)?;
+        let restored = ask(session, history.partition.clone(), epoch, self)?;
         let process = restored
             .pids
             .first()
@@ -70,6 +81,12 @@ impl Restore {
         session.answer(&restored_json(&restored), |paint| {
             restored_text(&restored, paint)
         })?;
+        moment.action = if self.stay_stopped {
+            "post-restore"
+        } else {
+            "post-resume"
+        };
+        self.scripts.run(&moment)?;
         let Some(signals) = signals else {
             return Ok(Outcome::Done);
         };
