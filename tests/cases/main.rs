@@ -10,6 +10,7 @@ mod first_light;
 mod groups;
 mod hold;
 mod image;
+mod inherit;
 mod inhospitable;
 mod invariants;
 mod leaving;

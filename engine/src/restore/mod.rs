@@ -23,6 +23,7 @@ use sls_sys::{fault, fd, procfs, skeleton};
 
 use crate::attributes::{self, Outside};
 use crate::error::{KeeperError, RestoreError};
+use crate::given::{self, Given};
 use crate::keeper::{Keeper, Progress};
 use crate::plan::birth::{self, Await};
 use crate::plan::family::{self, Act};
@@ -65,9 +66,19 @@ pub struct Restored {
     pub stopped: bool,
 }
 
+/// How they are wanted.
+#[derive(Debug, Default)]
+pub struct Wish {
+    /// Left as by SIGSTOP.
+    pub stay_stopped: bool,
+    /// Although something of them is not as it was.
+    pub force: bool,
+    /// Descriptors in the place of what they had open.
+    pub given: Vec<Given>,
+}
+
 /// Makes the processes of a checkpoint anew. The caller is the parent of those that have none among
-/// them, and has to reap them. With `stay_stopped` they are left as by SIGSTOP; with `force` they are
-/// made although something of them is not as it was.
+/// them, and has to reap them.
 ///
 /// # Errors
 /// [`RestoreError`]; nothing of them is left then.
@@ -75,8 +86,7 @@ pub fn restore(
     partition: &Partition,
     epoch: Epoch,
     options: &Options,
-    stay_stopped: bool,
-    force: bool,
+    wish: &Wish,
 ) -> Result<Restored, RestoreError> {
     let begun = Instant::now();
     let read = |source| RestoreError::Read {
@@ -90,20 +100,21 @@ pub fn restore(
         epoch: epoch.0,
         why: why.to_owned(),
     };
+    given::check(&wish.given, all).map_err(|why| impossible(&why))?;
     let acts = family::acts(&record).ok_or_else(|| impossible("its processes are no tree"))?;
     let maker = Maker {
         partition,
         epoch,
         record: &record,
         all,
-        kin: &Kin::new(all),
+        kin: &Kin::new(all, &wish.given),
         options,
-        force,
+        force: wish.force,
         token: sls_sys::monotonic(),
     };
-    let stopped = stay_stopped || all.iter().all(|p| p.stopped);
+    let stopped = wish.stay_stopped || all.iter().all(|p| p.stopped);
     let mut made = Vec::new();
-    let done = maker.make(&acts, &mut made, stay_stopped);
+    let done = maker.make(&acts, &mut made, wish.stay_stopped);
     let Done {
         pages,
         roots,

@@ -21,7 +21,7 @@ pub fn rehearse(record: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     recorded::check(all)?;
     family::acts(&record).ok_or("its processes are no tree")?;
     birth::page(all).ok_or("no free address")?;
-    let kin = Kin::new(all);
+    let kin = Kin::new(all, &[]);
     all.iter().map(|to| plan(&kin, to)).collect()
 }
 

@@ -52,6 +52,10 @@ pub struct Restore {
     /// Go on although files it had mapped or open have changed or are gone
     #[arg(long)]
     force: bool,
+    /// In the place of what was open on RESOURCE, as `slsctl fds` names it, have this descriptor of
+    /// whoever calls slsctl: fd[1]:pipe:[7]. It stays as it is, with its offset and flags
+    #[arg(long, value_name = "fd[N]:RESOURCE", value_parser = inherited)]
+    inherit_fd: Vec<(i32, String)>,
     #[command(flatten)]
     scripts: Scripts,
 }
@@ -98,6 +102,16 @@ impl Restore {
     }
 }
 
+/// As CRIU has it.
+fn inherited(text: &str) -> Result<(i32, String), String> {
+    let parsed = text.strip_prefix("fd[").and_then(|t| t.split_once("]:"));
+    let (number, name) = parsed.ok_or("it is written fd[N]:RESOURCE")?;
+    match number.parse() {
+        Ok(number) if number >= 0 && !name.is_empty() => Ok((number, name.to_owned())),
+        _ => Err("it is written fd[N]:RESOURCE".to_owned()),
+    }
+}
+
 /// slsd takes note of it at about the same time; its keeper, if it has a thread just then, before.
 fn how_it_ended(session: &Session, part: String, process: Pid) -> anyhow::Result<ExitStatus> {
     let pid = process.as_raw_nonzero().get();
@@ -123,6 +137,7 @@ fn ask(session: &Session, part: String, epoch: u64, how: &Restore) -> anyhow::Re
         epoch,
         stay_stopped: how.stay_stopped,
         force: how.force,
+        inherit: how.inherit_fd.clone(),
     };
     match session.ask(&request)? {
         Answer::Restored(restored) => Ok(restored),
@@ -202,6 +217,15 @@ fn restored_text(restored: &Restored, paint: Paint) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_inherited_is_written_as_for_criu() {
+        assert_eq!(inherited("fd[3]:pipe:[7]"), Ok((3, "pipe:[7]".into())));
+        assert_eq!(inherited("fd[0]:tmp/x]:y"), Ok((0, "tmp/x]:y".into())));
+        for wrong in ["", "3:x", "fd[-1]:x", "fd[x]:y", "fd[1]:", "fd[1]x"] {
+            assert!(inherited(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_contracts_keys() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libsls::protocol::{Checkpoint, Cost, Failure, Restored, Rewound};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use slos::{Epoch, Partition};
-use sls_engine::{Capture, CaptureError, Group, Options, Probe, Request, Target, Tracking};
+use sls_engine::{Capture, CaptureError, Group, Options, Probe, Request, Target, Tracking, Wish};
 
 use crate::child::Child;
 use crate::events;
@@ -47,8 +47,7 @@ pub enum Command {
     },
     Restore {
         from: Epoch,
-        stay_stopped: bool,
-        force: bool,
+        wish: Wish,
     },
     /// How did it end, which was restored?
     Ended {
@@ -196,11 +195,7 @@ impl Work {
                     .map_err(|e| self.capture_refusal(&e))
             }
             Command::Rewind { to, stay_stopped } => self.rewind(to, stay_stopped),
-            Command::Restore {
-                from,
-                stay_stopped,
-                force,
-            } => self.restore(from, stay_stopped, force),
+            Command::Restore { from, wish } => self.restore(from, &wish),
             Command::Ended { pid } => {
                 self.heed_end();
                 match self.children.iter().find(|child| child.pid == pid) {
@@ -316,7 +311,7 @@ impl Work {
     }
 
     /// Makes the process of a checkpoint anew, and attaches to it.
-    fn restore(&mut self, from: Epoch, stay_stopped: bool, force: bool) -> Result<Reply, Refusal> {
+    fn restore(&mut self, from: Epoch, wish: &Wish) -> Result<Reply, Refusal> {
         self.heed_end();
         if let Some(alive) = self.members().iter().find(|m| !m.is_dead()) {
             let (pid, part) = (alive.pid(), self.history.name());
@@ -332,7 +327,7 @@ impl Work {
         self.let_go();
         let options = self.options(false);
         let _steps = sls_engine::fault::arm(0);
-        let done = sls_engine::restore(&self.history, from, &options, stay_stopped, force)
+        let done = sls_engine::restore(&self.history, from, &options, wish)
             .map_err(|e| trouble::restore_refusal(&e))?;
         let children = done.roots.into_iter();
         self.children = children.map(|(pid, life)| Child::new(pid, life)).collect();

@@ -104,6 +104,7 @@ fn of_epoch(epoch: u64) -> Vec<Request> {
             epoch,
             stay_stopped: false,
             force: true,
+            inherit: vec![(i32::MIN, "/".repeat(4096)), (i32::MAX, String::new())],
         },
         Request::Ended {
             part: None,
