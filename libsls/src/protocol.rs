@@ -61,6 +61,9 @@ pub enum Request {
         /// Descendants too, now and later.
         follow: bool,
         hold: bool,
+        /// It was just started and stands still until the caller lets it run: the first checkpoint is
+        /// of what it is about to do, and says that it runs.
+        begins: bool,
     },
     Detach {
         pid: Option<i32>,

@@ -23,6 +23,7 @@ mod restore;
 mod scripts;
 mod services;
 mod siblings;
+mod spawn;
 mod stopped;
 mod threads;
 mod tracking;

@@ -137,6 +137,7 @@ pub fn every_request() -> Vec<Request> {
             period_ms: None,
             follow: true,
             hold: true,
+            begins: false,
         },
         Request::Detach {
             pid: Some(-1),

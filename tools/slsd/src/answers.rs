@@ -53,11 +53,13 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
             period_ms,
             follow,
             hold,
+            begins,
         } => {
             let how = How {
                 period: period(period_ms)?,
                 follow,
                 hold,
+                begins,
             };
             attach(registry, pid, &part, how)
         }
@@ -167,6 +169,7 @@ struct How {
     period: Option<Duration>,
     follow: bool,
     hold: bool,
+    begins: bool,
 }
 
 fn attach(registry: &Registry, pid: i32, part: &str, how: How) -> Result<Answer, Refusal> {
@@ -190,6 +193,7 @@ fn attach(registry: &Registry, pid: i32, part: &str, how: How) -> Result<Answer,
         period: how.period,
         follow: how.follow,
         hold: how.hold,
+        begins: how.begins,
     }) {
         Ok(Reply::Attached(tracking)) => Ok(Answer::Attached {
             part: part.name.clone(),

@@ -31,6 +31,8 @@ pub enum Command {
         /// Descendants too.
         follow: bool,
         hold: bool,
+        /// A checkpoint is taken before it runs.
+        begins: bool,
     },
     /// Of one process, or of all.
     Detach {
@@ -69,6 +71,15 @@ pub enum Reply {
 }
 
 type Answer = Result<Reply, Refusal>;
+
+/// How a checkpoint is taken; a periodic one by default.
+#[derive(Default)]
+struct How {
+    name: Option<String>,
+    explicit: bool,
+    event: Option<libsls::record::Event>,
+    begins: bool,
+}
 
 /// The handle on the thread, which lets its process go and ends when the handle is dropped.
 pub struct Worker {
@@ -183,13 +194,24 @@ impl Work {
                 period,
                 follow,
                 hold,
-            } => self.attach(pid, period, follow, hold),
+                begins,
+            } => {
+                let attached = self.attach(pid, period, follow, hold)?;
+                if begins {
+                    self.begin(pid)?;
+                }
+                Ok(attached)
+            }
             Command::Detach { pid } => self.detach(pid),
             Command::Checkpoint { name, follow } => {
                 if let (true, Some(group)) = (follow, &mut self.group) {
                     group.follow().map_err(|e| trouble::attach_refusal(&e))?;
                 }
-                let taken = self.take(name, true, None);
+                let taken = self.take(How {
+                    name,
+                    explicit: true,
+                    ..How::default()
+                });
                 taken
                     .map(Reply::Checkpoint)
                     .map_err(|e| self.capture_refusal(&e))
@@ -384,22 +406,33 @@ impl Work {
         self.figures().detached();
     }
 
+    /// The first checkpoint of a program that is about to begin.
+    fn begin(&mut self, pid: i32) -> Result<(), Refusal> {
+        let taken = self.take(How {
+            explicit: true,
+            begins: true,
+            ..How::default()
+        });
+        if let Err(error) = taken {
+            let refusal = self.capture_refusal(&error);
+            self.detach(Some(pid))?;
+            return Err(refusal);
+        }
+        Ok(())
+    }
+
     /// Takes a checkpoint and counts it.
-    fn take(
-        &mut self,
-        name: Option<String>,
-        explicit: bool,
-        event: Option<libsls::record::Event>,
-    ) -> Result<Checkpoint, CaptureError> {
+    fn take(&mut self, how: How) -> Result<Checkpoint, CaptureError> {
         let branch = self.figures().branch.clone();
         let group = self.group.as_mut().ok_or(CaptureError::Detached)?;
         let request = Request {
             partition: &self.history,
             branch: &branch,
-            name,
-            explicit,
-            stay_stopped: event.is_some(),
-            event,
+            name: how.name,
+            explicit: how.explicit,
+            stay_stopped: how.event.is_some(),
+            event: how.event,
+            begins: how.begins,
         };
         let result = group.checkpoint(request);
         let pids = self.pids();
@@ -484,7 +517,7 @@ impl Work {
             self.next = None;
             return;
         };
-        match self.take(None, false, None) {
+        match self.take(How::default()) {
             Err(CaptureError::Dead(pid)) => {
                 tracing::info!(pid, "has ended");
                 self.next = None;
@@ -510,7 +543,12 @@ impl Work {
                 Ok(Some(event)) => {
                     if let Some(event) = events::of_record(&event) {
                         let name = events::name(&event);
-                        if let Err(error) = self.take(Some(name), false, Some(event)) {
+                        let how = How {
+                            name: Some(name),
+                            event: Some(event),
+                            ..How::default()
+                        };
+                        if let Err(error) = self.take(how) {
                             tracing::warn!(%error, "checkpoint before an event");
                         }
                     }
