@@ -7,6 +7,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use sls_record::{File, Process};
 use sls_sys::fd;
 
+/// Of a name so much is shown.
+const SHOWN: usize = 80;
 const ACCESS_MODE: u32 = libc::O_ACCMODE.cast_unsigned();
 
 /// A descriptor of this process, for each description that was open on something of this name and in
@@ -56,7 +58,8 @@ impl Given {
 pub fn check(given: &[Given], all: &[Process]) -> Result<(), String> {
     let files = || all.iter().flat_map(|p| &p.files);
     for given in given {
-        let name = &given.name;
+        // As much as an error needs: a client may say anything.
+        let name: String = given.name.chars().take(SHOWN).collect();
         if !files().any(|file| given.is_named(file)) {
             return Err(format!(
                 "no descriptor was open on {name}, for which one is given; `slsctl fds` lists them"

@@ -22,6 +22,7 @@ use sls_engine::Given;
 use crate::answers::answer;
 use crate::gate::Gate;
 use crate::guests::{self, Seat};
+use crate::names::shown;
 use crate::registry::Registry;
 use crate::room::Room;
 use crate::timed::Timed;
@@ -209,7 +210,7 @@ fn given(stream: &UnixStream, request: &Request) -> Result<Vec<Given>, String> {
     }
     let take = |(number, name): &(i32, String)| {
         let given = Given::of_peer(stream.as_fd(), *number, name.clone());
-        given.map_err(|error| format!("take descriptor {number}, for {name}: {error}"))
+        given.map_err(|error| format!("take descriptor {number}, for {}: {error}", shown(name)))
     };
     inherit.iter().map(take).collect()
 }
