@@ -68,10 +68,12 @@ pub enum AttachError {
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
     /// Could not be started.
-    #[error("start {path}: {source}; sls-keeper belongs beside slsd")]
+    #[error("start {path} for process {pid}: {source}; sls-keeper belongs beside slsd")]
     Start {
         /// Where it was looked for.
         path: String,
+        /// Process.
+        pid: i32,
         /// Cause.
         source: io::Error,
     },
@@ -207,9 +209,14 @@ pub enum RestoreError {
     /// The keeper could not be started or has gone.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
-    /// The plan could not be handed over.
-    #[error("write the plan: {0}")]
-    Plan(#[from] io::Error),
+    /// Something else was refused; the cause says what.
+    #[error("restore of @{epoch} failed, and nothing of it is left: {source}")]
+    System {
+        /// Epoch.
+        epoch: u64,
+        /// Step and cause.
+        source: io::Error,
+    },
 }
 
 /// Why a rewind was not done. The target is as it was, and its present has been saved.

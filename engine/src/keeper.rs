@@ -1,7 +1,7 @@
 //! The keeper of one target, as seen from slsd.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sls_keeper::rendezvous::{self, Verdict};
 use sls_keeper::{Ask, BOARD_BYTES, Channel, Collected, End, EventKind, Outcome, Say};
+use sls_sys::fault;
 use sls_sys::probe::Probe;
 use sls_sys::shared::Board;
 
@@ -119,20 +120,27 @@ impl Keeper {
     }
 
     fn spawn(program: &Path, pid: i32) -> Result<Self, KeeperError> {
-        let (channel, theirs) = Channel::pair()?;
-        let child = Command::new(program)
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(|source| KeeperError::Start {
-                path: program.display().to_string(),
-                source,
-            })?;
+        let start = || {
+            fault::point(format_args!(
+                "start {} for process {pid}",
+                program.display()
+            ))?;
+            let (channel, theirs) = Channel::pair()?;
+            let board = Board::new(BOARD_BYTES)?;
+            let mut command = Command::new(program);
+            let child = command.stdin(Stdio::from(theirs)).stdout(Stdio::null());
+            Ok((child.spawn()?, channel, board))
+        };
+        let (child, channel, board) = start().map_err(|source| KeeperError::Start {
+            path: program.display().to_string(),
+            pid,
+            source,
+        })?;
         Ok(Self {
             pid,
             child: Some(child),
             channel,
-            board: Board::new(BOARD_BYTES)?,
+            board,
             owes_states: false,
             events: Vec::new(),
             looks_at: Vec::new(),
@@ -151,9 +159,7 @@ impl Keeper {
     }
 
     fn take_charge(&mut self, ask: &Ask) -> Result<(), KeeperError> {
-        self.channel
-            .send(ask, Some(self.board.fd()))
-            .map_err(|e| self.gone(e))?;
+        self.send_with(ask, Some(self.board.fd()))?;
         match self.answer()? {
             (Say::Adopted, _) => Ok(()),
             other => Err(out_of_turn(&other.0)),
@@ -258,9 +264,7 @@ impl Keeper {
 
     /// Hands over a journal; [`Keeper::progress`] tells how far it comes.
     pub fn ask_to_execute(&mut self, journal: &OwnedFd) -> Result<(), KeeperError> {
-        self.channel
-            .send(&Ask::Execute, Some(journal.as_fd()))
-            .map_err(|e| self.gone(e))
+        self.send_with(&Ask::Execute, Some(journal.as_fd()))
     }
 
     /// Waits until the plan awaits something, or has ended.
@@ -282,9 +286,7 @@ impl Keeper {
 
     /// Has put right what an earlier keeper left; the target runs on then. [`Keeper::progress`] tells.
     pub fn ask_to_put_right(&mut self, journal: &OwnedFd) -> Result<(), KeeperError> {
-        self.channel
-            .send(&Ask::PutRight, Some(journal.as_fd()))
-            .map_err(|e| self.gone(e))
+        self.send_with(&Ask::PutRight, Some(journal.as_fd()))
     }
 
     /// Closes descriptors of the target's.
@@ -331,7 +333,7 @@ impl Keeper {
     }
 
     /// Descriptor that becomes readable when there is an event.
-    pub fn event_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
     }
 
@@ -347,7 +349,14 @@ impl Keeper {
     }
 
     fn send(&self, ask: &Ask) -> Result<(), KeeperError> {
-        self.channel.send(ask, None).map_err(|e| self.gone(e))
+        self.send_with(ask, None)
+    }
+
+    fn send_with(&self, ask: &Ask, fd: Option<BorrowedFd<'_>>) -> Result<(), KeeperError> {
+        let told = fault::step(format_args!("process {}", self.pid), || {
+            self.channel.send(ask, fd)
+        });
+        told.map_err(|e| self.gone(e))
     }
 
     fn answer(&mut self) -> Result<(Say, Option<OwnedFd>), KeeperError> {

@@ -22,7 +22,7 @@ pub fn since(then: &[Process]) -> Vec<Renamed> {
             renamed.push(Renamed { old, new });
         }
     };
-    let kin = Kin::new(then);
+    let kin = Kin::new(then, &[]);
     let is_made = |file: &&File| is_made_again(file) || kin.pair(file).is_some();
     for process in then {
         for file in process.files.iter().filter(is_made) {

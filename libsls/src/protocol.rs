@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// First word of a hello.
 pub const MAGIC: u32 = 0x534c_5301;
 /// Longest request.
@@ -61,6 +61,9 @@ pub enum Request {
         /// Descendants too, now and later.
         follow: bool,
         hold: bool,
+        /// It was just started and stands still until the caller lets it run: the first checkpoint is
+        /// of what it is about to do, and says that it runs.
+        begins: bool,
     },
     Detach {
         pid: Option<i32>,
@@ -83,6 +86,8 @@ pub enum Request {
         epoch: u64,
         stay_stopped: bool,
         force: bool,
+        /// Descriptors of the client's, each in the place of what was open on something of this name.
+        inherit: Vec<(i32, String)>,
     },
     /// How did a process end that was restored?
     Ended {

@@ -302,13 +302,3 @@ fn the_socket_is_there_before_a_history_is_recovered() {
     assert!(at("listening") < at("recovered"), "{log}");
     assert!(at("recovered") < at("ready"), "{log}");
 }
-
-#[test]
-fn spawn_passes_the_exit_status_on() {
-    let sls = Sls::new();
-    assert_eq!(
-        sls.try_run(&["spawn", "-m", "--", "/bin/sh", "-c", "exit 7"])
-            .code,
-        7
-    );
-}

@@ -56,4 +56,4 @@ macro_rules! targets {
     };
 }
 
-targets! { request answer view record segment log expr elf core }
+targets! { request answer view record plan segment log expr elf core }

@@ -9,18 +9,18 @@ use serde_json::Value;
 
 use crate::target::{Target, threads};
 
-/// A program of this project, beside the running test.
+/// A program of this project, beside the running test or below a folder that the test is in.
 ///
 /// # Panics
 /// It was not built: run `./x test`, which builds first.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let exe = std::env::current_exe().expect("a test has a path");
-    let folder = exe
+    let found = exe
         .ancestors()
-        .find(|dir| dir.join(name).is_file())
-        .unwrap_or_else(|| panic!("{name} is not built; `./x test` builds it first"));
-    folder.join(name)
+        .flat_map(|dir| [dir.join(name), dir.join("release").join(name)])
+        .find(|program| program.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not built; `./x test` builds it first"))
 }
 
 /// Rounds of a campaign: `short` in `./x test`, more under SLS_ROUNDS.
@@ -178,6 +178,12 @@ impl Sls {
         self.folder.path()
     }
 
+    /// The file that says which step of a restore is to fail; see `sls_sys::fault`.
+    #[must_use]
+    pub fn fault(&self) -> PathBuf {
+        self.folder.path().join("fault")
+    }
+
     /// A command ready to run.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
@@ -191,6 +197,7 @@ impl Sls {
         };
         command.arg("--socket").arg(self.socket()).args(args);
         command.env("SLS_MASK", &self.mask).stdin(Stdio::null());
+        command.env("SLS_FAULT", self.fault());
         command
     }
 

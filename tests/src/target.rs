@@ -61,6 +61,17 @@ impl Target {
         Self::ready(folder, command)
     }
 
+    /// Starts a Python program in `folder` and waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// It does not.
+    #[must_use]
+    pub fn python(folder: &std::path::Path, program: &str) -> Self {
+        let mut command = Command::new("/usr/bin/python3");
+        command.args(["-c", program]).current_dir(folder);
+        Self::ready(folder, command)
+    }
+
     /// Starts a tracee and waits until it says that it is ready.
     ///
     /// # Panics

@@ -116,6 +116,7 @@ fn attach(
         period_ms: Some(period_ms.unwrap_or(DEFAULT_PERIOD_MS)),
         follow: false,
         hold: false,
+        begins: false,
     };
     match client.ask(&request)? {
         Answer::Attached { .. } => {}

@@ -10,7 +10,7 @@ use sls_sys::cpus::{self, Wandering};
 use sls_sys::frame::{Gadgets, Home};
 use sls_sys::ptrace::{self, Stopped, Waited, Why, event, option};
 use sls_sys::skeleton::{self, Skeleton};
-use sls_sys::{RemoteMemory, fd, procfs};
+use sls_sys::{RemoteMemory, fault, fd, procfs};
 
 use crate::group::{Children, Group, Refused, STOP_OPTIONS, signal_of};
 use crate::inject::Borrowed;
@@ -29,15 +29,21 @@ pub struct Unborn {
     _cpu: Wandering,
     /// One of several: whether all of them are let go, once it is made.
     pub agreement: Option<Agreement>,
+    _fault: fault::Armed,
 }
 
 impl Unborn {
-    fn begin() -> io::Result<Self> {
-        let cpu = Wandering::begin()?;
-        cpu.stay()?;
+    fn begin(pid: i32) -> io::Result<Self> {
+        let fault = fault::arm(pid);
+        let cpu = fault::step(format_args!("stay on a CPU for process {pid}"), || {
+            let cpu = Wandering::begin()?;
+            cpu.stay()?;
+            Ok(cpu)
+        })?;
         Ok(Self {
             _cpu: cpu,
             agreement: None,
+            _fault: fault,
         })
     }
 
@@ -56,25 +62,34 @@ impl Target {
         sched_debug: bool,
         children: &Children,
     ) -> Result<Self, Refused> {
-        let unborn = Unborn::begin()?;
-        let skeleton = Skeleton::make(pid, address).map_err(|error| not_made(pid, &error))?;
-        ptrace::seize(pid, OPTIONS | option::EXEC)?;
-        skeleton.begin()?;
-        let made = begun(pid, children).and_then(|stopped| {
+        let unborn = Unborn::begin(pid)?;
+        let skeleton = fault::point(format_args!("make process {pid}"))
+            .and_then(|()| Skeleton::make(pid, address))
+            .map_err(|error| not_made(pid, &error))?;
+        // Until it begins it ends with `skeleton`.
+        seize(pid, OPTIONS | option::EXEC)?;
+        let made = fault::step(format_args!("have process {pid} begin"), || {
+            skeleton.begin()?;
+            let stopped = begun(pid, children)?;
             stopped.set_options(OPTIONS)?;
-            Self::standing(stopped, unborn, sched_debug)
+            Ok(stopped)
         });
+        let made = made.and_then(|stopped| Self::standing(stopped, unborn, sched_debug));
         made.map_err(|error| ended(pid, error).into())
     }
 
     /// Takes charge of one that [`Target::fork`] of another keeper has made; it stands still.
     pub fn take_up(pid: i32, sched_debug: bool, children: &Children) -> Result<Self, Refused> {
-        let unborn = Unborn::begin()?;
-        cpus::fetch(pid)?;
-        ptrace::seize(pid, OPTIONS)?;
-        let made = ptrace::interrupt(pid)
-            .and_then(|()| await_interrupt(pid, children))
-            .and_then(|stopped| Self::standing(stopped, unborn, sched_debug));
+        let unborn = Unborn::begin(pid)?;
+        fault::step(format_args!("bring process {pid} to a CPU"), || {
+            cpus::fetch(pid)
+        })?;
+        seize(pid, OPTIONS)?;
+        let made = fault::step(format_args!("stop process {pid}"), || {
+            ptrace::interrupt(pid)?;
+            await_interrupt(pid, children)
+        });
+        let made = made.and_then(|stopped| Self::standing(stopped, unborn, sched_debug));
         let mut target = made.map_err(|error| ended(pid, error))?;
         // It ends with this keeper from here on.
         target.in_skeleton("take it from its parent", children, |thread| {
@@ -85,11 +100,13 @@ impl Target {
 
     fn standing(stopped: Stopped, unborn: Unborn, sched_debug: bool) -> io::Result<Self> {
         let pid = stopped.tid();
-        let mut group = Group::new(pid, OPTIONS)?;
-        group.stopped.insert(pid, stopped);
-        let mut target = Self::of(group, false, sched_debug, false)?;
-        target.unborn = Some(unborn);
-        Ok(target)
+        fault::step(format_args!("look at process {pid}"), || {
+            let mut group = Group::new(pid, OPTIONS)?;
+            group.stopped.insert(pid, stopped);
+            let mut target = Self::of(group, false, sched_debug, false)?;
+            target.unborn = Some(unborn);
+            Ok(target)
+        })
     }
 
     /// Makes it the leader of a session.
@@ -152,8 +169,12 @@ impl Target {
             children,
         };
         let left = match end {
-            None => child.leave_to_its_parent(),
-            Some(end) => child.end(end),
+            None => fault::step(format_args!("leave process {pid} to its parent"), || {
+                child.leave_to_its_parent()
+            }),
+            Some(end) => fault::step(format_args!("have process {pid} end as it did"), || {
+                child.end(end)
+            }),
         };
         left.map_err(|error| ended(pid, error))?;
         if end.is_some() && exit_signal != 0 {
@@ -179,7 +200,10 @@ impl Target {
         if self.unborn.is_none() {
             return Err(Refused::new(Refusal::Other, "it is not made anew"));
         }
-        self.in_any_thread(what, children, act)
+        self.in_any_thread(what, children, |thread| {
+            fault::point(what)?;
+            act(thread)
+        })
     }
 
     /// Ends one that was never let go.
@@ -190,6 +214,12 @@ impl Target {
             other => other,
         }
     }
+}
+
+fn seize(pid: i32, options: usize) -> io::Result<()> {
+    fault::step(format_args!("trace process {pid}"), || {
+        ptrace::seize(pid, options)
+    })
 }
 
 /// What failed with one that is nobody else's yet: it is ended by hand.

@@ -12,7 +12,7 @@ use sls_keeper::journal::{self, Read};
 use sls_keeper::{Agreement, FinalState, Outcome, Plan, Step, Way};
 use sls_sys::frame::{Gadgets, Home};
 use sls_sys::ptrace::Stopped;
-use sls_sys::{RemoteMemory, skeleton};
+use sls_sys::{RemoteMemory, fault, skeleton};
 
 use crate::collect;
 use crate::group::{Children, Group, Refused};
@@ -216,6 +216,7 @@ impl<'a> Executor<'a> {
         if parking::is_there(self.memory, plan.scratch) {
             return Ok(()); // A plan that stopped half way mapped it.
         }
+        fault::point("map the scratch area")?;
         let prot = if plan.anew { 7 } else { 3 };
         let mut refused = io::Error::from_raw_os_error(libc::ESRCH);
         let tids: Vec<i32> = self.group.stopped.keys().copied().collect();
@@ -271,6 +272,7 @@ impl<'a> Executor<'a> {
     }
 
     fn park_all(&mut self, parking: &mut Parking<'_>) -> io::Result<()> {
+        fault::point("park the threads")?;
         for (&tid, stopped) in &self.group.stopped {
             parking.park(stopped, self.kicks.number_of(tid))?;
         }
@@ -299,22 +301,21 @@ impl<'a> Executor<'a> {
             }
         }
         for state in finals() {
-            let stopped = self.take(state.tid)?;
-            parking.lead(&stopped, &home_of(state))?;
-            self.group.stopped.insert(state.tid, stopped);
+            let what = format_args!("lead thread {} to its state", state.tid);
+            fault::step(what, || {
+                let stopped = self.take(state.tid)?;
+                parking.lead(&stopped, &home_of(state))?;
+                self.group.stopped.insert(state.tid, stopped);
+                Ok(())
+            })?;
         }
         if way == Way::Forward {
             journal::note_forward_done(self.journal)?;
         }
-        parking.open()?;
+        fault::step("open the gate", || parking.open())?;
         for state in finals().filter(|state| Some(state.tid) != last) {
-            let stopped = self.take(state.tid)?;
-            let home = home_of(state);
-            stopped.set_xstate(&home.xstate)?;
-            // First the mask, which its frame sets too: else it would go on deaf.
-            stopped.set_sigmask(home.sigmask)?;
-            stopped.set_regs(&home.regs)?;
-            self.group.stopped.insert(state.tid, stopped);
+            let what = format_args!("set the registers of thread {}", state.tid);
+            fault::step(what, || self.set(state))?;
         }
         let report = match finals().find(|state| Some(state.tid) == last) {
             Some(state) => {
@@ -331,11 +332,23 @@ impl<'a> Executor<'a> {
         Ok(report)
     }
 
+    fn set(&mut self, state: &FinalState) -> io::Result<()> {
+        let stopped = self.take(state.tid)?;
+        let home = home_of(state);
+        stopped.set_xstate(&home.xstate)?;
+        // First the mask, which its frame sets too: else it would go on deaf.
+        stopped.set_sigmask(home.sigmask)?;
+        stopped.set_regs(&home.regs)?;
+        self.group.stopped.insert(state.tid, stopped);
+        Ok(())
+    }
+
     fn unmap_scratch(
         &mut self,
         (start, end): (u64, u64),
         state: &FinalState,
     ) -> Result<(), Refused> {
+        fault::step("unmap the scratch area", || Ok(()))?;
         let stopped = self.take(state.tid)?;
         let home = home_of(state);
         let mut borrowed = Borrowed::at(

@@ -13,7 +13,7 @@ use sls_keeper::{
 use sls_sys::ptrace::{self, Waited};
 use sls_sys::shared::Board;
 use sls_sys::urgent::Urgent;
-use sls_sys::{monotonic, procfs};
+use sls_sys::{fault, monotonic, procfs};
 
 use crate::execute::NotCome;
 use crate::facts::PerThread;
@@ -228,7 +228,10 @@ impl Server {
             }
             Ask::Collect => self.collect()?,
             Ask::Resume => {
-                let stop_ns = self.target()?.1.resume()?;
+                let target = self.target()?.1;
+                let what = format_args!("let process {} go", target.group.pid);
+                fault::step(what, || Ok(()))?;
+                let stop_ns = target.resume()?;
                 self.say(&Say::Resumed { stop_ns }, None)?;
             }
             Ask::Execute => {
@@ -324,7 +327,9 @@ impl Server {
     }
 
     fn execute(&mut self, file: &File) -> Result<(), Refused> {
-        let read = journal::read(file)?;
+        let pid = self.target()?.1.group.pid;
+        let what = format_args!("read the plan of process {pid}");
+        let read = fault::step(what, || journal::read(file))?;
         let mut await_others = awaits(&mut self.channel, read.plans.agreement.as_ref());
         let Some(target) = &mut self.target else {
             return Err(no_target());

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use sls_keeper::{Arg, MakeThread, Plan, Step, Want, Way, journal};
+use sls_sys::fault;
 use sls_sys::ptrace::Waited;
 
 use crate::execute::{Executor, NotCome};
@@ -137,31 +138,38 @@ impl Run<'_, '_> {
 
     /// One that is no call.
     fn step(&mut self, step: &Step, data_at: u64) -> Result<(), StepFailed> {
-        let (what, result) = match step {
-            Step::Write {
-                address,
-                offset,
-                len,
-            } => (
-                format!("write {len} bytes at {address:#x}"),
-                self.write(data_at + offset, *address, *len),
-            ),
-            Step::End { tid } => (format!("end thread {tid}"), self.end(*tid)),
-            Step::Make(thread) => (format!("make thread {}", thread.tid), self.make(thread)),
+        let what = match step {
+            Step::Write { address, len, .. } => format!("write {len} bytes at {address:#x}"),
+            Step::End { tid } => format!("end thread {tid}"),
+            Step::Make(thread) => format!("make thread {}", thread.tid),
             Step::Await { what } => return self.wait(what),
-            Step::Begin => {
-                self.executor.begun = true;
-                let noted = journal::note_begun(self.executor.journal);
-                ("note that it begins".to_owned(), noted)
-            }
+            Step::Begin => "note that it begins".to_owned(),
             // The last after all else, in `finish`; calls have been made.
             Step::Final(_) | Step::Call { .. } | Step::CallIn { .. } => return Ok(()),
         };
-        result.map_err(|source| StepFailed {
+        let done = fault::point(&what).and_then(|()| self.act(step, data_at));
+        done.map_err(|source| StepFailed {
             what,
             source,
             stands: false,
         })
+    }
+
+    fn act(&mut self, step: &Step, data_at: u64) -> io::Result<()> {
+        match step {
+            Step::Write {
+                address,
+                offset,
+                len,
+            } => self.write(data_at + offset, *address, *len),
+            Step::End { tid } => self.end(*tid),
+            Step::Make(thread) => self.make(thread),
+            Step::Begin => {
+                self.executor.begun = true;
+                journal::note_begun(self.executor.journal)
+            }
+            Step::Await { .. } | Step::Final(_) | Step::Call { .. } | Step::CallIn { .. } => Ok(()),
+        }
     }
 
     fn calls(&mut self, tid: i32, steps: &[Step]) -> Result<(), StepFailed> {
@@ -173,14 +181,16 @@ impl Run<'_, '_> {
             ..
         } = self;
         let mut failed = None;
-        let lent = executor.borrow_parked(tid, plan, parking, |thread| {
-            for call in steps.iter().filter_map(Call::of) {
-                if let Err(source) = results.call(thread, &call) {
-                    failed = Some(call.failed(source));
-                    break;
+        let lent = fault::point(format_args!("borrow thread {tid}")).and_then(|()| {
+            executor.borrow_parked(tid, plan, parking, |thread| {
+                for call in steps.iter().filter_map(Call::of) {
+                    if let Err(source) = results.call(thread, &call) {
+                        failed = Some(call.failed(source));
+                        break;
+                    }
                 }
-            }
-            Ok(())
+                Ok(())
+            })
         });
         lent.map_err(|source| StepFailed {
             what: format!("borrow thread {tid}"),
@@ -298,6 +308,7 @@ impl Run<'_, '_> {
 
     fn dress(&mut self, thread: &MakeThread) -> io::Result<()> {
         let (head, len) = thread.robust;
+        fault::point(format_args!("make thread {}", thread.tid))?;
         self.borrow(thread.tid, |made| {
             if thread.clear_tid != 0 {
                 made.expect(libc::SYS_set_tid_address, &[thread.clear_tid])?;
@@ -332,7 +343,10 @@ impl Results {
                 }
             });
         }
-        let result = thread.call(call.nr.cast_signed(), &words)?;
+        let result = match fault::point(call.what) {
+            Ok(()) => thread.call(call.nr.cast_signed(), &words)?,
+            Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::EIO)),
+        };
         if let (Want::SavePair(n), true) = (call.want, result >= 0) {
             for (i, int) in thread.fetch::<8>(0)?.chunks_exact(4).enumerate() {
                 let int = i32::from_le_bytes(int.try_into().unwrap_or_default());

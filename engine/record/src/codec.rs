@@ -1,12 +1,16 @@
 //! Bytes of a record: magic, version, postcard.
 
-use crate::Record;
+use crate::{Lock, Process, Record};
 
 /// Version written; readers refuse others by name.
 pub const FORMAT_VERSION: u16 = 6;
 
 const MAGIC: [u8; 4] = *b"SLSr";
 const HEADER: usize = 6;
+/// Higher numbers the kernel gives to no descriptor (sysctl_nr_open_max).
+const MOST_DESCRIPTORS: i32 = 1 << 30;
+/// NGROUPS_MAX.
+const MOST_GROUPS: usize = 65_536;
 
 /// Why bytes are not a record.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +27,14 @@ pub enum DecodeError {
     /// Content does not parse.
     #[error("damaged record: {0}")]
     Damaged(#[source] postcard::Error),
+    /// Content that no process can have: whoever reads it may count on that.
+    #[error("damaged record: process {pid} has {what}")]
+    Impossible {
+        /// Process.
+        pid: i32,
+        /// What it has.
+        what: String,
+    },
     /// Bytes after the end.
     #[error("damaged record: {0} bytes after its end")]
     Trailing(usize),
@@ -55,17 +67,57 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     if found != FORMAT_VERSION {
         return Err(DecodeError::Version { found });
     }
-    let (record, rest) = postcard::take_from_bytes(body).map_err(DecodeError::Damaged)?;
-    if rest.is_empty() {
-        Ok(record)
-    } else {
-        Err(DecodeError::Trailing(rest.len()))
+    let (record, rest): (Record, _) =
+        postcard::take_from_bytes(body).map_err(DecodeError::Damaged)?;
+    if !rest.is_empty() {
+        return Err(DecodeError::Trailing(rest.len()));
+    }
+    for process in &record.processes {
+        possible(process).map_err(|what| DecodeError::Impossible {
+            pid: process.pid,
+            what,
+        })?;
+    }
+    Ok(record)
+}
+
+/// Lengths and numbers next to these are reckoned with.
+fn possible(process: &Process) -> Result<(), String> {
+    for map in &process.mappings {
+        let (start, end) = (map.start, map.end);
+        let len = end.checked_sub(start);
+        if len.and_then(|len| map.offset.checked_add(len)).is_none() {
+            let offset = map.offset;
+            return Err(format!(
+                "a mapping {start:#x}-{end:#x} at offset {offset:#x}"
+            ));
+        }
+    }
+    let fds = process.files.iter().map(|file| file.fd);
+    if let Some(fd) = fds
+        .into_iter()
+        .find(|fd| !(0..MOST_DESCRIPTORS).contains(fd))
+    {
+        return Err(format!("a descriptor {fd}"));
+    }
+    let mut locks = process.files.iter().flat_map(|file| &file.locks);
+    let is_turned = |lock: &&Lock| {
+        lock.end
+            .is_some_and(|end| end < lock.start || end == u64::MAX)
+    };
+    if let Some(lock) = locks.find(is_turned) {
+        return Err(format!("a lock that begins at {}", lock.start));
+    }
+    match process.attributes.groups.len() {
+        groups if groups > MOST_GROUPS => Err(format!("{groups} groups")),
+        _ => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Backing, Mapping, Perms};
     use proptest::prelude::*;
 
     #[test]
@@ -77,6 +129,50 @@ mod tests {
             renamed: Vec::new(),
         };
         assert_eq!(decode(&encode(&record).unwrap()).unwrap(), record);
+    }
+
+    #[test]
+    fn what_cannot_be_is_an_error() {
+        let with = |change: fn(&mut Process)| {
+            let mut process = Process {
+                pid: 7,
+                ..Process::default()
+            };
+            change(&mut process);
+            let record = Record {
+                event: None,
+                processes: vec![process],
+                ended: Vec::new(),
+                renamed: Vec::new(),
+            };
+            decode(&encode(&record).unwrap()).map_err(|e| e.to_string())
+        };
+        fn mapping(start: u64, end: u64, offset: u64) -> Mapping {
+            Mapping {
+                start,
+                end,
+                offset,
+                perms: Perms::default(),
+                dev: 0,
+                inode: 0,
+                path: String::new(),
+                backing: Backing::Anonymous,
+                file_mtime_ns: 0,
+                grows_down: false,
+                locked: false,
+            }
+        }
+        with(|_| {}).unwrap();
+        with(|p| p.mappings = vec![mapping(1, 2, 3)]).unwrap();
+        let turned = with(|p| p.mappings = vec![mapping(2, 1, 0)]).unwrap_err();
+        assert!(
+            turned.contains("process 7 has a mapping 0x2-0x1"),
+            "{turned}"
+        );
+        let beyond = with(|p| p.mappings = vec![mapping(0, 2, u64::MAX)]).unwrap_err();
+        assert!(beyond.contains("at offset 0xffff"), "{beyond}");
+        let groups = with(|p| p.attributes.groups = vec![0; MOST_GROUPS + 1]).unwrap_err();
+        assert!(groups.contains("65537 groups"), "{groups}");
     }
 
     proptest! {

@@ -34,6 +34,8 @@ pub struct Request<'a> {
     pub event: Option<Event>,
     /// Do not let go after it.
     pub stay_stopped: bool,
+    /// They stand still only until whoever started them lets them run: it says that they run.
+    pub begins: bool,
 }
 
 /// A checkpoint that was taken and kept.
@@ -313,6 +315,9 @@ impl Group {
             parts.push(Part { still, pages });
         }
         self.descriptions.note_shared(&mut processes);
+        if request.begins {
+            processes.iter_mut().for_each(|p| p.stopped = false);
+        }
         let event = request.event.clone();
         let record = Record {
             event,

@@ -17,7 +17,7 @@ const MREMAP_MAYMOVE: u64 = 1;
 const MREMAP_FIXED: u64 = 2;
 
 /// The kernel's own pages in every process, which can only be moved.
-fn is_kernels(map: &Mapping) -> bool {
+pub fn is_kernels(map: &Mapping) -> bool {
     matches!(&*map.path, "[vdso]" | "[vvar]" | "[vvar_vclock]")
 }
 

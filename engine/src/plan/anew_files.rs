@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use sls_keeper::{Arg, Want};
-use sls_record::{File, FileKind, Process};
+use sls_record::{File, FileKind, Process, Queued};
 
 use super::files::{
     F_DUPFD_CLOEXEC, Table, above, close_one, close_saved, description, duplicate, epolls, fill,
-    move_up, set_flags, share, table,
+    move_up, name_once, set_flags, share, table,
 };
 use super::kin::{Kept, Kin, Origin, Thing};
 use super::opening::Openings;
@@ -50,7 +50,9 @@ impl<'a> Files<'a> {
                 }
             }
         }
-        self.open_all(steps, |origin| *origin == Origin::Own);
+        self.open_all(steps, |origin| {
+            matches!(origin, Origin::Own | Origin::Given(_) | Origin::Master(_))
+        });
     }
 
     /// What others have made, and it has by way of them; connections begin.
@@ -96,6 +98,11 @@ impl<'a> Files<'a> {
                 Origin::Shared(pid, fd) | Origin::Kept(pid, fd) => {
                     self.take(steps, (pid, fd), file)
                 }
+                Origin::Given(fd) => self.given(steps, fd, file),
+                Origin::Master(fd) => {
+                    self.have(steps, (std::process::id().cast_signed(), fd), file);
+                    set_flags(steps, file);
+                }
                 Origin::Own | Origin::OpenedBy(_) => {
                     openings.open(steps, file);
                     fill(steps, file);
@@ -110,6 +117,29 @@ impl<'a> Files<'a> {
             share(steps, fd, file);
             return set_flags(steps, file);
         }
+        self.have(steps, (pid, fd), file);
+        if let FileKind::Socket { .. } = file.kind {
+            set_flags(steps, file);
+        }
+    }
+
+    /// A descriptor of this process's in its place: flags, offset and content are as they are.
+    fn given(&self, steps: &mut Steps, fd: i32, file: &File) {
+        self.have(steps, (std::process::id().cast_signed(), fd), file);
+        if let FileKind::Pipe {
+            content: Queued::Bytes(bytes),
+        } = &file.kind
+            && !bytes.is_empty()
+        {
+            let (target, len) = (&file.target, bytes.len());
+            name_once(
+                steps,
+                format!("{len} bytes that waited in {target}, for which another is given"),
+            );
+        }
+    }
+
+    fn have(&self, steps: &mut Steps, (pid, fd): (i32, i32), file: &File) {
         let what = format!("{} as process {pid} has it", file.fd);
         let args = vec![int(pid), 0.into()];
         steps.call(&*what, libc::SYS_pidfd_open, args, Want::Save(2));
@@ -119,9 +149,6 @@ impl<'a> Files<'a> {
         move_up(steps, 0, 1, self.above);
         duplicate(steps, 1, file);
         close_saved(steps, 1);
-        if let FileKind::Socket { .. } | FileKind::Device { .. } = file.kind {
-            set_flags(steps, file);
-        }
     }
 }
 

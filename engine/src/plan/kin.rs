@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use sls_record::{Connected, File, FileKind, Mapping, Process, Socket};
 
 use super::pipes::{is_unnamed_pipe, is_writer};
+use crate::given::Given;
 use crate::shared::is_memory_only;
 
 /// Between the numbers that a process uses, with room for what is opened for a moment, and the first
@@ -47,6 +48,10 @@ pub enum Origin {
     Kept(i32, i32),
     /// The open file description of another process, by its descriptor.
     Shared(i32, i32),
+    /// That of a descriptor of whoever has it made.
+    Given(i32),
+    /// The master of a pseudo terminal, which we have made.
+    Master(i32),
 }
 
 /// Something a process keeps open for all that have it: under this number, and its other end, if it
@@ -61,6 +66,7 @@ pub struct Kept<'a> {
 #[derive(Debug)]
 pub struct Kin<'a> {
     all: &'a [Process],
+    given: &'a [Given],
     /// Who makes each, and under which number it is there; kept only for the others if so.
     makers: BTreeMap<Thing, Maker>,
     /// Masters of pseudo terminals that we keep for them, by number.
@@ -75,9 +81,11 @@ struct Maker {
 }
 
 impl<'a> Kin<'a> {
-    pub fn new(all: &'a [Process]) -> Self {
+    /// `given` is for what was open on something of its name.
+    pub fn new(all: &'a [Process], given: &'a [Given]) -> Self {
         let mut kin = Self {
             all,
+            given,
             makers: BTreeMap::new(),
             masters: BTreeMap::new(),
         };
@@ -189,9 +197,11 @@ impl<'a> Kin<'a> {
         if let Some((pid, fd)) = self.shared(process, file) {
             return Origin::Shared(pid, fd);
         }
+        if let Some(given) = self.given.iter().find(|given| given.is_for(file)) {
+            return Origin::Given(given.number());
+        }
         if let Some(fd) = self.master(file) {
-            let own = i32::try_from(std::process::id()).unwrap_or(0);
-            return Origin::Kept(own, fd);
+            return Origin::Master(fd);
         }
         match self.maker(file) {
             // A socket cannot be opened.
@@ -232,7 +242,7 @@ impl<'a> Kin<'a> {
     pub fn share(&self) -> bool {
         let of_another = |process: &Process| {
             let descriptor = |f: &File| match self.origin(process, f) {
-                Origin::Own => false,
+                Origin::Own | Origin::Given(_) | Origin::Master(_) => false,
                 Origin::Shared(pid, _) | Origin::Kept(pid, _) | Origin::OpenedBy(pid) => {
                     pid != process.pid
                 }

@@ -22,9 +22,10 @@ pub fn free_range<'a>(all: impl IntoIterator<Item = &'a Process>, len: u64) -> O
         if start > at && start - at >= len + 2 * PAGE {
             break;
         }
-        at = at.max(end + PAGE);
+        at = at.max(end.saturating_add(PAGE));
     }
-    (at + len < USER_END).then_some((at, at + len))
+    let end = at.checked_add(len)?;
+    (end < USER_END).then_some((at, end))
 }
 
 /// A part of an address space with what is mapped there.

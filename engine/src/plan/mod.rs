@@ -1,6 +1,6 @@
 //! All steps from one recorded state to another.
 
-mod anew;
+pub mod anew;
 mod anew_files;
 mod attributes;
 pub mod birth;

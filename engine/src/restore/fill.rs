@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use slos::{Epoch, PageIndex, Partition, SpaceId};
 use sls_record::{Backing, Mapping, Process};
-use sls_sys::{RemoteMemory, procfs};
+use sls_sys::{RemoteMemory, fault, procfs};
 
 use crate::shared::{Taken, is_memory_only};
 
@@ -17,6 +17,7 @@ const BATCH: usize = 256;
 /// Pages of a space that belong at an address of a process.
 struct Piece {
     /// The process.
+    pid: i32,
     memory: Arc<RemoteMemory>,
     space: SpaceId,
     /// Pages of the space.
@@ -36,7 +37,8 @@ pub fn pages(partition: &Partition, epoch: Epoch, all: &[Process]) -> Result<u64
     let mut pieces = Vec::new();
     let mut taken = Taken::default();
     for to in all {
-        let memory = RemoteMemory::open(to.pid).map_err(|e| format!("open the memory: {e}"))?;
+        let what = format!("open the memory of process {}", to.pid);
+        let memory = fault::step(what, || RemoteMemory::open(to.pid)).map_err(|e| e.to_string())?;
         add(
             &mut pieces,
             partition,
@@ -81,8 +83,10 @@ fn write_all(
             let (run_bytes, after) = rest.split_at(run.len() * PAGE_BYTES);
             rest = after;
             let address = piece.address(run[0]);
-            write(&piece.memory, address, run_bytes)
-                .map_err(|e| format!("write {} pages at {address:#x}: {e}", run.len()))?;
+            let (pid, count) = (piece.pid, run.len());
+            let what = format_args!("process {pid}: write {count} pages at {address:#x}");
+            let written = fault::step(what, || write(&piece.memory, address, run_bytes));
+            written.map_err(|e| e.to_string())?;
         }
         written += pages.len() as u64;
     }
@@ -113,6 +117,7 @@ fn add(
     let mut own = map_of(to.space)?;
     own.retain(|p| mapping_at(to, p.0 * PAGE).is_some_and(is_written));
     pieces.push(Piece {
+        pid: to.pid,
         memory: memory.clone(),
         space: SpaceId(to.space),
         pages: own,
@@ -134,6 +139,7 @@ fn add(
         let first = map.offset / PAGE;
         pages.retain(|p| (first..first + map.len() / PAGE).contains(&p.0));
         pieces.push(Piece {
+            pid: to.pid,
             memory: memory.clone(),
             space: SpaceId(space),
             pages,

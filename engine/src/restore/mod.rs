@@ -7,6 +7,8 @@
 
 mod fill;
 mod lines;
+mod recorded;
+mod rehearsal;
 mod terminals;
 
 use std::fs::File;
@@ -18,10 +20,11 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use slos::{Epoch, Partition};
 use sls_keeper::{Agreement, End, Journal, Outcome, Refusal, Way};
 use sls_record::{Ended, Process, Record, Renamed, Signals, Thread};
-use sls_sys::{fd, procfs, skeleton};
+use sls_sys::{fault, fd, procfs, skeleton};
 
 use crate::attributes::{self, Outside};
 use crate::error::{KeeperError, RestoreError};
+use crate::given::{self, Given};
 use crate::keeper::{Keeper, Progress};
 use crate::plan::birth::{self, Await};
 use crate::plan::family::{self, Act};
@@ -32,18 +35,21 @@ use crate::{branch, leftover, renamed};
 use lines::Lines;
 use terminals::Terminals;
 
+pub use rehearsal::rehearse;
+
 const SIGSTOP: i32 = 19;
 const SIGKILL: i32 = 9;
 /// How long those that failed may take to be gone.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A restore that was done.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Restored {
     /// The processes, the root first.
     pub pids: Vec<i32>,
-    /// Those of them whose parent is the caller, who has to reap them.
-    pub roots: Vec<i32>,
+    /// Those of them whose parent is the caller, who has to reap them; with what is readable once each
+    /// has ended.
+    pub roots: Vec<(i32, OwnedFd)>,
     /// Those that had ended, for their parents to take note of.
     pub ended: Vec<i32>,
     /// What they have under other names than then.
@@ -62,9 +68,19 @@ pub struct Restored {
     pub stopped: bool,
 }
 
+/// How they are wanted.
+#[derive(Debug, Default)]
+pub struct Wish {
+    /// Left as by SIGSTOP.
+    pub stay_stopped: bool,
+    /// Although something of them is not as it was.
+    pub force: bool,
+    /// Descriptors in the place of what they had open.
+    pub given: Vec<Given>,
+}
+
 /// Makes the processes of a checkpoint anew. The caller is the parent of those that have none among
-/// them, and has to reap them. With `stay_stopped` they are left as by SIGSTOP; with `force` they are
-/// made although something of them is not as it was.
+/// them, and has to reap them.
 ///
 /// # Errors
 /// [`RestoreError`]; nothing of them is left then.
@@ -72,8 +88,7 @@ pub fn restore(
     partition: &Partition,
     epoch: Epoch,
     options: &Options,
-    stay_stopped: bool,
-    force: bool,
+    wish: &Wish,
 ) -> Result<Restored, RestoreError> {
     let begun = Instant::now();
     let read = |source| RestoreError::Read {
@@ -81,12 +96,13 @@ pub fn restore(
         source,
     };
     let _held = partition.hold(epoch).map_err(read)?;
-    let record = record(partition, epoch)?;
+    let record = recorded::record(partition, epoch)?;
     let all = &record.processes;
     let impossible = |why: &str| RestoreError::Impossible {
         epoch: epoch.0,
         why: why.to_owned(),
     };
+    given::check(&wish.given, all).map_err(|why| impossible(&why))?;
     let acts = family::acts(&record).ok_or_else(|| impossible("its processes are no tree"))?;
     let terminals = Terminals::make(all);
     let maker = Maker {
@@ -94,29 +110,26 @@ pub fn restore(
         epoch,
         record: &record,
         all,
-        kin: &Kin::new(all).with_masters(terminals.kept()),
+        kin: &Kin::new(all, &wish.given).with_masters(terminals.kept()),
         terminals: &terminals,
         options,
-        force,
+        force: wish.force,
         token: sls_sys::monotonic(),
     };
-    let stopped = stay_stopped || all.iter().all(|p| p.stopped);
+    let stopped = wish.stay_stopped || all.iter().all(|p| p.stopped);
     let mut made = Vec::new();
-    let done = maker.make(&acts, &mut made, stay_stopped);
+    let done = maker.make(&acts, &mut made, wish.stay_stopped);
     let Done {
         pages,
+        roots,
         renamed,
         not_restored,
     } = done.inspect_err(|_| await_ends(&made))?;
-    let root = |act: &Act| match act {
-        Act::Make(at) => Some(all[*at].pid),
-        _ => None,
-    };
     let former = |p: &Process| [&p.former[..], &[p.start_ticks]].concat();
     Ok(Restored {
         pids: all.iter().map(|p| p.pid).collect(),
         ended: record.ended.iter().map(|e| e.pid).collect(),
-        roots: acts.iter().filter_map(root).collect(),
+        roots,
         former: all.iter().map(former).collect(),
         branch: branch::new(partition, "restore"),
         renamed,
@@ -154,45 +167,10 @@ fn refused(epoch: Epoch) -> impl Fn(KeeperError) -> RestoreError {
     }
 }
 
-/// The record of a checkpoint, whose processes can be made.
-fn record(partition: &Partition, epoch: Epoch) -> Result<Record, RestoreError> {
-    let bytes = partition
-        .record(epoch)
-        .map_err(|source| RestoreError::Read {
-            epoch: epoch.0,
-            source,
-        })?;
-    let record: Record = sls_record::decode(&bytes).map_err(|source| RestoreError::Record {
-        epoch: epoch.0,
-        source,
-    })?;
-    let impossible = |why: String| {
-        Err(RestoreError::Impossible {
-            epoch: epoch.0,
-            why,
-        })
-    };
-    let all = &record.processes;
-    if all.is_empty() {
-        return impossible("it holds no process".to_owned());
-    }
-    for (at, process) in all.iter().enumerate() {
-        let pid = process.pid;
-        if process.threads.first().is_none_or(|t| t.tid != pid) {
-            return impossible(format!(
-                "the main thread of process {pid} had ended already"
-            ));
-        }
-        if all[..at].iter().any(|other| other.pid == pid) {
-            return impossible(format!("it holds process {pid} twice"));
-        }
-    }
-    Ok(record)
-}
-
 /// What was done.
 struct Done {
     pages: u64,
+    roots: Vec<(i32, OwnedFd)>,
     renamed: Vec<Renamed>,
     /// What is not as it was.
     not_restored: Vec<String>,
@@ -229,17 +207,44 @@ impl Maker<'_> {
         let pages = self.lead(&mut keepers, &mut told)?;
         for process in self.all {
             if stay_stopped || process.stopped {
-                signal(process.pid, SIGSTOP)?;
+                self.step("stop", process.pid, || signal(process.pid, SIGSTOP))?;
             }
         }
+        // Before they run: nothing that may fail comes after that.
+        let roots = acts.iter().filter_map(|act| self.root(act));
+        let roots = roots.collect::<Result<_, _>>()?;
         let renamed = renamed::since(self.all);
         let lines = self.terminals.set_modes(self.all);
         told.add(self.all[0].pid, lines);
         self.let_go(keepers)?;
         Ok(Done {
             pages,
+            roots,
             renamed,
             not_restored: told.lines(),
+        })
+    }
+
+    fn root(&self, act: &Act) -> Option<Result<(i32, OwnedFd), RestoreError>> {
+        let Act::Make(at) = act else {
+            return None;
+        };
+        let pid = self.all[*at].pid;
+        let life = self.step("watch", pid, || fd::pidfd_open(pid));
+        Some(life.map(|life| (pid, life)))
+    }
+
+    /// A step of the caller's own, with one process.
+    fn step<T>(
+        &self,
+        what: &str,
+        pid: i32,
+        act: impl FnOnce() -> std::io::Result<T>,
+    ) -> Result<T, RestoreError> {
+        let done = fault::step(format_args!("{what} process {pid}"), act);
+        done.map_err(|source| RestoreError::System {
+            epoch: self.epoch.0,
+            source,
         })
     }
 
@@ -297,7 +302,7 @@ impl Maker<'_> {
         let mut objections = Lines::new(self.all);
         let mut journals = Vec::with_capacity(self.all.len());
         for to in self.all {
-            let skeleton = skeleton_of(to.pid)?;
+            let skeleton = self.step("look at", to.pid, || skeleton_of(to.pid))?;
             fill::check_vdso(self.partition, self.epoch, to).map_err(impossible)?;
             let born = birth::build(self.kin, &skeleton, to).map_err(impossible)?;
             told.add(to.pid, born.not_restored);
@@ -309,7 +314,8 @@ impl Maker<'_> {
                 back: None,
                 agreement: agreement.clone(),
             };
-            journals.push(written(&journal, &born.data)?);
+            let written = || written(&journal, &born.data);
+            journals.push(self.step("write the plan of", to.pid, written)?);
         }
         if !objections.is_empty() && !self.force {
             return Err(RestoreError::Objections {
@@ -359,13 +365,9 @@ impl Maker<'_> {
             Outcome::PutBack { why } | Outcome::Halted { why } => why,
             Outcome::Done { .. } => "it did not wait for the others".to_owned(),
         };
-        let why = match self.all.len() {
-            1 => why,
-            _ => format!("process {} ({}): {why}", process.pid, process.comm),
-        };
         RestoreError::Failed {
             epoch: self.epoch.0,
-            why,
+            why: format!("process {} ({}): {why}", process.pid, process.comm),
         }
     }
 
@@ -373,7 +375,11 @@ impl Maker<'_> {
     fn let_go(&self, mut keepers: Vec<Keeper>) -> Result<(), RestoreError> {
         let agreement = self.agreement();
         if let Some(agreement) = &agreement {
-            agreement.reach(Way::Forward)?;
+            self.step(
+                "write down that all are made, with",
+                self.all[0].pid,
+                || agreement.reach(Way::Forward),
+            )?;
         }
         let mut result = Ok(());
         for keeper in &mut keepers {
@@ -412,9 +418,10 @@ fn end_of(ended: &Ended) -> End {
     }
 }
 
-/// A keeper that was killed may have made it already; where another has the number nobody has.
+/// One that failed may have made it already; where another has the number nobody has.
 fn note<T>(made: &mut Vec<i32>, pid: i32, result: &Result<T, KeeperError>) {
-    let not = matches!(result, Err(KeeperError::Refused { .. }));
+    let refusal = result.as_ref().err().and_then(KeeperError::refusal);
+    let not = refusal == Some(Refusal::Taken);
     made.extend((!not).then_some(pid));
 }
 
@@ -423,8 +430,8 @@ fn signal(pid: i32, signal: i32) -> std::io::Result<()> {
 }
 
 /// A plan in memory: it need not outlive anybody.
-fn written(journal: &Journal, data: &[u8]) -> Result<OwnedFd, RestoreError> {
-    let memory = memfd_create("sls-plan", MFdFlags::MFD_CLOEXEC).map_err(std::io::Error::from)?;
+fn written(journal: &Journal, data: &[u8]) -> std::io::Result<OwnedFd> {
+    let memory = memfd_create("sls-plan", MFdFlags::MFD_CLOEXEC)?;
     let mut file = File::from(memory);
     file.write_all(&sls_keeper::journal::head(journal)?)?;
     file.write_all(data)?;
@@ -433,7 +440,7 @@ fn written(journal: &Journal, data: &[u8]) -> Result<OwnedFd, RestoreError> {
 }
 
 /// What a process that was just made has: a main thread, and what it got from its maker.
-fn skeleton_of(pid: i32) -> Result<Process, RestoreError> {
+fn skeleton_of(pid: i32) -> std::io::Result<Process> {
     let status = procfs::status(pid)?;
     let outside = Outside::read(pid).unwrap_or_default();
     Ok(Process {

@@ -77,6 +77,7 @@ impl Group {
                 explicit: false,
                 event: None,
                 stay_stopped: false,
+                begins: false,
             })?;
         }
         let mut ways = Vec::with_capacity(pasts.len());
@@ -98,6 +99,7 @@ impl Group {
             explicit: true,
             event: None,
             stay_stopped: true,
+            begins: false,
         })?;
         let _urgent = sls_sys::urgent::Urgent::begin();
         let ends = plan::Ends {

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 fn owned(ret: libc::c_long) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(ret).map_err(io::Error::other)?;
@@ -29,6 +29,29 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> io::Result<OwnedFd> {
     // SAFETY: plain integers go in, a descriptor or -1 comes out.
     owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })
+}
+
+/// A duplicate of descriptor `fd` of the very process that has connected to a Unix socket, never of
+/// one that has its number by now.
+///
+/// # Errors
+/// ENOPROTOOPT before Linux 6.5. EBADF: it has no such descriptor. EPERM: not ours to look at. ESRCH:
+/// it has ended.
+pub fn of_peer(socket: BorrowedFd<'_>, fd: i32) -> io::Result<OwnedFd> {
+    let mut pidfd: libc::c_int = -1;
+    let mut len: libc::socklen_t = 4;
+    // SAFETY: `pidfd` and `len` describe an int, which the option fills.
+    let ret = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERPIDFD,
+            (&raw mut pidfd).cast(),
+            &raw mut len,
+        )
+    };
+    let pidfd = owned(if ret < 0 { -1 } else { pidfd.into() })?;
+    pidfd_getfd(pidfd.as_fd(), fd)
 }
 
 /// Sends `signal` to the very process behind `pidfd`, never to a reuse of its number.

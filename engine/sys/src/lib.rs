@@ -9,6 +9,7 @@ pub mod channel;
 pub mod connections;
 pub mod cpus;
 pub mod descriptors;
+pub mod fault;
 pub mod fd;
 pub mod frame;
 pub mod pagemap;

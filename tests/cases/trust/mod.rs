@@ -11,6 +11,7 @@ mod keeper_sweep;
 pub mod mutator;
 mod oracle;
 mod random_kills;
+mod restore_faults;
 mod room;
 mod soak;
 pub mod sweep;

@@ -9,7 +9,9 @@ mod expr;
 mod log;
 mod memory;
 mod mutate;
+mod plan;
 mod sample;
+mod untrue;
 mod wire;
 
 use std::path::PathBuf;
@@ -56,6 +58,12 @@ pub const TARGETS: &[Target] = &[
         what: "the record of a checkpoint",
         run: wire::record,
         seeds: wire::records,
+    },
+    Target {
+        name: "plan",
+        what: "the record of a checkpoint, as a restore plans by it",
+        run: plan::plan,
+        seeds: plan::records,
     },
     Target {
         name: "segment",

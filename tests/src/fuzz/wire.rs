@@ -137,6 +137,7 @@ pub fn every_request() -> Vec<Request> {
             period_ms: None,
             follow: true,
             hold: true,
+            begins: false,
         },
         Request::Detach {
             pid: Some(-1),
@@ -157,6 +158,7 @@ pub fn every_request() -> Vec<Request> {
             epoch: 3,
             stay_stopped: false,
             force: true,
+            inherit: vec![(3, "pipe:[7]".into())],
         },
         Request::Ended { part: None, pid: 7 },
         Request::Suspend { part: part() },

@@ -17,6 +17,7 @@ mod partitions;
 mod processes;
 mod progress;
 mod restore;
+mod scripts;
 mod session;
 mod spawn;
 mod threads;

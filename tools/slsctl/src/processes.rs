@@ -42,6 +42,7 @@ impl Attach {
         let more = More {
             follow: self.follow,
             hold: self.hold,
+            begins: false,
         };
         let attached = attach(session, self.pid, &self.part, &self.how, more)?;
         session.answer(&attached.json(), |_| attached.text())?;
@@ -69,13 +70,15 @@ impl Attached {
     }
 }
 
-/// What only `attach` takes.
+/// What `attach` and `spawn` do not both take.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct More {
     /// Descendants too.
     pub follow: bool,
     /// Stay seized.
     pub hold: bool,
+    /// It is about to begin; the first checkpoint is of that.
+    pub begins: bool,
 }
 
 /// Attaches to a process.
@@ -93,6 +96,7 @@ pub fn attach(
         period_ms: how.period_ms,
         follow: more.follow,
         hold: more.hold,
+        begins: more.begins,
     };
     match session.ask(&request)? {
         Answer::Attached { part, tracking } => Ok(Attached {

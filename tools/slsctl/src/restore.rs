@@ -18,6 +18,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::arguments::PartArg;
 use crate::output::{Paint, micros};
 use crate::progress::Shown;
+use crate::scripts::{Moment, Scripts};
 use crate::session::{Outcome, Session, out_of_turn};
 use crate::spawn::passed_on;
 
@@ -51,15 +52,29 @@ pub struct Restore {
     /// Go on although files it had mapped or open have changed or are gone
     #[arg(long)]
     force: bool,
+    /// In the place of what was open on RESOURCE, as `slsctl fds` names it, have this descriptor of
+    /// whoever calls slsctl: fd[1]:pipe:[7]. It stays as it is, with its offset and flags
+    #[arg(long, value_name = "fd[N]:RESOURCE", value_parser = inherited)]
+    inherit_fd: Vec<(i32, String)>,
+    #[command(flatten)]
+    scripts: Scripts,
 }
 
 impl Restore {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
         let history = session.history(self.part.name().as_deref())?;
         let epoch = self.from.resolve(&history)?;
+        let pids = history.checkpoints.iter().find(|c| c.epoch == epoch);
+        let mut moment = Moment {
+            action: "pre-restore",
+            part: &history.partition,
+            epoch: Some(epoch),
+            pid: pids.and_then(|c| c.pids.first().copied()),
+        };
+        self.scripts.run(&moment)?;
         // Before it is there, so that none that comes meanwhile ends who waits for it.
         let signals = (!self.detached).then(take_signals).transpose()?;
-        let restored = ask(session, history.partition, epoch, self)?;
+        let restored = ask(session, history.partition.clone(), epoch, self)?;
         let process = restored
             .pids
             .first()
@@ -70,6 +85,12 @@ impl Restore {
         session.answer(&restored_json(&restored), |paint| {
             restored_text(&restored, paint)
         })?;
+        moment.action = if self.stay_stopped {
+            "post-restore"
+        } else {
+            "post-resume"
+        };
+        self.scripts.run(&moment)?;
         let Some(signals) = signals else {
             return Ok(Outcome::Done);
         };
@@ -78,6 +99,16 @@ impl Restore {
         }
         let status = how_it_ended(session, restored.partition, process)?;
         Ok(Outcome::Status(passed_on(status)))
+    }
+}
+
+/// As CRIU has it.
+fn inherited(text: &str) -> Result<(i32, String), String> {
+    let parsed = text.strip_prefix("fd[").and_then(|t| t.split_once("]:"));
+    let (number, name) = parsed.ok_or("it is written fd[N]:RESOURCE")?;
+    match number.parse() {
+        Ok(number) if number >= 0 && !name.is_empty() => Ok((number, name.to_owned())),
+        _ => Err("it is written fd[N]:RESOURCE".to_owned()),
     }
 }
 
@@ -106,6 +137,7 @@ fn ask(session: &Session, part: String, epoch: u64, how: &Restore) -> anyhow::Re
         epoch,
         stay_stopped: how.stay_stopped,
         force: how.force,
+        inherit: how.inherit_fd.clone(),
     };
     match session.ask(&request)? {
         Answer::Restored(restored) => Ok(restored),
@@ -185,6 +217,15 @@ fn restored_text(restored: &Restored, paint: Paint) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_inherited_is_written_as_for_criu() {
+        assert_eq!(inherited("fd[3]:pipe:[7]"), Ok((3, "pipe:[7]".into())));
+        assert_eq!(inherited("fd[0]:tmp/x]:y"), Ok((0, "tmp/x]:y".into())));
+        for wrong in ["", "3:x", "fd[-1]:x", "fd[x]:y", "fd[1]:", "fd[1]x"] {
+            assert!(inherited(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_contracts_keys() {

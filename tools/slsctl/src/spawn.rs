@@ -1,7 +1,7 @@
 //! Programs started under capture.
 //!
-//! The child stops itself before it becomes CMD, so that the first instruction of CMD already runs
-//! under checkpoints: `slsctl __exec` is that child.
+//! The child is traced until it has become CMD, and stopped before CMD's own first instruction: the
+//! first checkpoint is of that moment. `slsctl __exec` is that child.
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -9,8 +9,9 @@ use std::process::{Child, Command, ExitStatus};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use nix::sys::signal::{SigSet, Signal, kill, raise};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::ptrace;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use crate::arguments::PartArg;
@@ -25,6 +26,9 @@ pub struct Spawn {
     part: PartArg,
     #[command(flatten)]
     how: How,
+    /// Its descendants too
+    #[arg(short = 'r')]
+    follow: bool,
     /// The program and its arguments
     #[arg(
         value_name = "CMD",
@@ -60,17 +64,15 @@ impl Spawn {
         ours.add(Signal::SIGQUIT);
         ours.thread_block()?;
         let pid = Pid::from_raw(i32::try_from(child.id())?);
-        match waitpid(pid, Some(WaitPidFlag::WUNTRACED))? {
-            WaitStatus::Stopped(..) => {}
-            other => bail!("the program ended before it was started: {other:?}"),
+        if !has_become(pid)? {
+            return child.wait().context("wait for the program");
         }
-        let attached = attach(
-            session,
-            pid.as_raw(),
-            &self.part,
-            &self.how,
-            More::default(),
-        )?;
+        let more = More {
+            follow: self.follow,
+            hold: false,
+            begins: true,
+        };
+        let attached = attach(session, pid.as_raw(), &self.part, &self.how, more)?;
         // Standard output is the program's.
         if session.json() {
             eprintln!("{}", attached.json());
@@ -78,6 +80,29 @@ impl Spawn {
         kill(pid, Signal::SIGCONT).context("start the program")?;
         child.wait().context("wait for the program")
     }
+}
+
+/// Waits until it stands at its first instruction, stopped and no longer traced. False: it cannot be
+/// executed, has said so, and ends.
+fn has_become(pid: Pid) -> anyhow::Result<bool> {
+    // What has ended is left for its status to be taken.
+    let seen = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT;
+    loop {
+        match waitid(Id::Pid(pid), seen)? {
+            WaitStatus::PtraceEvent(_, Signal::SIGTRAP, _)
+            | WaitStatus::Stopped(_, Signal::SIGTRAP) => break,
+            WaitStatus::PtraceEvent(_, signal, _) | WaitStatus::Stopped(_, signal) => {
+                waitpid(pid, None)?; // Seen.
+                ptrace::cont(pid, signal)?;
+            }
+            _ => return Ok(false),
+        }
+    }
+    waitpid(pid, None)?;
+    ptrace::detach(pid, Signal::SIGSTOP)?;
+    // Until it has taken the signal.
+    waitpid(pid, Some(WaitPidFlag::WUNTRACED))?;
+    Ok(true)
 }
 
 /// As shells do: 128 and the signal for one that was killed.
@@ -88,7 +113,7 @@ pub fn passed_on(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-/// Stop, then become CMD.
+/// Become CMD, and stop.
 #[derive(Debug, Args)]
 pub struct Exec {
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -104,7 +129,8 @@ impl Exec {
         let [program, arguments @ ..] = &self.command[..] else {
             bail!("no program to run");
         };
-        raise(Signal::SIGSTOP)?;
+        // The kernel stops it once it has become the program.
+        ptrace::traceme().context("have the program stop at its beginning")?;
         let error = Command::new(program).args(arguments).exec();
         eprintln!("slsctl: {}: {error}", program.display());
         Ok(Outcome::Status(match error.kind() {

@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::arguments::{PartArg, checkpoint_name};
 use crate::output::{Paint, bytes, micros};
 use crate::progress::Shown;
+use crate::scripts::{Moment, Scripts};
 use crate::session::{Outcome, Session, out_of_turn};
 
 /// Take a checkpoint now
@@ -22,13 +23,43 @@ pub struct Checkpoint {
     /// Name it: it is then kept, and found as @NAME
     #[arg(short = 'n', value_name = "NAME", value_parser = checkpoint_name)]
     name: Option<String>,
+    #[command(flatten)]
+    scripts: Scripts,
 }
 
 impl Checkpoint {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
-        let taken = take(session, self.part.name(), self.name.clone(), self.follow)?;
+        let (part, pid) = if self.scripts.any() {
+            let part = session.part(&self.part)?;
+            let pid = first_of(session, &part)?;
+            (Some(part), pid)
+        } else {
+            (self.part.name(), None)
+        };
+        let moment = |action, part, epoch| {
+            self.scripts.run(&Moment {
+                action,
+                part,
+                epoch,
+                pid,
+            })
+        };
+        moment("pre-dump", part.as_deref().unwrap_or_default(), None)?;
+        let taken = take(session, part.clone(), self.name.clone(), self.follow)?;
         session.answer(&taken_json(&taken), |paint| taken_text(&taken, paint))?;
+        moment("post-dump", &taken.partition, Some(taken.epoch))?;
         Ok(Outcome::Done)
+    }
+}
+
+/// The first process of a partition.
+fn first_of(session: &Session, part: &str) -> anyhow::Result<Option<i32>> {
+    match session.ask(&Request::Ps)? {
+        Answer::Ps(rows) => Ok(rows
+            .iter()
+            .find(|row| row.partition == part)
+            .map(|row| row.pid)),
+        other => Err(out_of_turn(&other)),
     }
 }
 

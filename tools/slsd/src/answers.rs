@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use libsls::protocol::{Answer, Failure, Keep, Request, Stat};
 use slos::Epoch;
+use sls_engine::{Given, Wish};
 
 use crate::registry::{Refusal, Registry};
 use crate::worker::{Command, Reply};
@@ -14,8 +15,9 @@ use crate::{check, history, names};
 const SHORTEST_PERIOD_MS: u64 = 1;
 
 /// Answers a request; what fails is told, never dropped.
-pub fn answer(registry: &Registry, request: Request) -> Answer {
-    obey(registry, request).unwrap_or_else(|r| Answer::Failed {
+/// `given` is what the client gives for a restore.
+pub fn answer(registry: &Registry, request: Request, given: Vec<Given>) -> Answer {
+    obey(registry, request, given).unwrap_or_else(|r| Answer::Failed {
         kind: r.kind,
         message: r.message,
     })
@@ -31,7 +33,7 @@ fn period(ms: Option<u64>) -> Result<Option<Duration>, Refusal> {
     }
 }
 
-fn obey(registry: &Registry, request: Request) -> Result<Answer, Refusal> {
+fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answer, Refusal> {
     match request {
         Request::PartAdd {
             part,
@@ -51,11 +53,13 @@ fn obey(registry: &Registry, request: Request) -> Result<Answer, Refusal> {
             period_ms,
             follow,
             hold,
+            begins,
         } => {
             let how = How {
                 period: period(period_ms)?,
                 follow,
                 hold,
+                begins,
             };
             attach(registry, pid, &part, how)
         }
@@ -87,13 +91,16 @@ fn obey(registry: &Registry, request: Request) -> Result<Answer, Refusal> {
             epoch,
             stay_stopped,
             force,
+            inherit: _,
         } => {
             let part = registry.find(part.as_deref())?;
-            command(part.command(Command::Restore {
-                from: Epoch(epoch),
+            let wish = Wish {
                 stay_stopped,
                 force,
-            })?)
+                given,
+            };
+            let from = Epoch(epoch);
+            command(part.command(Command::Restore { from, wish })?)
         }
         Request::Ended { part, pid } => {
             let part = registry.find(part.as_deref())?;
@@ -162,6 +169,7 @@ struct How {
     period: Option<Duration>,
     follow: bool,
     hold: bool,
+    begins: bool,
 }
 
 fn attach(registry: &Registry, pid: i32, part: &str, how: How) -> Result<Answer, Refusal> {
@@ -185,6 +193,7 @@ fn attach(registry: &Registry, pid: i32, part: &str, how: How) -> Result<Answer,
         period: how.period,
         follow: how.follow,
         hold: how.hold,
+        begins: how.begins,
     }) {
         Ok(Reply::Attached(tracking)) => Ok(Answer::Attached {
             part: part.name.clone(),

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::registry::Refusal;
-
 /// A process that was restored: it is the daemon's to take note of its end.
 pub struct Child {
     pub pid: i32,
@@ -17,12 +15,13 @@ pub struct Child {
 }
 
 impl Child {
-    pub fn new(pid: i32) -> Result<Self, Refusal> {
-        Ok(Self {
+    /// `life` is a pidfd.
+    pub fn new(pid: i32, life: OwnedFd) -> Self {
+        Self {
             pid,
-            life: Some(life_of(pid).map_err(Refusal::other)?),
+            life: Some(life),
             status: None,
-        })
+        }
     }
 
     pub fn life(&self) -> Option<BorrowedFd<'_>> {
@@ -59,15 +58,6 @@ impl Drop for Child {
             }
         });
     }
-}
-
-/// A descriptor that is readable once whoever has the number has ended.
-fn life_of(pid: i32) -> std::io::Result<OwnedFd> {
-    let pid = rustix::process::Pid::from_raw(pid).ok_or(std::io::ErrorKind::NotFound)?;
-    Ok(rustix::process::pidfd_open(
-        pid,
-        rustix::process::PidfdFlags::empty(),
-    )?)
 }
 
 fn is_readable(fd: &OwnedFd) -> bool {

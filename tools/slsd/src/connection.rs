@@ -17,10 +17,12 @@ use libsls::protocol::{
 use libsls::{FrameError, read_frame, write_frame};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
+use sls_engine::Given;
 
 use crate::answers::answer;
 use crate::gate::Gate;
 use crate::guests::{self, Seat};
+use crate::names::shown;
 use crate::registry::Registry;
 use crate::room::Room;
 use crate::timed::Timed;
@@ -36,6 +38,8 @@ static QUESTIONS: Gate = Gate::new(8);
 /// Long answers that are not yet read: of all, and of one process.
 static ROOM: Room = Room::new(160 << 20, 40 << 20);
 const STACK: usize = 512 << 10;
+/// Descriptors that one client may give.
+const MOST_GIVEN: usize = 64;
 
 /// Serves for ever; the idle watch ends the process.
 pub fn accept(listener: &UnixListener, registry: &Arc<Registry>) {
@@ -108,8 +112,8 @@ impl Visit {
         }
     }
 
-    fn answer(&mut self, request: Request) -> Answer {
-        let answer = answer(&self.registry, request);
+    fn answer(&mut self, request: Request, given: Vec<Given>) -> Answer {
+        let answer = answer(&self.registry, request, given);
         if let Answer::Attached { part, .. } = &answer
             && libsls::is_temporary(part)
         {
@@ -188,9 +192,27 @@ fn attend(seat: &Seat, visit: &mut Visit, request: Request) -> Result<(), FrameE
     }
     let reply = {
         let _turn = seat.process.turns.enter();
-        visit.answer(request)
+        match given(&seat.stream, &request) {
+            Ok(given) => visit.answer(request, given),
+            Err(message) => failed(Failure::Other, message),
+        }
     };
     send(&seat.stream, &reply)
+}
+
+/// The descriptors that a client gives for a restore.
+fn given(stream: &UnixStream, request: &Request) -> Result<Vec<Given>, String> {
+    let Request::Restore { inherit, .. } = request else {
+        return Ok(Vec::new());
+    };
+    if inherit.len() > MOST_GIVEN {
+        return Err(format!("at most {MOST_GIVEN} descriptors can be given"));
+    }
+    let take = |(number, name): &(i32, String)| {
+        let given = Given::of_peer(stream.as_fd(), *number, name.clone());
+        given.map_err(|error| format!("take descriptor {number}, for {}: {error}", shown(name)))
+    };
+    inherit.iter().map(take).collect()
 }
 
 /// Answers a question. Where the answer will be long, or turns out to be, it is worked out once
@@ -209,7 +231,7 @@ fn tell(seat: &Seat, visit: &mut Visit, request: Request) -> Result<(), FrameErr
         let frame = {
             let _turn = seat.process.turns.enter();
             let _question = QUESTIONS.enter();
-            framed(&visit.answer(request.clone()))?
+            framed(&visit.answer(request.clone(), Vec::new()))?
         };
         if frame.len() <= expected.max(SHORT_ANSWER) {
             return put(&seat.stream, &frame);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libsls::protocol::{Checkpoint, Cost, Failure, Restored, Rewound};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use slos::{Epoch, Partition};
-use sls_engine::{Capture, CaptureError, Group, Options, Probe, Request, Target, Tracking};
+use sls_engine::{Capture, CaptureError, Group, Options, Probe, Request, Target, Tracking, Wish};
 
 use crate::child::Child;
 use crate::events;
@@ -31,6 +31,8 @@ pub enum Command {
         /// Descendants too.
         follow: bool,
         hold: bool,
+        /// A checkpoint is taken before it runs.
+        begins: bool,
     },
     /// Of one process, or of all.
     Detach {
@@ -47,8 +49,7 @@ pub enum Command {
     },
     Restore {
         from: Epoch,
-        stay_stopped: bool,
-        force: bool,
+        wish: Wish,
     },
     /// How did it end, which was restored?
     Ended {
@@ -70,6 +71,15 @@ pub enum Reply {
 }
 
 type Answer = Result<Reply, Refusal>;
+
+/// How a checkpoint is taken; a periodic one by default.
+#[derive(Default)]
+struct How {
+    name: Option<String>,
+    explicit: bool,
+    event: Option<libsls::record::Event>,
+    begins: bool,
+}
 
 /// The handle on the thread, which lets its process go and ends when the handle is dropped.
 pub struct Worker {
@@ -184,23 +194,30 @@ impl Work {
                 period,
                 follow,
                 hold,
-            } => self.attach(pid, period, follow, hold),
+                begins,
+            } => {
+                let attached = self.attach(pid, period, follow, hold)?;
+                if begins {
+                    self.begin(pid)?;
+                }
+                Ok(attached)
+            }
             Command::Detach { pid } => self.detach(pid),
             Command::Checkpoint { name, follow } => {
                 if let (true, Some(group)) = (follow, &mut self.group) {
                     group.follow().map_err(|e| trouble::attach_refusal(&e))?;
                 }
-                let taken = self.take(name, true, None);
+                let taken = self.take(How {
+                    name,
+                    explicit: true,
+                    ..How::default()
+                });
                 taken
                     .map(Reply::Checkpoint)
                     .map_err(|e| self.capture_refusal(&e))
             }
             Command::Rewind { to, stay_stopped } => self.rewind(to, stay_stopped),
-            Command::Restore {
-                from,
-                stay_stopped,
-                force,
-            } => self.restore(from, stay_stopped, force),
+            Command::Restore { from, wish } => self.restore(from, &wish),
             Command::Ended { pid } => {
                 self.heed_end();
                 match self.children.iter().find(|child| child.pid == pid) {
@@ -316,7 +333,7 @@ impl Work {
     }
 
     /// Makes the process of a checkpoint anew, and attaches to it.
-    fn restore(&mut self, from: Epoch, stay_stopped: bool, force: bool) -> Result<Reply, Refusal> {
+    fn restore(&mut self, from: Epoch, wish: &Wish) -> Result<Reply, Refusal> {
         self.heed_end();
         if let Some(alive) = self.members().iter().find(|m| !m.is_dead()) {
             let (pid, part) = (alive.pid(), self.history.name());
@@ -331,10 +348,11 @@ impl Work {
         let period = self.figures().period;
         self.let_go();
         let options = self.options(false);
-        let done = sls_engine::restore(&self.history, from, &options, stay_stopped, force)
+        let _steps = sls_engine::fault::arm(0);
+        let done = sls_engine::restore(&self.history, from, &options, wish)
             .map_err(|e| trouble::restore_refusal(&e))?;
-        let children = done.roots.iter().map(|&pid| Child::new(pid));
-        self.children = children.collect::<Result<_, _>>()?;
+        let children = done.roots.into_iter();
+        self.children = children.map(|(pid, life)| Child::new(pid, life)).collect();
         self.figures().branched(&done.branch, from);
         let mut not_restored = done.not_restored;
         self.group = Some(Group::new(options, Some(from)));
@@ -388,22 +406,33 @@ impl Work {
         self.figures().detached();
     }
 
+    /// The first checkpoint of a program that is about to begin.
+    fn begin(&mut self, pid: i32) -> Result<(), Refusal> {
+        let taken = self.take(How {
+            explicit: true,
+            begins: true,
+            ..How::default()
+        });
+        if let Err(error) = taken {
+            let refusal = self.capture_refusal(&error);
+            self.detach(Some(pid))?;
+            return Err(refusal);
+        }
+        Ok(())
+    }
+
     /// Takes a checkpoint and counts it.
-    fn take(
-        &mut self,
-        name: Option<String>,
-        explicit: bool,
-        event: Option<libsls::record::Event>,
-    ) -> Result<Checkpoint, CaptureError> {
+    fn take(&mut self, how: How) -> Result<Checkpoint, CaptureError> {
         let branch = self.figures().branch.clone();
         let group = self.group.as_mut().ok_or(CaptureError::Detached)?;
         let request = Request {
             partition: &self.history,
             branch: &branch,
-            name,
-            explicit,
-            stay_stopped: event.is_some(),
-            event,
+            name: how.name,
+            explicit: how.explicit,
+            stay_stopped: how.event.is_some(),
+            event: how.event,
+            begins: how.begins,
         };
         let result = group.checkpoint(request);
         let pids = self.pids();
@@ -488,7 +517,7 @@ impl Work {
             self.next = None;
             return;
         };
-        match self.take(None, false, None) {
+        match self.take(How::default()) {
             Err(CaptureError::Dead(pid)) => {
                 tracing::info!(pid, "has ended");
                 self.next = None;
@@ -514,7 +543,12 @@ impl Work {
                 Ok(Some(event)) => {
                     if let Some(event) = events::of_record(&event) {
                         let name = events::name(&event);
-                        if let Err(error) = self.take(Some(name), false, Some(event)) {
+                        let how = How {
+                            name: Some(name),
+                            event: Some(event),
+                            ..How::default()
+                        };
+                        if let Err(error) = self.take(how) {
                             tracing::warn!(%error, "checkpoint before an event");
                         }
                     }

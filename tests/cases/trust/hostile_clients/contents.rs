@@ -40,6 +40,7 @@ pub fn hostile(daemon: i32) -> Vec<Request> {
             period_ms: None,
             follow: false,
             hold: false,
+            begins: false,
         });
         all.push(Request::PartDel { part: name.clone() });
         all.push(Request::History {
@@ -63,6 +64,7 @@ pub fn hostile(daemon: i32) -> Vec<Request> {
             period_ms: Some(u64::MAX),
             follow: false,
             hold: true,
+            begins: false,
         });
         all.push(Request::Detach {
             pid: Some(pid),
@@ -104,6 +106,7 @@ fn of_epoch(epoch: u64) -> Vec<Request> {
             epoch,
             stay_stopped: false,
             force: true,
+            inherit: vec![(i32::MIN, "/".repeat(4096)), (i32::MAX, String::new())],
         },
         Request::Ended {
             part: None,
@@ -237,6 +240,7 @@ pub fn costly(dice: &mut Dice) -> Request {
             period_ms: None,
             follow: false,
             hold: false,
+            begins: false,
         },
     }
 }
