@@ -30,6 +30,7 @@ ends, half = connected(four, '127.0.0.1')
 _, own = connected(plain, '127.0.0.1')
 back, forth = connected(four, '127.0.0.1')
 slow, quick = connected(four, '127.0.0.1')
+near_slow, near_quick = socket.socketpair()
 mapped.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 full.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 full.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 300000)
@@ -55,7 +56,7 @@ def numbers():
         while True:
             got = answer_of(answer)
             answer.sendall((got + 1).to_bytes(8, 'little') * 512)
-def stream():
+def stream(slow, quick, name):
     n = 0
     while True:
         if child:
@@ -64,9 +65,9 @@ def stream():
         else:
             had = exactly(slow, 8192)
             numbers = [int.from_bytes(had[i:i + 8], 'little') for i in range(0, 8192, 8)]
-            assert numbers == list(range(n, n + 1024)), ('a hole', n, numbers[0])
+            assert numbers == list(range(n, n + 1024)), ('a hole', name, n, numbers[0])
             n += 1024
-            shown.write(f'stream {n}\\n')
+            shown.write(f'{name} {n}\\n')
             time.sleep(0.005)
 def exactly(s, many):
     had = b''
@@ -83,9 +84,11 @@ def guarded(act):
     try: act()
     except BaseException as error:
         if not os.path.exists('go'): print('WRONG', child, repr(error), flush=True)
-for s in (talk, mapped, ends, back, slow) if child else (answer, quick, full, half, forth, four, six, plain): s.close()
+for s in (talk, mapped, ends, back, slow, near_slow) if child else (answer, quick, near_quick, full, half, forth, four, six, plain): s.close()
 poll = select.epoll(); poll.register(half if child else mapped, select.EPOLLIN)
-for act in (numbers, stream): threading.Thread(target=guarded, args=(act,), daemon=True).start()
+far = lambda: stream(slow, quick, 'stream')
+near = lambda: stream(near_slow, near_quick, 'near')
+for act in (numbers, far, near): threading.Thread(target=guarded, args=(act,), daemon=True).start()
 time.sleep(0.2)
 if child: print('ready', flush=True)
 while not os.path.exists('go'): time.sleep(0.01)
@@ -133,20 +136,19 @@ impl Talkers {
         }
     }
 
-    /// How far the numbers have come that go to and fro, and those that go one way.
-    fn far(&self) -> [u64; 2] {
+    /// How often numbers have come to and fro, and one way by TCP and by a Unix socket.
+    fn far(&self) -> [usize; 3] {
         let said = fs::read_to_string(&self.shown).unwrap();
-        let mut lines = said.lines().rev().filter(|l| !l.is_empty());
-        let both = lines.clone().find_map(|l| l.parse().ok());
-        let one = lines.find_map(|l| l.strip_prefix("stream ")?.parse().ok());
-        [both.unwrap_or(0), one.unwrap_or(0)]
+        let both = said.lines().filter(|line| line.parse::<u64>().is_ok());
+        let count = |what: &str| said.lines().filter(|line| line.starts_with(what)).count();
+        [both.count(), count("stream"), count("near")]
     }
 
     fn talk_on(&self, when: &str) {
         let before = self.far();
         wait_until(SOON, "they talk on", || {
             let now = self.far();
-            now[0] > before[0] + 300 && now[1] > before[1] + 3000
+            now.iter().zip(before).all(|(now, before)| *now > before + 3)
         });
         let said = self.target.output();
         assert!(!said.contains("WRONG"), "{when}: {said}");
@@ -175,8 +177,6 @@ fn those_inside_go_on() {
         pids.clone_from(&again.0);
         let lines = told["not_restored"].to_string();
         assert!(!lines.contains("hang-up"), "{lines}");
-        // What was shown since is shown again.
-        fs::write(&it.shown, "").unwrap();
         it.talk_on(&format!("round {round}"));
         sls.run(&["checkpoint", "-m", "-n", "later"]);
         assert_eq!(sls.pids(), pids);
@@ -191,6 +191,26 @@ fn those_inside_go_on() {
         "{out:?}\n{}",
         said()
     );
+}
+
+/// Memory on both sides and what is on its way between them are of one moment.
+#[test]
+fn those_inside_are_rewound() {
+    let sls = Sls::new();
+    let it = Talkers::start(&sls);
+    sls.run(&["attach", "-p", &it.target.p(), "-m", "-r"]);
+    let mut dice = Dice::new(seed(29));
+    let mut last = 0;
+    for round in 0..rounds_of(12, 300) {
+        it.talk_on(&format!("round {round}"));
+        let taken = sls.json(&["checkpoint", "-m"])["epoch"].clone();
+        last = taken.as_u64().unwrap().max(last);
+        let at = format!("@{}", 1 + dice.below(last));
+        let told = sls.json(&["rewind", "-m", &at]);
+        let lines = told["not_restored"].to_string();
+        assert!(!lines.contains("socket"), "{lines}");
+    }
+    it.talk_on("at the end");
 }
 
 /// A connection that is looked at sends nothing for a moment. Whoever is killed in it, it sends on.

@@ -222,6 +222,16 @@ fn tmux_has_its_windows() {
         tmux.await_text(window, &format!("now window{window}"));
     }
     tmux.type_in(":1", "cat");
+    let runs = || {
+        tmux.run(&[
+            "display-message",
+            "-p",
+            "-t",
+            ":1",
+            "#{pane_current_command}",
+        ])
+    };
+    wait_until(SOON, "cat runs", || runs().contains("cat"));
     tmux.type_in(":1", "typed");
     tmux.await_text(":1", "typed\ntyped");
     sls.run(&["attach", "-p", &tmux.pid().to_string(), "-m", "-r"]);

@@ -110,6 +110,19 @@ pub enum Step {
         /// Bytes.
         len: u64,
     },
+    /// In a stream between two sockets, of this process or others that stand still, wait these bytes
+    /// and no others. The keeper does it by descriptors of its own.
+    Refill {
+        /// For messages.
+        what: String,
+        /// Process and descriptor that they come to.
+        reader: (i32, i32),
+        /// Process and descriptor of the other end.
+        writer: (i32, i32),
+        /// The bytes.
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+    },
     /// The thread is gone.
     End {
         /// Thread.

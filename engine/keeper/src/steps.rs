@@ -1,12 +1,13 @@
 //! The single steps of a plan: calls in a thread's name, bytes written, threads ended and made.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use sls_keeper::{Arg, MakeThread, Plan, Step, Want, Way, journal};
-use sls_sys::fault;
 use sls_sys::ptrace::Waited;
+use sls_sys::{connections, fault, fd};
 
 use crate::execute::{Executor, NotCome};
 use crate::faults;
@@ -140,6 +141,7 @@ impl Run<'_, '_> {
     fn step(&mut self, step: &Step, data_at: u64) -> Result<(), StepFailed> {
         let what = match step {
             Step::Write { address, len, .. } => format!("write {len} bytes at {address:#x}"),
+            Step::Refill { what, .. } => what.clone(),
             Step::End { tid } => format!("end thread {tid}"),
             Step::Make(thread) => format!("make thread {}", thread.tid),
             Step::Await { what } => return self.wait(what),
@@ -162,6 +164,12 @@ impl Run<'_, '_> {
                 offset,
                 len,
             } => self.write(data_at + offset, *address, *len),
+            Step::Refill {
+                reader,
+                writer,
+                bytes,
+                ..
+            } => refill(*reader, *writer, bytes),
             Step::End { tid } => self.end(*tid),
             Step::Make(thread) => self.make(thread),
             Step::Begin => {
@@ -411,4 +419,12 @@ fn clone_args(rsp: u64) -> [u8; 88] {
         slot.copy_from_slice(&word.to_le_bytes());
     }
     out
+}
+
+fn refill(reader: (i32, i32), writer: (i32, i32), bytes: &[u8]) -> io::Result<()> {
+    let ours = |(pid, number): (i32, i32)| {
+        let life = fd::pidfd_open(pid)?;
+        fd::pidfd_getfd(life.as_fd(), number)
+    };
+    connections::refill(ours(reader)?.as_fd(), ours(writer)?.as_fd(), bytes)
 }

@@ -5,34 +5,38 @@ use std::collections::{BTreeMap, BTreeSet};
 use sls_record::{FileKind, Process};
 
 use super::pipes::is_writer;
+use super::talks::{self, Ends};
 use crate::shared::Taken;
 
 /// Which ends of a pipe somebody has.
 #[derive(Debug, Default, Clone, Copy)]
-struct Ends {
+struct PipeEnds {
     read: bool,
     write: bool,
 }
 
-type Pipes = BTreeMap<String, Ends>;
+type Pipes = BTreeMap<String, PipeEnds>;
 
 /// What the plans of a group have seen to so far.
 #[derive(Debug, Default)]
-pub struct Common {
+pub struct Common<'a> {
     before: Pipes,
     after: Pipes,
+    /// Sockets that stay open.
+    ends: Ends<'a>,
     done: BTreeSet<String>,
     /// Parts of shared objects.
     pub objects: Taken,
 }
 
-impl Common {
+impl<'a> Common<'a> {
     /// Of those that are brought from one state to another.
-    pub fn of<'a>(ways: impl IntoIterator<Item = (&'a Process, &'a Process)>) -> Self {
+    pub fn of(ways: impl IntoIterator<Item = (&'a Process, &'a Process)>) -> Self {
         let mut common = Self::default();
         for (from, to) in ways {
             note(&mut common.before, from);
             note(&mut common.after, to);
+            talks::note(&mut common.ends, from, to);
         }
         common
     }
@@ -47,7 +51,12 @@ impl Common {
         both(&self.before) && both(&self.after)
     }
 
-    /// True for the first who asks: it sees to the pipe.
+    /// Sockets that stay open.
+    pub fn ends(&self) -> &Ends<'a> {
+        &self.ends
+    }
+
+    /// True for the first who asks: it sees to the pipe or socket.
     pub fn sees_to(&mut self, target: &str) -> bool {
         self.done.insert(target.to_owned())
     }

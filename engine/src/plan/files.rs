@@ -8,7 +8,7 @@ use sls_record::{Epoll, File, FileKind, Process};
 use super::common::Common;
 use super::opening::Openings;
 use super::{Steps, int};
-use super::{faults, locks, pipes, terminals};
+use super::{faults, locks, pipes, talks, terminals};
 
 pub(super) const ACCESS_MODE: u32 = 3;
 pub(super) const F_DUPFD_CLOEXEC: i32 = 1030;
@@ -19,7 +19,7 @@ const STATUS: u32 = 0o2000 | 0o4000 | 0o20000 | 0o40000 | 0o1000000;
 pub(super) type Table<'a> = BTreeMap<i32, &'a File>;
 
 /// Adds the steps and names what cannot be put back.
-pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Common) {
+pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Common<'_>) {
     let (old, new) = (table(from), table(to));
     let kept = kept(&old, &new);
     let remade = pipes::remade(from, to);
@@ -50,6 +50,8 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Commo
     }
     close(steps, &old, &new);
     pipes::steps(steps, from, to, &remade, common, above(&old, &new));
+    let open: Vec<&File> = kept.keys().map(|fd| new[fd]).collect();
+    talks::steps(steps, &open, common);
     epolls(steps, &old, &new, &kept);
     locks::steps(steps, from, to, |fd| kept.contains_key(&fd));
     terminals::steps(steps, (from, to), (&old, &new), |fd| kept.contains_key(&fd));
@@ -161,18 +163,6 @@ fn adjust(steps: &mut Steps, was: &File, is: &File) {
     match (&was.kind, &is.kind) {
         (FileKind::Regular { .. }, FileKind::Regular { .. }) if was.kind != is.kind => {
             name_once(steps, format!("content of {}", is.target));
-        }
-        (
-            FileKind::Socket { .. },
-            FileKind::Socket {
-                description,
-                listening: false,
-                ..
-            },
-        ) => {
-            steps.not_restored.push(format!(
-                "socket {fd} ({description}): what was sent and received since stays so"
-            ));
         }
         (FileKind::EventFd { count: was }, FileKind::EventFd { count: is }) if was != is => {
             count(steps, fd, *was, *is);

@@ -19,6 +19,7 @@ mod pairs;
 mod pipes;
 mod signals;
 pub mod sockets;
+mod talks;
 mod terminals;
 mod threads;
 
@@ -167,7 +168,7 @@ pub fn build(
     ends: &Ends<'_>,
     from: &Process,
     to: &Process,
-    common: &mut Common,
+    common: &mut Common<'_>,
 ) -> Result<Built, NoPlan> {
     let leader = threads::leader(from, to).ok_or_else(|| {
         NoPlan::Impossible("no thread of that time is still there to carry the rewind".to_owned())

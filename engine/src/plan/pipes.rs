@@ -50,7 +50,7 @@ pub fn steps(
     from: &Process,
     to: &Process,
     remade: &BTreeSet<String>,
-    common: &mut Common,
+    common: &mut Common<'_>,
     above: i32,
 ) {
     for target in remade {

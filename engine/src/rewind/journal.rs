@@ -57,7 +57,7 @@ impl Ahead {
 /// Where the bytes of each way come from.
 pub struct Sources<'a> {
     pub ends: Ends<'a>,
-    pub ahead: Ahead,
+    pub ahead: &'a Ahead,
     /// The stopped target: its memory is the present.
     pub memory: &'a RemoteMemory,
     pub present: &'a Process,

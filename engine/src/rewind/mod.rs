@@ -217,7 +217,7 @@ impl Group {
         let mut forth = plan::Common::of(pairs());
         let mut back = plan::Common::of(pairs().map(|(now, past)| (past, now)));
         let mut journals = Vec::with_capacity(ways.len());
-        for ((member, way), now) in self.members.iter().zip(ways).zip(&nows) {
+        for ((member, way), now) in self.members.iter().zip(&ways).zip(&nows) {
             let past = &way.past;
             let forward = plan::build(&ends, now, past, &mut forth);
             let mut forward = forward.map_err(|e| e.of_rewind(to.0))?;
@@ -235,7 +235,7 @@ impl Group {
             };
             let sources = Sources {
                 ends,
-                ahead: way.ahead,
+                ahead: &way.ahead,
                 memory: &member.memory,
                 present: now,
             };

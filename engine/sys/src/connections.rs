@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -12,9 +13,10 @@ use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::inet::{self, ExtensionFlags, InetRequest, SocketId};
 use netlink_packet_sock_diag::unix::{self, ShowFlags, UnixRequest};
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
-use nix::sys::socket::{MsgFlags, recvmsg};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, recvmsg, send};
 
-use crate::sockets;
+use crate::{repair, sockets};
 
 nix::ioctl_read_bad!(inq, libc::FIONREAD, libc::c_int);
 
@@ -160,6 +162,48 @@ pub fn queued(fd: BorrowedFd<'_>, kind: i32) -> Result<Vec<u8>, String> {
         Ok(bytes)
     } else {
         Err("not all that waits in it can be looked at".to_owned())
+    }
+}
+
+/// How long what is on its way may take to come.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
+/// Takes out all that waits in a stream and is on its way there, and has these bytes wait. Both ends
+/// must stand still.
+///
+/// # Errors
+/// There is no room, or the stream has been shut down.
+pub fn refill(reader: BorrowedFd<'_>, writer: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    drain(reader, writer)?;
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    while !bytes.is_empty() {
+        let sent = send(writer.as_raw_fd(), bytes, flags)?;
+        bytes = &bytes[sent..];
+    }
+    Ok(())
+}
+
+fn drain(reader: BorrowedFd<'_>, writer: BorrowedFd<'_>) -> io::Result<()> {
+    let is_tcp = sockets::number(reader, libc::SO_PROTOCOL) == Some(libc::IPPROTO_TCP);
+    let until = Instant::now() + ON_ITS_WAY;
+    let mut into = vec![0; 64 << 10];
+    loop {
+        match recv(reader.as_raw_fd(), &mut into, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => return Ok(()), // The end of the stream.
+            Ok(_) => continue,
+            Err(Errno::EAGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if !is_tcp || repair::unacknowledged(writer)? == 0 {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        // It is known to have come when it is acknowledged, which else may take its time.
+        let at_once = (libc::IPPROTO_TCP, libc::TCP_QUICKACK);
+        sockets::set(reader, at_once, 1)?;
+        std::thread::sleep(Duration::from_micros(100));
     }
 }
 

@@ -35,15 +35,20 @@ pub fn sending(fd: BorrowedFd<'_>) -> Result<Vec<u8>, String> {
     if is_on(fd) {
         return Err("the program has it in repair mode".to_owned());
     }
-    let mut waits = 0;
-    // SAFETY: the kernel writes one int.
-    unsafe { outq(fd.as_raw_fd(), &raw mut waits) }.map_err(|e| e.to_string())?;
-    let mut bytes = vec![0; usize::try_from(waits).unwrap_or(0)];
+    let mut bytes = vec![0; unacknowledged(fd).map_err(|e| e.to_string())?];
     let reuse = sockets::number(fd, libc::SO_REUSEADDR).unwrap_or(0);
     let mut looked = Err(io::ErrorKind::Interrupted.into());
     unharmed(|| looked = look(fd, reuse, &mut bytes)).map_err(|e| e.to_string())?;
     bytes.truncate(looked.map_err(|e| e.to_string())?);
     Ok(bytes)
+}
+
+/// Bytes of which the other end has not said yet that they have come; its end counts as one.
+pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut waits = 0;
+    // SAFETY: the kernel writes one int.
+    unsafe { outq(fd.as_raw_fd(), &raw mut waits) }?;
+    Ok(usize::try_from(waits).unwrap_or(0))
 }
 
 /// Allocates nothing: it runs in the memory of another process.
