@@ -148,7 +148,9 @@ impl Talkers {
         let before = self.far();
         wait_until(SOON, "they talk on", || {
             let now = self.far();
-            now.iter().zip(before).all(|(now, before)| *now > before + 3)
+            now.iter()
+                .zip(before)
+                .all(|(now, before)| *now > before + 3)
         });
         let said = self.target.output();
         assert!(!said.contains("WRONG"), "{when}: {said}");

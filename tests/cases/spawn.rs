@@ -24,11 +24,13 @@ fn lines(path: &Path) -> Vec<String> {
 
 #[test]
 fn the_exit_status_is_passed_on() {
-    let sls = Sls::new();
-    let sh = |script| spawn(&sls, &[], &["/bin/sh", "-c", script]).code;
-    assert_eq!(sh("exit 7"), 7);
-    assert_eq!(sh("kill -TERM $$"), 128 + 15);
-    assert_eq!(sh("true"), 0);
+    for sls in [Sls::new(), Sls::plain()] {
+        let sh = |script| spawn(&sls, &[], &["/bin/sh", "-c", script]).code;
+        assert_eq!(sh("exit 7"), 7);
+        assert_eq!(sh("kill -TERM $$"), 128 + 15);
+        assert_eq!(sh("true"), 0);
+        assert_eq!(checkpoints(&sls), 3, "one of the beginning of each");
+    }
 }
 
 /// It is not stopped there as far as it can tell, and a restore of it runs.

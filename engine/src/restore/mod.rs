@@ -9,6 +9,7 @@ mod fill;
 mod lines;
 mod recorded;
 mod rehearsal;
+mod skeleton;
 mod terminals;
 
 use std::fs::File;
@@ -19,17 +20,16 @@ use std::time::{Duration, Instant};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use slos::{Epoch, Partition};
 use sls_keeper::{Agreement, End, Journal, Outcome, Refusal, Way};
-use sls_record::{Ended, Process, Record, Renamed, Signals, Thread};
-use sls_sys::{fault, fd, procfs, skeleton};
+use sls_record::{Ended, Process, Record, Renamed};
+use sls_sys::skeleton::reap;
+use sls_sys::{fault, fd, procfs};
 
-use crate::attributes::{self, Outside};
 use crate::error::{KeeperError, RestoreError};
 use crate::given::{self, Given};
 use crate::keeper::{Keeper, Progress};
 use crate::plan::birth::{self, Await};
 use crate::plan::family::{self, Act};
 use crate::plan::kin::Kin;
-use crate::record::plain_mappings;
 use crate::target::Options;
 use crate::{branch, leftover, renamed};
 use lines::Lines;
@@ -145,7 +145,7 @@ pub fn restore(
 fn await_ends(made: &[i32]) {
     let deadline = Instant::now() + END_PATIENCE;
     // Of a child its parent takes note, or who is in the place of that.
-    let is_there = |&pid: &i32| match skeleton::reap(pid) {
+    let is_there = |&pid: &i32| match reap(pid) {
         Ok(status) => status.is_none(),
         Err(_) => procfs::stat(pid).is_ok(),
     };
@@ -302,7 +302,7 @@ impl Maker<'_> {
         let mut objections = Lines::new(self.all);
         let mut journals = Vec::with_capacity(self.all.len());
         for to in self.all {
-            let skeleton = self.step("look at", to.pid, || skeleton_of(to.pid))?;
+            let skeleton = self.step("look at", to.pid, || skeleton::of(to.pid))?;
             fill::check_vdso(self.partition, self.epoch, to).map_err(impossible)?;
             let born = birth::build(self.kin, &skeleton, to).map_err(impossible)?;
             told.add(to.pid, born.not_restored);
@@ -437,34 +437,4 @@ fn written(journal: &Journal, data: &[u8]) -> std::io::Result<OwnedFd> {
     file.write_all(data)?;
     file.seek(SeekFrom::Start(0))?;
     Ok(file.into())
-}
-
-/// What a process that was just made has: a main thread, and what it got from its maker.
-fn skeleton_of(pid: i32) -> std::io::Result<Process> {
-    let status = procfs::status(pid)?;
-    let outside = Outside::read(pid).unwrap_or_default();
-    Ok(Process {
-        pid,
-        pgid: status.pgid,
-        sid: status.sid,
-        start_ticks: procfs::stat(pid)?.start_ticks,
-        cwd: procfs::link(pid, "cwd"),
-        root: procfs::link(pid, "root"),
-        umask: status.umask,
-        attributes: attributes::of_process(&status, &outside),
-        terminal: outside.terminal.clone(),
-        threads: vec![Thread {
-            tid: pid,
-            name: status.name.clone(),
-            clear_tid: Some(0),
-            ..Thread::default()
-        }],
-        mappings: plain_mappings(&procfs::maps(pid)?),
-        signals: Signals {
-            ignored: status.sig_ignored,
-            caught: status.sig_caught,
-            ..Signals::default()
-        },
-        ..Process::default()
-    })
 }

@@ -169,18 +169,44 @@ pub fn queued(fd: BorrowedFd<'_>, kind: i32) -> Result<Vec<u8>, String> {
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// Takes out all that waits in a stream and is on its way there, and has these bytes wait. Both ends
-/// must stand still.
+/// must stand still. More than a new socket takes needs CAP_NET_ADMIN.
 ///
 /// # Errors
 /// There is no room, or the stream has been shut down.
-pub fn refill(reader: BorrowedFd<'_>, writer: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+pub fn refill(reader: BorrowedFd<'_>, writer: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     drain(reader, writer)?;
+    let mut left = send_all(writer, bytes)?;
+    if !left.is_empty() {
+        // It is told twice what it is asked for.
+        let size = sockets::number(writer, libc::SO_SNDBUF).unwrap_or(0);
+        let lock = sockets::number(writer, sockets::SO_BUF_LOCK).unwrap_or(0);
+        let more = i32::try_from(left.len())
+            .unwrap_or(i32::MAX)
+            .saturating_mul(4);
+        let force = (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE);
+        sockets::set(writer, force, size.saturating_add(more))?;
+        left = send_all(writer, left)?;
+        sockets::set(writer, force, size / 2)?;
+        sockets::set(writer, (libc::SOL_SOCKET, sockets::SO_BUF_LOCK), lock)?;
+    }
+    if left.is_empty() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+/// As many as there is room for; the others.
+fn send_all<'a>(writer: BorrowedFd<'_>, mut bytes: &'a [u8]) -> io::Result<&'a [u8]> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     while !bytes.is_empty() {
-        let sent = send(writer.as_raw_fd(), bytes, flags)?;
-        bytes = &bytes[sent..];
+        match send(writer.as_raw_fd(), bytes, flags) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(Errno::EAGAIN) => break,
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn drain(reader: BorrowedFd<'_>, writer: BorrowedFd<'_>) -> io::Result<()> {
