@@ -135,9 +135,7 @@ fn kind(raw: &Raw, target: &str, inode: u64, sockets: &Sockets) -> FileKind {
             .unwrap_or(0)
     };
     match target {
-        t if t.starts_with("pipe:") => FileKind::Pipe {
-            content: queued(raw),
-        },
+        t if t.starts_with("pipe:") => pipe(raw),
         t if t.starts_with("socket:") => {
             let (description, listening) = sockets.describe(inode);
             FileKind::Socket {
@@ -205,11 +203,24 @@ fn socket(s: &sockets::Socket, peer: Option<u64>) -> Socket {
     socket
 }
 
-fn queued(raw: &Raw) -> Queued {
+fn pipe(raw: &Raw) -> FileKind {
     match &raw.pipe {
-        Some(Ok(bytes)) => Queued::Bytes(bytes.to_vec()),
-        Some(Err(why)) => Queued::Unread(why.clone()),
-        None => Queued::Unread("only the write end is here".into()),
+        Some(Ok(pipe)) => FileKind::Pipe {
+            content: Queued::Bytes(pipe.bytes.to_vec()),
+            capacity: pipe.capacity,
+            packets: pipe.packets.clone(),
+        },
+        Some(Err(why)) => unread(why),
+        None => unread("only the write end is here"),
+    }
+}
+
+/// A pipe of which only that is known.
+fn unread(why: &str) -> FileKind {
+    FileKind::Pipe {
+        content: Queued::Unread(why.to_owned()),
+        capacity: 0,
+        packets: Vec::new(),
     }
 }
 
@@ -224,9 +235,7 @@ fn of_mode(stat: Option<FileStat>) -> FileKind {
         },
         libc::S_IFDIR => FileKind::Directory,
         libc::S_IFCHR | libc::S_IFBLK => FileKind::Device,
-        libc::S_IFIFO => FileKind::Pipe {
-            content: Queued::Unread("a named fifo".into()),
-        },
+        libc::S_IFIFO => unread("a named fifo"),
         _ => FileKind::Other,
     }
 }

@@ -20,6 +20,7 @@ mod refusals;
 mod restore;
 mod services;
 mod siblings;
+mod state;
 mod stopped;
 mod threads;
 mod tracking;

@@ -279,6 +279,10 @@ pub enum FileKind {
     Pipe {
         /// Content, or why it could not be read.
         content: Queued,
+        /// Bytes it may hold; 0 where it could not be asked.
+        capacity: u32,
+        /// Lengths of the packets that the content is (O_DIRECT), when it is more than one.
+        packets: Vec<u32>,
     },
     /// A socket of any family, as /proc/net shows it.
     Socket {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sls_record::{FileKind, Process};
 
-use super::pipes::is_writer;
+use super::pipes::{is_writer, writes_packets};
 use crate::shared::Taken;
 
 /// Which ends of a pipe somebody has.
@@ -12,6 +12,7 @@ use crate::shared::Taken;
 struct Ends {
     read: bool,
     write: bool,
+    packets: bool,
 }
 
 type Pipes = BTreeMap<String, Ends>;
@@ -47,6 +48,11 @@ impl Common {
         both(&self.before) && both(&self.after)
     }
 
+    /// Does somebody write packets to the pipe, in the state to come?
+    pub fn writes_packets(&self, target: &str) -> bool {
+        self.after.get(target).is_some_and(|ends| ends.packets)
+    }
+
     /// True for the first who asks: it sees to the pipe.
     pub fn sees_to(&mut self, target: &str) -> bool {
         self.done.insert(target.to_owned())
@@ -59,6 +65,7 @@ fn note(pipes: &mut Pipes, process: &Process) {
             let ends = pipes.entry(file.target.clone()).or_default();
             ends.read |= !is_writer(file);
             ends.write |= is_writer(file);
+            ends.packets |= writes_packets(file);
         }
     }
 }

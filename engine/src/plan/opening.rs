@@ -7,12 +7,10 @@ use sls_keeper::{Arg, Want};
 use sls_record::{File, FileKind, Process};
 use sls_sys::procfs;
 
-use super::files::{
-    ACCESS_MODE, close_saved, duplicate, is_seekable, move_up, name_once, place, seek, set_flags,
-};
+use super::files::{ACCESS_MODE, is_seekable, name_once, place, seek, set_flags};
 use super::kin::Kin;
-use super::pipes::is_unnamed_pipe;
-use super::{Steps, int, path, sockets};
+use super::pipes::{is_unnamed_pipe, writes_packets};
+use super::{Steps, int, path, pipes, sockets};
 
 /// Flags that make or change the file when it is opened; they have had their effect.
 const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
@@ -125,7 +123,9 @@ impl<'a> Openings<'a> {
             Source::Nowhere(why) => {
                 let standard = file.fd <= libc::STDERR_FILENO;
                 if self.restored() && !standard && is_unnamed_pipe(file) {
-                    return self.half_pipe(steps, file, &why);
+                    pipes::make_half(steps, file, self.above);
+                    let line = format!("descriptor {} ({}): {why}", file.fd, file.target);
+                    return name_once(steps, line);
                 }
                 // The standard three are nobody's data.
                 if self.restored() && !standard {
@@ -133,6 +133,13 @@ impl<'a> Openings<'a> {
                 }
                 return self.placeholder(steps, file, &why);
             }
+        };
+        // A pipe cannot be opened with what makes its writes packets, but then be set to it.
+        let is_pipe = matches!(file.kind, FileKind::Pipe { .. });
+        let flags = if is_pipe {
+            flags & !libc::O_DIRECT
+        } else {
+            flags
         };
         // A terminal must not become the controlling one of whoever opens it here.
         let args = vec![
@@ -144,6 +151,9 @@ impl<'a> Openings<'a> {
         let what = format!("open {} as {}", file.target, file.fd);
         steps.call(what, libc::SYS_openat, args, Want::Save(0));
         place(steps, file, self.above);
+        if writes_packets(file) {
+            set_flags(steps, file);
+        }
         if is_seekable(file) {
             seek(steps, file);
         }
@@ -252,25 +262,6 @@ impl<'a> Openings<'a> {
             Want::Success,
         );
         true
-    }
-
-    /// A pipe without its other end: what it would be had that end been closed.
-    fn half_pipe(&self, steps: &mut Steps, file: &File, why: &str) {
-        let (read, write) = (2, 3);
-        let args = vec![Arg::Bytes(vec![0; 8]), Arg::Value(0)];
-        let what = format!("make {} as {}", file.target, file.fd);
-        steps.call(what, libc::SYS_pipe2, args, Want::SavePair(read));
-        let (kept, other) = match file.flags & ACCESS_MODE {
-            0 => (read, write),
-            _ => (write, read),
-        };
-        close_saved(steps, other);
-        move_up(steps, kept, 1, self.above);
-        duplicate(steps, 1, file);
-        close_saved(steps, 1);
-        set_flags(steps, file);
-        let line = format!("descriptor {} ({}): {why}", file.fd, file.target);
-        name_once(steps, line);
     }
 
     /// What cannot be had is a socket that reports hang-up; of the standard three, which a program

@@ -13,7 +13,8 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::fd::{peek_pipe, pidfd_getfd};
+use crate::fd::pidfd_getfd;
+use crate::pipes::{self, Pipe};
 use crate::running::compare_files;
 use crate::sockets::{self, Socket};
 
@@ -44,7 +45,7 @@ pub struct Raw {
     /// Of what has a path.
     pub stat: Option<FileStat>,
     /// What a pipe holds, read without taking it out, or why it could not be; read ends only.
-    pub pipe: Option<Result<ByteBuf, String>>,
+    pub pipe: Option<Result<Pipe, String>>,
     /// A socket's own state.
     pub socket: Option<Box<Socket>>,
     /// The lowest descriptor on the same open file description, when that is another one.
@@ -181,8 +182,8 @@ impl Folders {
         };
         let pipe = (link.starts_with(b"pipe:") && is_read_end(&info)).then(|| {
             let end = pidfd_getfd(pidfd, fd);
-            let bytes = end.and_then(|end| peek_pipe(end.as_fd()));
-            bytes.map(ByteBuf::from).map_err(|e| e.to_string())
+            let seen = end.and_then(|end| pipes::look(end.as_fd()));
+            seen.map_err(|e| e.to_string())
         });
         Ok(Some(Raw {
             fd,

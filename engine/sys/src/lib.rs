@@ -11,6 +11,7 @@ pub mod descriptors;
 pub mod fd;
 pub mod frame;
 pub mod pagemap;
+pub mod pipes;
 pub mod probe;
 pub mod procfs;
 pub mod ptrace;

@@ -194,9 +194,13 @@ fn files() -> Vec<File> {
         FileKind::Directory,
         FileKind::Pipe {
             content: Queued::Bytes(vec![1, 2, 3]),
+            capacity: 65536,
+            packets: vec![1, 2],
         },
         FileKind::Pipe {
             content: Queued::Unread("too long".into()),
+            capacity: 0,
+            packets: Vec::new(),
         },
         FileKind::Socket {
             description: "tcp".into(),

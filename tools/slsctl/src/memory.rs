@@ -261,10 +261,16 @@ fn kind(kind: &FileKind) -> (&'static str, Json) {
     match kind {
         FileKind::Regular { size, .. } => ("file", json!({ "size": size })),
         FileKind::Directory => ("directory", json!({})),
-        FileKind::Pipe { content } => (
+        FileKind::Pipe {
+            content,
+            capacity,
+            packets,
+        } => (
             "pipe",
             match content {
-                Queued::Bytes(bytes) => json!({"queued": bytes.len(), "bytes": hex(bytes)}),
+                Queued::Bytes(bytes) => {
+                    json!({"queued": bytes.len(), "capacity": capacity, "packets": packets, "bytes": hex(bytes)})
+                }
                 Queued::Unread(why) => json!({"queued": {"unavailable": why}}),
             },
         ),
@@ -400,6 +406,8 @@ mod tests {
             inode: 1,
             kind: FileKind::Pipe {
                 content: Queued::Bytes(vec![1, 0xff]),
+                capacity: 4096,
+                packets: Vec::new(),
             },
             shares: Some(2),
             shared_with: None,
