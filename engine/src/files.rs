@@ -87,6 +87,7 @@ fn file(raw: Raw, sockets: &Sockets) -> File {
         shares: raw.shares,
         shared_with: None,
         locks: locks(&raw.info),
+        unnamed: None,
     }
 }
 
@@ -320,6 +321,7 @@ mod tests {
             pipe: None,
             socket: None,
             shares: None,
+            unnamed: None,
         };
         assert_eq!(
             unvouched_buffers(&[raw]),

@@ -35,6 +35,7 @@ mod sockets;
 mod space;
 mod target;
 mod together;
+mod unnamed;
 
 pub use capture::StopCost;
 pub use error::{AttachError, CaptureError, RestoreError, RewindError};

@@ -64,7 +64,7 @@ pub fn apply(all: &[Renamed], process: &mut Process) {
             (file.target, file.dev, file.inode) = (name.target, name.dev, name.inode);
         }
     }
-    for map in process.mappings.iter_mut().filter(|m| m.perms.shared) {
+    for map in process.mappings.iter_mut().filter(|m| m.inode != 0) {
         if let Some(name) = now(of_mapping(map)) {
             (map.path, map.dev, map.inode) = (name.target, name.dev, name.inode);
         }
@@ -76,7 +76,7 @@ fn is_made_again(file: &File) -> bool {
     match &file.kind {
         FileKind::Pipe { .. } | FileKind::Memory { .. } => true,
         FileKind::Socket { state, .. } => state.as_deref().is_some_and(sockets::can_be_made),
-        _ => false,
+        _ => file.content().is_some(),
     }
 }
 
@@ -155,6 +155,7 @@ mod tests {
                     shares: None,
                     shared_with: None,
                     locks: Vec::new(),
+                    unnamed: None,
                 })
                 .to_vec(),
             ..Process::default()

@@ -1,7 +1,9 @@
 //! What a program has of the kernel besides its memory: each looked at by the program itself, after a
 //! rewind and after its end and a restore.
 
+mod memory_files;
 mod pipes;
+mod unlinked;
 
 /// Both ways back to a checkpoint; `look` is what the program then looks at, and `lost` what could not
 /// be put back.

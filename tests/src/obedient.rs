@@ -106,12 +106,20 @@ impl Obedient {
         self.ask(expression, "pass")
     }
 
+    /// Attaches it in a way of one's own.
+    pub fn attach(&mut self, how: &[&str]) {
+        let pid = self.pid.to_string();
+        self.sls.run(&[&["attach", "-p", &pid, "-m"], how].concat());
+        self.attached = true;
+    }
+
     /// The number of a checkpoint of now.
-    #[must_use]
+    ///
+    /// # Panics
+    /// It cannot be taken.
     pub fn checkpoint(&mut self) -> u64 {
-        if !std::mem::replace(&mut self.attached, true) {
-            let pid = self.pid.to_string();
-            self.sls.run(&["attach", "-p", &pid, "-m"]);
+        if !self.attached {
+            self.attach(&[]);
         }
         let taken = self.sls.json(&["checkpoint", "-m"]);
         taken["epoch"].as_u64().expect("a number")
@@ -126,6 +134,9 @@ impl Obedient {
 
     /// Kills it; its number is free then.
     pub fn kill(&mut self) {
+        if self.target.is_none() && self.again.is_none() {
+            return;
+        }
         if let Some(mut target) = self.target.take() {
             kill(self.pid, 9);
             target.wait(SOON);

@@ -1,11 +1,13 @@
 //! The single steps of a plan: calls in a thread's name, bytes written, threads ended and made.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use sls_keeper::{Arg, MakeThread, Plan, Step, Want, Way, journal};
 use sls_sys::ptrace::Waited;
+use sls_sys::unnamed;
 
 use crate::execute::{Executor, NotCome};
 use crate::faults;
@@ -146,6 +148,16 @@ impl Run<'_, '_> {
                 format!("write {len} bytes at {address:#x}"),
                 self.write(data_at + offset, *address, *len),
             ),
+            Step::Fill {
+                fd,
+                size,
+                at,
+                offset,
+                len,
+            } => (
+                format!("write {len} bytes to descriptor {fd}"),
+                self.fill((*fd, *size), *at, data_at + offset, *len),
+            ),
             Step::End { tid } => (format!("end thread {tid}"), self.end(*tid)),
             Step::Make(thread) => (format!("make thread {}", thread.tid), self.make(thread)),
             Step::Await { what } => return self.wait(what),
@@ -222,6 +234,13 @@ impl Run<'_, '_> {
             address += n as u64;
         }
         Ok(())
+    }
+
+    fn fill(&self, (fd, size): (i32, u64), at: u64, offset: u64, len: u64) -> io::Result<()> {
+        // Files whose content is kept are no longer than that (sls-sys, unnamed).
+        let mut buffer = vec![0; sls_sys::size(len)];
+        self.executor.journal.read_exact_at(&mut buffer, offset)?;
+        unnamed::write((self.executor.pidfd.as_fd(), fd), size, at, &buffer)
     }
 
     /// Ends a thread without a trace: its exit writes nothing and wakes nobody.

@@ -16,8 +16,8 @@ pub use attributes::{Attributes, Capabilities, Conduct, Layout, Scheduling};
 pub use codec::{DecodeError, FORMAT_VERSION, decode, encode};
 pub use memory::{Backing, Mapping, Perms};
 pub use process::{
-    Blocked, Ended, Epoll, Event, File, FileKind, Lock, LockKind, Name, Process, Queued, Record,
-    Renamed, Rseq, Thread, Unvouched,
+    Blocked, Content, Ended, Epoll, Event, File, FileKind, Lock, LockKind, Name, Process, Queued,
+    Record, Renamed, Rseq, Thread, Unnamed, Unvouched,
 };
 pub use registers::Registers;
 pub use signal::{AltStack, IntervalTimer, PosixTimer, SigAction, SigInfo, Signals};

@@ -235,6 +235,46 @@ pub struct File {
     pub shared_with: Option<(i32, i32)>,
     /// Locks that it, or the process by way of it, holds on the file.
     pub locks: Vec<Lock>,
+    /// Of a file that has no name.
+    pub unnamed: Option<Box<Unnamed>>,
+}
+
+/// A file without a name: memory, or one that was unlinked while it is open. What it holds is kept
+/// with the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unnamed {
+    /// Bytes.
+    pub size: u64,
+    /// Rights.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// F_SEAL_*; of memory.
+    pub seals: u32,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a file without a name holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// Pages by offset, under this space of the partition.
+    Space(u32),
+    /// Not kept, and why.
+    Unread(String),
+}
+
+impl File {
+    /// Has it no name, and is what it holds kept? The space its pages are in.
+    #[must_use]
+    pub fn content(&self) -> Option<u32> {
+        match self.unnamed.as_deref()?.content {
+            Content::Space(space) => Some(space),
+            Content::Unread(_) => None,
+        }
+    }
 }
 
 /// A lock on a file.

@@ -76,7 +76,7 @@ impl<'a> Files<'a> {
 
     /// Of each description one descriptor is opened, the others are its duplicates.
     fn open_all(&self, steps: &mut Steps, is_meant: impl Fn(&Origin) -> bool) {
-        let openings = Openings::anew(self.skeleton, self.above, (self.kin, self.to));
+        let mut openings = Openings::anew(self.skeleton, self.above, (self.kin, self.to));
         for file in self.table.values() {
             let first = description(file);
             let Some(opened) = self.table.get(&first) else {

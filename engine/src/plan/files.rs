@@ -25,7 +25,7 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Commo
     let remade = pipes::remade(from, to);
     let stays = |fd: &i32| kept.contains_key(fd) || !new.contains_key(fd);
     let stay = old.keys().copied().filter(stays).collect();
-    let openings = Openings::new(from, stay, above(&old, &new));
+    let mut openings = Openings::new(from, stay, above(&old, &new));
     close_sockets(steps, &old, &new, &kept);
     // Of each description one descriptor is there, or is opened; the others are its duplicates.
     let mut there: BTreeMap<i32, i32> = BTreeMap::new();
@@ -158,7 +158,9 @@ fn adjust(steps: &mut Steps, was: &File, is: &File) {
         faults::name(steps, fd);
     }
     match (&was.kind, &is.kind) {
-        (FileKind::Regular { .. }, FileKind::Regular { .. }) if was.kind != is.kind => {
+        (FileKind::Regular { .. }, FileKind::Regular { .. })
+            if was.kind != is.kind && is.unnamed.is_none() =>
+        {
             name_once(steps, format!("content of {}", is.target));
         }
         (

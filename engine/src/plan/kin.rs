@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use sls_record::{File, FileKind, Mapping, Process, Socket};
 
 use super::pipes::{is_unnamed_pipe, is_writer};
+use super::unnamed::is_memory;
 use crate::shared::is_memory_only;
 
 /// Between the numbers that a process uses, with room for what is opened for a moment, and the first
@@ -20,7 +21,7 @@ const ROOM: i32 = 16;
 pub enum Thing {
     /// By its name.
     Pipe(String),
-    /// Memory without a name, by device and inode.
+    /// Memory, or a file, without a name, by device and inode.
     Memory(u64, u64),
     /// Two Unix sockets that are connected to each other, by their inodes.
     Pair(u64, u64),
@@ -79,7 +80,7 @@ impl<'a> Kin<'a> {
             makers: BTreeMap::new(),
         };
         for process in all {
-            for file in process.files.iter().filter(|f| is_nameless_memory(f)) {
+            for file in process.files.iter().filter(|f| is_made(f)) {
                 if kin.is_first(process, file) {
                     kin.made(memory_of(file), process.pid, file.fd, false);
                 }
@@ -145,6 +146,13 @@ impl<'a> Kin<'a> {
         let is_back = peer != file.inode && peer_of(peer) == Some(file.inode);
         let ends = (peer.min(file.inode), peer.max(file.inode));
         is_back.then_some(Thing::Pair(ends.0, ends.1))
+    }
+
+    /// A descriptor of a file without a name that is mapped, whose ever.
+    pub fn descriptor(&self, map: &Mapping) -> Option<&'a File> {
+        let files = self.all.iter().flat_map(|p| &p.files);
+        let mut made = files.filter(|f| is_made(f));
+        made.find(|f| (f.dev, f.inode) == (map.dev, map.inode))
     }
 
     /// Bytes that memory must have for all that map it.
@@ -221,6 +229,7 @@ impl<'a> Kin<'a> {
         let (thing, end) = match &file.kind {
             FileKind::Pipe { .. } => (Thing::Pipe(file.target.clone()), is_writer(file)),
             FileKind::Memory { .. } => (memory_of(file), false),
+            _ if is_made(file) => (memory_of(file), false),
             FileKind::Socket { .. } => match self.pair(file)? {
                 Thing::Pair(low, high) => (Thing::Pair(low, high), file.inode == high),
                 _ => return None,
@@ -267,8 +276,9 @@ fn is_socket(file: &File) -> bool {
     matches!(file.kind, FileKind::Socket { .. })
 }
 
-fn is_nameless_memory(file: &File) -> bool {
-    matches!(file.kind, FileKind::Memory { .. }) && file.target.starts_with("/memfd:")
+/// A file without a name that is made again.
+fn is_made(file: &File) -> bool {
+    is_memory(file) || file.content().is_some()
 }
 
 /// Shared memory that has no name by which it could be opened.

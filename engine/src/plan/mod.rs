@@ -19,6 +19,7 @@ mod pipes;
 mod signals;
 pub mod sockets;
 mod threads;
+pub mod unnamed;
 
 use slos::{Epoch, Partition, ReadError};
 use sls_keeper::{Arg, Plan, Step, Want};
@@ -180,10 +181,14 @@ pub fn build(
     signals::steps(&mut steps, from, to);
     threads::births(&mut steps, from, to);
     signals::pending(&mut steps, from, to, leader);
-    let (data, pages) = pages::steps(&mut steps, ends, from, to, &fresh, common)?;
+    let (mut data, pages) = pages::steps(&mut steps, ends, from, to, &fresh, common)?;
+    unnamed::contents(&mut steps, ends, (from, to), common, &mut data)?;
     locked::steps(&mut steps, from, to);
     conduct::steps(&mut steps, from, to);
     signals::timers(&mut steps, from, to);
+    unnamed::seals(&mut steps, from, to, |file| {
+        common.sees_to(&format!("seals {}:{}", file.dev, file.inode))
+    });
     threads::finals(&mut steps, to);
     if from.root != to.root {
         let line = format!("root directory {}", to.root);

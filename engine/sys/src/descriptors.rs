@@ -17,6 +17,7 @@ use crate::fd::pidfd_getfd;
 use crate::pipes::{self, Pipe};
 use crate::running::compare_files;
 use crate::sockets::{self, Socket};
+use crate::unnamed::{Body, Reader, Unnamed, is_unnamed};
 
 /// What stat(2) tells that matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,12 @@ pub struct FileStat {
     pub size: u64,
     /// Modification time, ns since 1970.
     pub mtime_ns: i128,
+    /// Change of status, ns since 1970.
+    pub ctime_ns: i128,
+    /// Names it has.
+    pub links: u64,
+    /// User and group.
+    pub owner: (u32, u32),
 }
 
 /// One descriptor.
@@ -50,6 +57,8 @@ pub struct Raw {
     pub socket: Option<Box<Socket>>,
     /// The lowest descriptor on the same open file description, when that is another one.
     pub shares: Option<i32>,
+    /// A file without a name.
+    pub unnamed: Option<Box<Unnamed>>,
 }
 
 /// The two folders of a process, held open: a name is then one step away.
@@ -110,13 +119,32 @@ impl Folders {
             }
         }
         self.open.retain(|fd, _| raws.contains_key(fd));
+        self.read_unnamed(&mut raws, pidfd, full);
         let same = |(a, b): (&Raw, &Raw)| (a.fd, &a.link) == (b.fd, &b.link);
         if raws.len() != self.last.len() || !raws.values().zip(self.last.values()).all(same) {
             self.alike = alike(&raws);
         }
         find_shared(self.pid, &mut self.alike, &mut raws);
-        self.last.clone_from(&raws);
+        self.remember(&mut raws);
         Ok(raws.into_values().collect())
+    }
+
+    /// All but what files without a name hold, which may be much.
+    fn remember(&mut self, raws: &mut BTreeMap<i32, Raw>) {
+        let mut bodies = Vec::new();
+        for raw in raws.values_mut() {
+            if let Some(told) = &mut raw.unnamed
+                && let Body::Bytes(_) = told.body
+            {
+                bodies.push((raw.fd, std::mem::replace(&mut told.body, Body::Same)));
+            }
+        }
+        self.last.clone_from(raws);
+        for (fd, body) in bodies {
+            if let Some(told) = raws.get_mut(&fd).and_then(|raw| raw.unnamed.as_mut()) {
+                told.body = body;
+            }
+        }
     }
 
     /// The open numbers. When there are as many as last time and each of those is still open, they
@@ -193,7 +221,29 @@ impl Folders {
             pipe,
             socket,
             shares: None,
+            unnamed: None,
         }))
+    }
+
+    /// Files without a name, each once.
+    fn read_unnamed(&self, raws: &mut BTreeMap<i32, Raw>, pidfd: BorrowedFd<'_>, full: bool) {
+        let mut reader = Reader::new(self.pid);
+        let mut met: BTreeMap<(u64, u64), Unnamed> = BTreeMap::new();
+        for (&fd, raw) in raws {
+            let Some(stat) = raw.stat.as_ref().filter(|stat| is_unnamed(stat)) else {
+                continue;
+            };
+            let read = || {
+                let last = self.last.get(&fd).filter(|_| !full);
+                let last = last.and_then(|raw| raw.stat.as_ref().zip(raw.unnamed.as_deref()));
+                reader.read((pidfd, fd), stat, last)
+            };
+            let told = met.entry((stat.dev, stat.ino)).or_insert_with(read);
+            raw.unnamed = Some(Box::new(told.clone()));
+            if let Body::Bytes(_) = told.body {
+                told.body = Body::Same; // To the others that have it open.
+            }
+        }
     }
 
     fn stat(&self, name: &Path) -> Option<FileStat> {
@@ -204,6 +254,9 @@ impl Folders {
             mode: s.st_mode,
             size: s.st_size.cast_unsigned(),
             mtime_ns: i128::from(s.st_mtime) * 1_000_000_000 + i128::from(s.st_mtime_nsec),
+            ctime_ns: i128::from(s.st_ctime) * 1_000_000_000 + i128::from(s.st_ctime_nsec),
+            links: s.st_nlink,
+            owner: (s.st_uid, s.st_gid),
         })
     }
 }

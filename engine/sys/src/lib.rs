@@ -22,6 +22,7 @@ pub mod skeleton;
 pub mod sockets;
 pub mod uffd;
 pub mod unix_sockets;
+pub mod unnamed;
 pub mod urgent;
 pub mod xstate;
 

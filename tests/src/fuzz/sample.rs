@@ -1,10 +1,10 @@
 //! A process with one of everything a record can hold.
 
 use libsls::record::{
-    AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Ended, Epoll, File, FileKind,
-    IntervalTimer, Layout, Lock, LockKind, Mapping, Name, Perms, PosixTimer, Process, Queued,
-    Registers, Renamed, Rseq, Scheduling, SigAction, SigInfo, Signals, Socket, SocketOption,
-    Thread, Unvouched,
+    AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Content, Ended, Epoll, File,
+    FileKind, IntervalTimer, Layout, Lock, LockKind, Mapping, Name, Perms, PosixTimer, Process,
+    Queued, Registers, Renamed, Rseq, Scheduling, SigAction, SigInfo, Signals, Socket,
+    SocketOption, Thread, Unnamed, Unvouched,
 };
 
 const MAPPED: u64 = 0x40_0000;
@@ -255,6 +255,14 @@ fn files() -> Vec<File> {
             kind,
             shares: (fd == 1).then_some(0),
             shared_with: (fd == 4).then_some((1, 4)),
+            unnamed: Some(Box::new(Unnamed {
+                size: 1,
+                mode: 0o600,
+                uid: 0,
+                gid: 0,
+                seals: 1,
+                content: Content::Space(2),
+            })),
             locks: vec![Lock {
                 kind: LockKind::Posix,
                 write: true,

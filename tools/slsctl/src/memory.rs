@@ -412,6 +412,7 @@ mod tests {
             shares: Some(2),
             shared_with: None,
             locks: Vec::new(),
+            unnamed: None,
         };
         let json = file_json(&file);
         assert_eq!(json["kind"], "pipe");
