@@ -361,7 +361,7 @@ impl Target {
         &mut self,
         still: &Still,
         mut states: Collected,
-        time_ns: u64,
+        (time_ns, explicit): (u64, bool),
         spaces: &mut Spaces,
     ) -> (Process, Bodies) {
         let context = Context {
@@ -371,6 +371,7 @@ impl Target {
             former: &self.former,
             space: self.space,
             tracking: &self.tracking,
+            explicit,
         };
         let mut files = std::mem::take(&mut states.files);
         let (nameless, bodies) = unnamed::take(&mut files, &still.maps, spaces);

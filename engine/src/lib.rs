@@ -17,6 +17,7 @@ mod content;
 mod copy;
 mod error;
 mod files;
+mod flags;
 mod former;
 mod group;
 mod holes;

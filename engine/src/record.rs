@@ -14,7 +14,7 @@ use sls_sys::procfs::MapLine;
 
 use crate::attributes::{self, Outside};
 use crate::capture::Still;
-use crate::ranges::Range;
+use crate::flags::Flags;
 use crate::runs::is_kernel;
 use crate::shared::{Spaces, is_captured, is_device};
 use crate::target::{Told, ToldThread, Tracking};
@@ -29,6 +29,8 @@ pub struct Context<'a> {
     /// Where its own pages are kept.
     pub space: u32,
     pub tracking: &'a Tracking,
+    /// The checkpoint was asked for.
+    pub explicit: bool,
 }
 
 /// mtimes of mapped files, looked up once a checkpoint each.
@@ -99,12 +101,14 @@ pub(crate) fn build(
         remember(
             told,
             facts,
-            (status.sig_caught, status.vm_lck_kib),
+            status.sig_caught,
             &context,
         );
+        let at_once = context.explicit || status.vm_lck_kib != 0;
+        told.flags.read(pid, at_once);
     }
     if status.vm_lck_kib == 0 {
-        told.locked.clear();
+        told.flags.nothing_is_locked();
     }
     remember_threads(told, &states);
     if let Some(now) = Outside::read(pid) {
@@ -131,7 +135,7 @@ pub(crate) fn build(
         space: context.space,
         auxv: outside.auxv,
         threads,
-        mappings: mappings(&still.maps, &told.locked, spaces, times),
+        mappings: mappings(&still.maps, &told.flags, spaces, times),
         files: Vec::new(),
         signals: Signals {
             actions: told.actions.clone(),
@@ -151,18 +155,13 @@ pub(crate) fn build(
 fn remember(
     told: &mut Told,
     facts: Facts,
-    (caught, locked_kib): (u64, u64),
+    caught: u64,
     context: &Context<'_>,
 ) {
     told.at = Some(Instant::now());
     told.as_of_ns = context.time_ns;
     told.caught = caught;
     told.brk = facts.brk;
-    // Off the clock, and rarely: the kernel walks all page tables for it.
-    told.locked = match locked_kib {
-        0 => Vec::new(),
-        _ => procfs::locked(context.pid).unwrap_or_default(),
-    };
     told.conduct = Some(Conduct {
         dumpable: facts.conduct.dumpable,
         subreaper: facts.conduct.subreaper,
@@ -321,7 +320,7 @@ fn brk(maps: &[MapLine], exact: u64) -> u64 {
 
 fn mappings(
     maps: &[MapLine],
-    locked: &[Range],
+    flags: &Flags,
     spaces: &mut Spaces,
     times: &mut FileTimes,
 ) -> Vec<Mapping> {
@@ -343,16 +342,16 @@ fn mappings(
             backing: backing(m, spaces),
             file_mtime_ns: if m.inode == 0 { 0 } else { mtime(m, times) },
             grows_down: m.path == "[stack]",
-            locked: locked
-                .iter()
-                .any(|&(start, end)| start <= m.start && m.end <= end),
+            locked: flags.is_locked(m),
+            advice: flags.advice(m),
         })
         .collect()
 }
 
 /// Mappings without what is known only where they are captured.
 pub fn plain_mappings(maps: &[MapLine]) -> Vec<Mapping> {
-    mappings(maps, &[], &mut Spaces::default(), &mut FileTimes::default())
+    let (flags, mut spaces) = (Flags::default(), Spaces::default());
+    mappings(maps, &flags, &mut spaces, &mut FileTimes::default())
 }
 
 fn backing(map: &MapLine, spaces: &mut Spaces) -> Backing {

@@ -16,10 +16,10 @@ use crate::attributes::Outside;
 use crate::content::Content;
 use crate::copy::Copies;
 use crate::error::{AttachError, CaptureError, KeeperError};
+use crate::flags::Flags;
 use crate::keeper::Keeper;
 use crate::leftover::Notes;
 use crate::maplist::MapList;
-use crate::ranges::Range;
 use crate::record::FileTimes;
 use crate::sockets::Sockets;
 use crate::space::Space;
@@ -68,8 +68,8 @@ pub(crate) struct Told {
     pub timers: Vec<PosixTimer>,
     pub brk: u64,
     pub conduct: Option<Conduct>,
-    /// Memory that is locked.
-    pub locked: Vec<Range>,
+    /// Flags of its mappings, and when they were read.
+    pub flags: Flags,
     pub threads: HashMap<i32, ToldThread>,
     pub outside: Outside,
 }

@@ -1,6 +1,7 @@
 //! What a program has of the kernel besides its memory: each looked at by the program itself, after a
 //! rewind and after its end and a restore.
 
+mod advice;
 mod memory_files;
 mod pipes;
 mod unlinked;

@@ -79,6 +79,29 @@ pub struct Mapping {
     pub grows_down: bool,
     /// mlock(2).
     pub locked: bool,
+    /// madvise(2), as far as it lasts.
+    pub advice: Vec<Advice>,
+}
+
+/// What a program has advised the kernel of its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Advice {
+    /// MADV_DONTDUMP.
+    NotDumped,
+    /// MADV_DONTFORK.
+    NotForked,
+    /// MADV_WIPEONFORK.
+    WipedOnFork,
+    /// MADV_HUGEPAGE.
+    HugePages,
+    /// MADV_NOHUGEPAGE.
+    NoHugePages,
+    /// MADV_MERGEABLE.
+    Mergeable,
+    /// MADV_RANDOM.
+    Random,
+    /// MADV_SEQUENTIAL.
+    Sequential,
 }
 
 impl Mapping {

@@ -292,7 +292,8 @@ impl Group {
             let member = &mut self.members[at];
             let states: Collected = member.keeper.states(bytes).map_err(Failed::of(at))?;
             member.siblings.clone_from(&states.siblings);
-            let (process, bodies) = member.process(&still, states, time_ns, &mut self.spaces);
+            let when = (time_ns, request.explicit);
+            let (process, bodies) = member.process(&still, states, when, &mut self.spaces);
             processes.push(process);
             let pages = std::mem::take(&mut member.copies).merged(&still.found.absent);
             parts.push(Part {

@@ -1,5 +1,6 @@
 //! All steps from one recorded state to another.
 
+mod advice;
 mod anew;
 mod anew_files;
 mod attributes;
@@ -184,6 +185,7 @@ pub fn build(
     let (mut data, pages) = pages::steps(&mut steps, ends, from, to, &fresh, common)?;
     unnamed::contents(&mut steps, ends, (from, to), common, &mut data)?;
     locked::steps(&mut steps, from, to);
+    advice::steps(&mut steps, from, to);
     conduct::steps(&mut steps, from, to);
     signals::timers(&mut steps, from, to);
     unnamed::seals(&mut steps, from, to, |file| {

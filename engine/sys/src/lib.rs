@@ -19,6 +19,7 @@ pub mod remote;
 pub mod running;
 pub mod shared;
 pub mod skeleton;
+pub mod smaps;
 pub mod sockets;
 pub mod uffd;
 pub mod unix_sockets;

@@ -1,7 +1,7 @@
 //! A process with one of everything a record can hold.
 
 use libsls::record::{
-    AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Content, Ended, Epoll, File,
+    Advice, AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Content, Ended, Epoll, File,
     FileKind, IntervalTimer, Layout, Lock, LockKind, Mapping, Name, Perms, PosixTimer, Process,
     Queued, Registers, Renamed, Rseq, Scheduling, SigAction, SigInfo, Signals, Socket,
     SocketOption, Thread, Unnamed, Unvouched,
@@ -181,6 +181,7 @@ fn mappings() -> Vec<Mapping> {
             file_mtime_ns: 1,
             grows_down: false,
             locked: false,
+            advice: vec![Advice::NotForked],
         })
         .collect()
 }
