@@ -7,10 +7,11 @@ use std::time::Instant;
 use sls_keeper::{Collected, Facts, ThreadState};
 use sls_record::{
     AltStack, Backing, Blocked, Conduct, IntervalTimer, Mapping, Perms, PosixTimer, Process,
-    Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
+    Registers, Rseq, Segment, SigAction, SigInfo, Signals, Thread, Unvouched,
 };
 use sls_sys::procfs;
 use sls_sys::procfs::MapLine;
+use sls_sys::sysv;
 
 use crate::attributes::{self, Outside};
 use crate::capture::Still;
@@ -98,12 +99,7 @@ pub(crate) fn build(
         ..
     } = collected;
     if let Some(facts) = facts {
-        remember(
-            told,
-            facts,
-            status.sig_caught,
-            &context,
-        );
+        remember(told, facts, status.sig_caught, &context);
         let at_once = context.explicit || status.vm_lck_kib != 0;
         told.flags.read(pid, at_once);
     }
@@ -149,15 +145,11 @@ pub(crate) fn build(
         unvouched: unvouched(still, context.tracking),
         stopped: states.iter().any(|s| s.group_stop),
         exit_signal: outside.exit_signal,
+        segments: segments(pid, &still.maps),
     }
 }
 
-fn remember(
-    told: &mut Told,
-    facts: Facts,
-    caught: u64,
-    context: &Context<'_>,
-) {
+fn remember(told: &mut Told, facts: Facts, caught: u64, context: &Context<'_>) {
     told.at = Some(Instant::now());
     told.as_of_ns = context.time_ns;
     told.caught = caught;
@@ -189,6 +181,31 @@ fn remember(
         })
         .collect();
     told.timers = posix_timers(context.pid, &facts);
+}
+
+/// System V shared memory that is mapped, as far as it is of our own namespace.
+fn segments(pid: i32, maps: &[MapLine]) -> Vec<Segment> {
+    let is_mapped = |id: i32| {
+        let mut mapped = maps.iter().filter(|m| m.path.starts_with("/SYSV"));
+        mapped.any(|m| i32::try_from(m.inode) == Ok(id))
+    };
+    if !maps.iter().any(|m| m.path.starts_with("/SYSV"))
+        || procfs::link(pid, "ns/ipc") != procfs::link(std::process::id().cast_signed(), "ns/ipc")
+    {
+        return Vec::new();
+    }
+    let all = sysv::segments().unwrap_or_default();
+    let mapped = all.into_iter().filter(|s| is_mapped(s.id));
+    let segment = |s: sysv::Segment| Segment {
+        id: s.id,
+        key: s.key,
+        size: s.size,
+        mode: s.mode,
+        uid: s.uid,
+        gid: s.gid,
+        removed: s.removed,
+    };
+    mapped.map(segment).collect()
 }
 
 fn remember_threads(told: &mut Told, states: &[ThreadState]) {

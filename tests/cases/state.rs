@@ -4,6 +4,7 @@
 mod advice;
 mod memory_files;
 mod pipes;
+mod sysv;
 mod unlinked;
 
 /// Both ways back to a checkpoint; `look` is what the program then looks at, and `lost` what could not

@@ -174,7 +174,9 @@ impl Obedient {
     /// # Panics
     /// It is not.
     pub fn end(mut self) {
-        self.sls.run(&["detach", "-p", &self.pid.to_string()]);
+        if self.attached {
+            self.sls.run(&["detach", "-p", &self.pid.to_string()]);
+        }
         if let Some(target) = &mut self.target {
             target.assert_unharmed();
         }

@@ -14,7 +14,7 @@ mod socket;
 
 pub use attributes::{Attributes, Capabilities, Conduct, Layout, Scheduling};
 pub use codec::{DecodeError, FORMAT_VERSION, decode, encode};
-pub use memory::{Advice, Backing, Mapping, Perms};
+pub use memory::{Advice, Backing, Mapping, Perms, Segment};
 pub use process::{
     Blocked, Content, Ended, Epoll, Event, File, FileKind, Lock, LockKind, Name, Process, Queued,
     Record, Renamed, Rseq, Thread, Unnamed, Unvouched,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AltStack, Attributes, Conduct, IntervalTimer, Layout, Mapping, PosixTimer, Registers,
-    Scheduling, SigInfo, Signals, Socket,
+    Scheduling, Segment, SigInfo, Signals, Socket,
 };
 
 /// One checkpoint's record.
@@ -143,6 +143,8 @@ pub struct Process {
     pub stopped: bool,
     /// The signal its parent gets at its end.
     pub exit_signal: i32,
+    /// System V shared memory that it has attached.
+    pub segments: Vec<Segment>,
 }
 
 /// A range taken by content, and why.

@@ -151,7 +151,8 @@ fn mmap(steps: &mut Steps, map: &Mapping, prot: u64, flags: u64, file: Option<u8
 fn anonymous(steps: &mut Steps, map: &Mapping) {
     let mut flags = flag(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
     if map.grows_down {
-        flags |= flag(libc::MAP_GROWSDOWN | libc::MAP_STACK);
+        // Not MAP_STACK, which is advice against huge pages.
+        flags |= flag(libc::MAP_GROWSDOWN);
     }
     mmap(steps, map, map.perms.prot(), flags, None);
 }
@@ -195,6 +196,12 @@ fn fillable(map: &Mapping) -> u64 {
 
 /// A mapping of shared memory.
 fn object(steps: &mut Steps, kin: &Kin<'_>, to: &Process, map: &Mapping) {
+    if let Some(id) = kin.attaches(to, map) {
+        return attach(steps, map, id);
+    }
+    if let Some(Err(why)) = kin.segment(map) {
+        steps.object(why.clone());
+    }
     if let Some(source) = kin.memory(to, map).or_else(|| Some(descriptor(to, map)?.0)) {
         if map.path.starts_with("/SYSV") {
             steps.not_restored.push(format!(
@@ -220,6 +227,14 @@ fn object(steps: &mut Steps, kin: &Kin<'_>, to: &Process, map: &Mapping) {
         Err(error) => steps.object(format!("{} was mapped: {error}", map.path)),
     }
     open_and_map(steps, map, &map.path, libc::O_RDWR, fillable(map));
+}
+
+/// System V shared memory by its number.
+fn attach(steps: &mut Steps, map: &Mapping, id: i32) {
+    let exec = if map.perms.exec { libc::SHM_EXEC } else { 0 };
+    let args = vec![int(id), map.start.into(), int(exec)];
+    let what = format!("attach System V shared memory {id}");
+    steps.call(what, libc::SYS_shmat, args, Want::Exactly(map.start));
 }
 
 /// Shared memory without a name (anonymous, or a file in memory whose last descriptor is closed),

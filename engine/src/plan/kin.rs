@@ -58,10 +58,14 @@ pub struct Kept<'a> {
     pub fd: i32,
 }
 
+/// System V shared memory by device and inode of what was mapped: its number, or why it cannot be had.
+pub type Segments = BTreeMap<(u64, u64), Result<i32, String>>;
+
 /// Processes that are made anew together.
 #[derive(Debug)]
 pub struct Kin<'a> {
     all: &'a [Process],
+    segments: &'a Segments,
     /// Who makes each, and under which number it is there; kept only for the others if so.
     makers: BTreeMap<Thing, Maker>,
 }
@@ -74,9 +78,10 @@ struct Maker {
 }
 
 impl<'a> Kin<'a> {
-    pub fn new(all: &'a [Process]) -> Self {
+    pub fn new(all: &'a [Process], segments: &'a Segments) -> Self {
         let mut kin = Self {
             all,
+            segments,
             makers: BTreeMap::new(),
         };
         for process in all {
@@ -100,6 +105,9 @@ impl<'a> Kin<'a> {
                 }
             }
             for map in process.mappings.iter().filter(|m| is_nameless(m)) {
+                if kin.attaches(process, map).is_some() {
+                    continue;
+                }
                 let thing = Thing::Memory(map.dev, map.inode);
                 fd += i32::from(kin.made(thing, process.pid, fd, true));
             }
@@ -146,6 +154,18 @@ impl<'a> Kin<'a> {
         let is_back = peer != file.inode && peer_of(peer) == Some(file.inode);
         let ends = (peer.min(file.inode), peer.max(file.inode));
         is_back.then_some(Thing::Pair(ends.0, ends.1))
+    }
+
+    /// System V shared memory that is mapped; None for what is none.
+    pub fn segment(&self, map: &Mapping) -> Option<&'a Result<i32, String>> {
+        self.segments.get(&(map.dev, map.inode))
+    }
+
+    /// The number of the System V shared memory that `process` attaches there, as by one call.
+    pub fn attaches(&self, process: &Process, map: &Mapping) -> Option<i32> {
+        let is_whole = process.segments.iter().any(|s| s.is_whole_at(map));
+        let had = self.segment(map).filter(|_| is_whole)?;
+        had.as_ref().ok().copied()
     }
 
     /// A descriptor of a file without a name that is mapped, whose ever.

@@ -7,6 +7,7 @@
 
 mod fill;
 mod lines;
+mod segments;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -29,6 +30,7 @@ use crate::record::plain_mappings;
 use crate::target::Options;
 use crate::{branch, leftover, renamed};
 use lines::Lines;
+use segments::Prepared;
 
 const SIGSTOP: i32 = 19;
 const SIGKILL: i32 = 9;
@@ -86,24 +88,27 @@ pub fn restore(
         why: why.to_owned(),
     };
     let acts = family::acts(&record).ok_or_else(|| impossible("its processes are no tree"))?;
+    let mut segments = Prepared::of(all);
+    let known = segments.all.clone();
     let maker = Maker {
         partition,
         epoch,
         record: &record,
         all,
-        kin: &Kin::new(all),
+        kin: &Kin::new(all, &known),
         options,
         force,
         token: sls_sys::monotonic(),
     };
     let stopped = stay_stopped || all.iter().all(|p| p.stopped);
     let mut made = Vec::new();
-    let done = maker.make(&acts, &mut made, stay_stopped);
+    let done = maker.make(&acts, &mut made, &mut segments, stay_stopped);
     let Done {
         pages,
         renamed,
         not_restored,
     } = done.inspect_err(|_| await_ends(&made))?;
+    segments.keep();
     let root = |act: &Act| match act {
         Act::Make(at) => Some(all[*at].pid),
         _ => None,
@@ -213,6 +218,7 @@ impl Maker<'_> {
         &self,
         acts: &[Act],
         made: &mut Vec<i32>,
+        segments: &mut Prepared,
         stay_stopped: bool,
     ) -> Result<Done, RestoreError> {
         let mut keepers = self.skeletons(acts, made)?;
@@ -222,6 +228,7 @@ impl Maker<'_> {
             keeper.ask_to_execute(journal)?;
         }
         let pages = self.lead(&mut keepers, &mut told)?;
+        segments.attached();
         for process in self.all {
             if stay_stopped || process.stopped {
                 signal(process.pid, SIGSTOP)?;

@@ -21,6 +21,7 @@ pub mod shared;
 pub mod skeleton;
 pub mod smaps;
 pub mod sockets;
+pub mod sysv;
 pub mod uffd;
 pub mod unix_sockets;
 pub mod unnamed;

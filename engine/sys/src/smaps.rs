@@ -20,7 +20,11 @@ fn parse(text: &str) -> Vec<Flagged> {
         if let Some(flags) = line.strip_prefix("VmFlags:") {
             let flags = flags.split_whitespace();
             let flags = flags.filter_map(|flag| flag.as_bytes().try_into().ok());
-            found.extend(range.take().map(|(start, end)| (start, end, flags.collect())));
+            found.extend(
+                range
+                    .take()
+                    .map(|(start, end)| (start, end, flags.collect())),
+            );
         } else if let Some((start, rest)) = line.split_once('-') {
             let hex = |digits: &str| u64::from_str_radix(digits, 16).ok();
             let end = rest.split(' ').next().and_then(hex);

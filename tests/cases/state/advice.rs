@@ -65,7 +65,10 @@ fn it_comes_back_and_goes() {
         let lost = it.rewind(plain);
         let left = advised(&mut it);
         // There is no way back from advice about huge pages but the opposite.
-        assert!(lost.contains("huge pages that was given since stays"), "{lost}");
+        assert!(
+            lost.contains("huge pages that was given since stays"),
+            "{lost}"
+        );
         assert_eq!(left.values().collect::<Vec<_>>(), ["hg"], "{round}");
         assert_eq!(it.rewind(all), "[]");
         assert_eq!(advised(&mut it), given);

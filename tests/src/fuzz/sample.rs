@@ -1,10 +1,10 @@
 //! A process with one of everything a record can hold.
 
 use libsls::record::{
-    Advice, AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Content, Ended, Epoll, File,
-    FileKind, IntervalTimer, Layout, Lock, LockKind, Mapping, Name, Perms, PosixTimer, Process,
-    Queued, Registers, Renamed, Rseq, Scheduling, SigAction, SigInfo, Signals, Socket,
-    SocketOption, Thread, Unnamed, Unvouched,
+    Advice, AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Content, Ended, Epoll,
+    File, FileKind, IntervalTimer, Layout, Lock, LockKind, Mapping, Name, Perms, PosixTimer,
+    Process, Queued, Registers, Renamed, Rseq, Scheduling, Segment, SigAction, SigInfo, Signals,
+    Socket, SocketOption, Thread, Unnamed, Unvouched,
 };
 
 const MAPPED: u64 = 0x40_0000;
@@ -39,6 +39,15 @@ pub fn renamed() -> Renamed {
 /// The process.
 pub fn process() -> Process {
     Process {
+        segments: vec![Segment {
+            id: 1,
+            key: 2,
+            size: 3,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            removed: true,
+        }],
         pid: 7,
         ppid: 1,
         pgid: 7,
