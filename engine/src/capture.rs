@@ -383,7 +383,11 @@ impl Target {
             spaces,
             &mut self.file_times,
         );
-        process.files = files::understand(files, self.pid, &mut self.sockets);
+        if explicit {
+            self.watches.forget();
+        }
+        let (sockets, watches) = (&mut self.sockets, &mut self.watches);
+        process.files = files::understand(files, self.pid, sockets, watches);
         unnamed::note(&mut process.files, nameless);
         (process, bodies)
     }

@@ -11,6 +11,7 @@ use sls_sys::descriptors::{FileStat, Raw};
 use sls_sys::sockets;
 
 use crate::sockets::Sockets;
+use crate::watches::Watches;
 
 fn field<'a>(info: &'a [u8], key: &str) -> Option<&'a str> {
     let text = std::str::from_utf8(info).ok()?;
@@ -57,7 +58,12 @@ pub fn unvouched_buffers(raws: &[Raw]) -> Vec<(u64, u64)> {
 }
 
 /// What the raw texts mean.
-pub fn understand(raws: Vec<Raw>, pid: i32, sockets: &mut Sockets) -> Vec<File> {
+pub fn understand(
+    raws: Vec<Raw>,
+    pid: i32,
+    sockets: &mut Sockets,
+    watches: &mut Watches,
+) -> Vec<File> {
     let inodes = raws.iter().filter(|raw| raw.link.starts_with(b"socket:"));
     let connected = |raw: &Raw| {
         let socket = raw.socket.as_deref();
@@ -67,10 +73,12 @@ pub fn understand(raws: Vec<Raw>, pid: i32, sockets: &mut Sockets) -> Vec<File> 
         pid,
         inodes.map(|raw| (inode(raw), connected(raw))).collect(),
     );
-    raws.into_iter().map(|raw| file(raw, sockets)).collect()
+    raws.into_iter()
+        .map(|raw| file(raw, sockets, watches))
+        .collect()
 }
 
-fn file(raw: Raw, sockets: &Sockets) -> File {
+fn file(raw: Raw, sockets: &Sockets, watches: &mut Watches) -> File {
     let target = String::from_utf8_lossy(&raw.link).into_owned();
     let flags = field(&raw.info, "flags:")
         .and_then(|v| u32::from_str_radix(v, 8).ok())
@@ -82,7 +90,7 @@ fn file(raw: Raw, sockets: &Sockets) -> File {
         offset: number(&raw.info, "pos:"),
         dev: raw.stat.map_or(0, |s| s.dev),
         inode,
-        kind: kind(&raw, &target, inode, sockets),
+        kind: kind((&raw, &target, inode), sockets, watches),
         target,
         shares: raw.shares,
         shared_with: None,
@@ -128,7 +136,11 @@ fn inode(raw: &Raw) -> u64 {
     stat.or_else(bracketed).unwrap_or(0)
 }
 
-fn kind(raw: &Raw, target: &str, inode: u64, sockets: &Sockets) -> FileKind {
+fn kind(
+    (raw, target, inode): (&Raw, &str, u64),
+    sockets: &Sockets,
+    watches: &mut Watches,
+) -> FileKind {
     let info = &raw.info[..];
     let hex = |key| {
         field(info, key)
@@ -159,7 +171,8 @@ fn kind(raw: &Raw, target: &str, inode: u64, sockets: &Sockets) -> FileKind {
             members: members(info),
         },
         "anon_inode:inotify" => FileKind::Inotify {
-            watches: watches(info),
+            watches: watches.understand(info),
+            waiting: raw.waiting,
         },
         t if t.starts_with("/memfd:") || t.starts_with("/dev/shm/") => FileKind::Memory {
             size: raw.stat.map_or(0, |s| s.size),
@@ -272,14 +285,6 @@ fn members(info: &[u8]) -> Vec<Epoll> {
     text.lines().filter_map(member).collect()
 }
 
-fn watches(info: &[u8]) -> Vec<String> {
-    String::from_utf8_lossy(info)
-        .lines()
-        .filter(|l| l.starts_with("inotify "))
-        .map(str::to_owned)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,6 +326,7 @@ mod tests {
             pipe: None,
             socket: None,
             shares: None,
+            waiting: 0,
             unnamed: None,
         };
         assert_eq!(

@@ -37,6 +37,7 @@ mod space;
 mod target;
 mod together;
 mod unnamed;
+mod watches;
 
 pub use capture::StopCost;
 pub use error::{AttachError, CaptureError, RestoreError, RewindError};

@@ -23,6 +23,7 @@ use crate::maplist::MapList;
 use crate::record::FileTimes;
 use crate::sockets::Sockets;
 use crate::space::Space;
+use crate::watches::Watches;
 
 /// One that is on its way out is gone by then.
 const END_PATIENCE: Duration = Duration::from_millis(500);
@@ -109,6 +110,7 @@ pub struct Target {
     pub(crate) tracking: Tracking,
     pub(crate) copies: Copies,
     pub(crate) sockets: Sockets,
+    pub(crate) watches: Watches,
     pub(crate) file_times: FileTimes,
     pub(crate) told: Told,
     /// Number of its memory in the history.
@@ -157,6 +159,7 @@ impl Target {
             tracking,
             copies: Copies::default(),
             sockets: Sockets::default(),
+            watches: Watches::default(),
             file_times: FileTimes::default(),
             told: Told::new(pid).ok_or(AttachError::NoProcess(pid))?,
             space: 0,

@@ -2,6 +2,7 @@
 //! rewind and after its end and a restore.
 
 mod advice;
+mod inotify;
 mod memory_files;
 mod pipes;
 mod sysv;

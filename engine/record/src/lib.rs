@@ -17,7 +17,7 @@ pub use codec::{DecodeError, FORMAT_VERSION, decode, encode};
 pub use memory::{Advice, Backing, Mapping, Perms, Segment};
 pub use process::{
     Blocked, Content, Ended, Epoll, Event, File, FileKind, Lock, LockKind, Name, Process, Queued,
-    Record, Renamed, Rseq, Thread, Unnamed, Unvouched,
+    Record, Renamed, Rseq, Thread, Unnamed, Unvouched, Watch,
 };
 pub use registers::Registers;
 pub use signal::{AltStack, IntervalTimer, PosixTimer, SigAction, SigInfo, Signals};

@@ -363,10 +363,12 @@ pub enum FileKind {
         /// Members.
         members: Vec<Epoll>,
     },
-    /// inotify; its fdinfo lines.
+    /// inotify.
     Inotify {
-        /// Watches as fdinfo shows them.
-        watches: Vec<String>,
+        /// By number.
+        watches: Vec<Watch>,
+        /// Bytes of events that wait to be read.
+        waiting: u32,
     },
     /// memfd or other memory file.
     Memory {
@@ -386,6 +388,30 @@ pub enum Queued {
     Bytes(Vec<u8>),
     /// Not read, and why.
     Unread(String),
+}
+
+/// What an inotify descriptor watches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// The number that the program knows it by.
+    pub number: i32,
+    /// Device of what is watched.
+    pub dev: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// IN_* events.
+    pub mask: u32,
+    /// Where it was, when that could be told.
+    pub path: Option<String>,
+}
+
+impl Watch {
+    /// The same thing watched for the same, wherever it is?
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let own = |w: &Self| (w.number, w.dev, w.inode, w.mask);
+        own(self) == own(other)
+    }
 }
 
 /// One member of an epoll set.

@@ -130,6 +130,16 @@ fn is_same(a: &File, b: &File) -> bool {
         && (a.dev, a.inode) == (b.dev, b.inode)
         && a.flags & ACCESS_MODE == b.flags & ACCESS_MODE
         && std::mem::discriminant(&a.kind) == std::mem::discriminant(&b.kind)
+        && watch_the_same(&a.kind, &b.kind)
+}
+
+/// The number of an inotify watch cannot be had again but from a new instance.
+fn watch_the_same(a: &FileKind, b: &FileKind) -> bool {
+    let (FileKind::Inotify { watches: a, .. }, FileKind::Inotify { watches: b, .. }) = (a, b)
+    else {
+        return true;
+    };
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_same(b))
 }
 
 /// The descriptor is still open on the same thing.
@@ -189,10 +199,11 @@ fn adjust(steps: &mut Steps, was: &File, is: &File) {
             );
         }
         (FileKind::TimerFd { .. }, FileKind::TimerFd { .. }) => timerfd(steps, is),
-        (FileKind::Inotify { watches: was }, FileKind::Inotify { watches: is }) if was != is => {
-            steps
-                .not_restored
-                .push(format!("inotify {fd}: its watches have changed since"));
+        (FileKind::Inotify { waiting: was, .. }, FileKind::Inotify { waiting: is, .. })
+            if was != is =>
+        {
+            let line = format!("inotify {fd}: the events that wait to be read");
+            steps.not_restored.push(line);
         }
         _ => {}
     }

@@ -10,6 +10,7 @@ mod conduct;
 pub mod family;
 pub mod faults;
 mod files;
+mod inotify;
 pub mod kin;
 mod locked;
 mod locks;

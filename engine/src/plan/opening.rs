@@ -10,7 +10,7 @@ use sls_sys::procfs;
 use super::files::{ACCESS_MODE, is_seekable, name_once, place, seek, set_flags};
 use super::kin::Kin;
 use super::pipes::{is_unnamed_pipe, writes_packets};
-use super::{Steps, int, path, pipes, sockets, unnamed};
+use super::{Steps, inotify, int, path, pipes, sockets, unnamed};
 
 /// Flags that make or change the file when it is opened; they have had their effect.
 const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
@@ -109,13 +109,22 @@ impl<'a> Openings<'a> {
                     return self.placeholder(steps, file, &why);
                 }
             }
-            FileKind::Inotify { .. } | FileKind::Other => {
+            FileKind::Inotify { .. } => {
+                let args = vec![int(libc::IN_NONBLOCK | flags & libc::O_CLOEXEC)];
+                steps.call(what, libc::SYS_inotify_init1, args, Want::Save(0));
+            }
+            FileKind::Other => {
                 return self.placeholder(steps, file, "a placeholder reports hang-up");
             }
         }
         place(steps, file, self.above);
-        if let FileKind::Socket { .. } = file.kind {
-            set_flags(steps, file);
+        match &file.kind {
+            FileKind::Socket { .. } => set_flags(steps, file),
+            FileKind::Inotify { watches, waiting } => {
+                let sure = self.restored() || self.from.attributes.uids[1] == 0;
+                inotify::watch(steps, file, watches, *waiting, sure);
+            }
+            _ => {}
         }
     }
 

@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::fd::pidfd_getfd;
+use crate::fd::{pidfd_getfd, queued};
 use crate::pipes::{self, Pipe};
 use crate::running::compare_files;
 use crate::sockets::{self, Socket};
@@ -57,6 +57,8 @@ pub struct Raw {
     pub socket: Option<Box<Socket>>,
     /// The lowest descriptor on the same open file description, when that is another one.
     pub shares: Option<i32>,
+    /// Bytes of events that wait in an inotify descriptor.
+    pub waiting: u32,
     /// A file without a name.
     pub unnamed: Option<Box<Unnamed>>,
 }
@@ -213,6 +215,12 @@ impl Folders {
             let seen = end.and_then(|end| pipes::look(end.as_fd()));
             seen.map_err(|e| e.to_string())
         });
+        let waiting = if link == b"anon_inode:inotify" {
+            let waits = pidfd_getfd(pidfd, fd).and_then(|ours| queued(ours.as_fd()));
+            waits.map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
+        } else {
+            0
+        };
         Ok(Some(Raw {
             fd,
             link: ByteBuf::from(link),
@@ -221,6 +229,7 @@ impl Folders {
             pipe,
             socket,
             shares: None,
+            waiting,
             unnamed: None,
         }))
     }

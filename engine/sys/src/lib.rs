@@ -10,6 +10,7 @@ pub mod cpus;
 pub mod descriptors;
 pub mod fd;
 pub mod frame;
+pub mod handles;
 pub mod pagemap;
 pub mod pipes;
 pub mod probe;

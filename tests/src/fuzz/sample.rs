@@ -4,7 +4,7 @@ use libsls::record::{
     Advice, AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Content, Ended, Epoll,
     File, FileKind, IntervalTimer, Layout, Lock, LockKind, Mapping, Name, Perms, PosixTimer,
     Process, Queued, Registers, Renamed, Rseq, Scheduling, Segment, SigAction, SigInfo, Signals,
-    Socket, SocketOption, Thread, Unnamed, Unvouched,
+    Socket, SocketOption, Thread, Unnamed, Unvouched, Watch,
 };
 
 const MAPPED: u64 = 0x40_0000;
@@ -247,7 +247,14 @@ fn files() -> Vec<File> {
             }],
         },
         FileKind::Inotify {
-            watches: vec!["wd 1".into()],
+            watches: vec![Watch {
+                number: 1,
+                dev: 2,
+                inode: 3,
+                mask: 4,
+                path: Some("/watched".into()),
+            }],
+            waiting: 16,
         },
         FileKind::Memory { size: 4096 },
         FileKind::Device,

@@ -298,7 +298,10 @@ fn kind(kind: &FileKind) -> (&'static str, Json) {
             "epoll",
             json!({"members": members.iter().map(|m| json!({"fd": m.fd, "events": m.events, "data": m.data})).collect::<Vec<_>>()}),
         ),
-        FileKind::Inotify { watches } => ("inotify", json!({ "watches": watches })),
+        FileKind::Inotify { watches, waiting } => (
+            "inotify",
+            json!({"watches": watches.iter().map(|w| json!({"number": w.number, "mask": w.mask, "inode": w.inode, "path": w.path})).collect::<Vec<_>>(), "waiting": waiting}),
+        ),
         FileKind::Memory { size } => ("memory", json!({ "size": size })),
         FileKind::Device => ("device", json!({})),
         FileKind::Other => ("other", json!({})),
