@@ -84,7 +84,7 @@ fn give(to: &Segment) -> io::Result<()> {
     let mut all: libc::shmid_ds = unsafe { std::mem::zeroed() };
     all.shm_perm.uid = to.uid;
     all.shm_perm.gid = to.gid;
-    all.shm_perm.mode = u16::try_from(to.mode & RIGHTS).unwrap_or(0).into();
+    all.shm_perm.mode = u16::try_from(to.mode & RIGHTS).unwrap_or(0);
     // SAFETY: `all` is a shmid_ds, of which IPC_SET reads owner and rights.
     let ret = unsafe { libc::shmctl(to.id, libc::IPC_SET, &raw mut all) };
     if ret < 0 {
