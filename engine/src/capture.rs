@@ -20,6 +20,7 @@ use crate::runs::is_tracked;
 use crate::shared::{self, Spaces, Taken};
 use crate::space::Found;
 use crate::target::{Target, Tracker};
+use crate::unnamed::{self, Bodies};
 
 const PAGE: u64 = sls_sys::PAGE;
 const STOP_DEADLINE_MS: u32 = 1000;
@@ -84,6 +85,16 @@ pub(crate) struct Part {
     pub still: Still,
     /// Its own pages.
     pub pages: Vec<(u64, Slot)>,
+    /// What its files without a name hold, where it changed.
+    pub bodies: Bodies,
+}
+
+impl Part {
+    /// Spaces of the objects of which it has something.
+    pub fn objects(&self) -> impl Iterator<Item = u32> {
+        let shared = self.still.shared.iter().map(|copy| copy.space);
+        shared.chain(self.bodies.iter().map(|body| body.0))
+    }
 }
 
 /// Pages of one shared object.
@@ -111,6 +122,8 @@ impl Target {
     /// Pages that scans reported were not kept: nobody vouches for them any more.
     pub(crate) fn give_up_tracking(&mut self) {
         self.copies.clear();
+        // Nor for what was told to have changed: the next stop asks everything.
+        self.told.at = None;
         match &mut self.tracker {
             Tracker::Kernel(space) => space.distrust(),
             Tracker::Content(content) => content.invalidate(),
@@ -348,9 +361,9 @@ impl Target {
         &mut self,
         still: &Still,
         mut states: Collected,
-        time_ns: u64,
+        (time_ns, explicit): (u64, bool),
         spaces: &mut Spaces,
-    ) -> Process {
+    ) -> (Process, Bodies) {
         let context = Context {
             pid: self.pid,
             start_ticks: self.start_ticks,
@@ -358,8 +371,10 @@ impl Target {
             former: &self.former,
             space: self.space,
             tracking: &self.tracking,
+            explicit,
         };
-        let files = std::mem::take(&mut states.files);
+        let mut files = std::mem::take(&mut states.files);
+        let (nameless, bodies) = unnamed::take(&mut files, &still.maps, spaces);
         let mut process = record::build(
             context,
             still,
@@ -368,8 +383,13 @@ impl Target {
             spaces,
             &mut self.file_times,
         );
-        process.files = files::understand(files, self.pid, &mut self.sockets);
-        process
+        if explicit {
+            self.watches.forget();
+        }
+        let (sockets, watches) = (&mut self.sockets, &mut self.watches);
+        process.files = files::understand(files, self.pid, sockets, watches);
+        unnamed::note(&mut process.files, nameless);
+        (process, bodies)
     }
 
     /// What of its memory goes into the draft.
@@ -444,28 +464,9 @@ fn add_shared<'a>(
     pages: Vec<(PageIndex, &'a [u8])>,
     known: &[SpaceId],
 ) {
-    let space = SpaceId(part.space);
     let offset = |address: u64| PageIndex(address.wrapping_sub(part.shift) / PAGE);
     let dropped = part.holes.iter().map(|h| offset(h.0)..offset(h.1));
-    if let Some(delta) = spaces.iter_mut().find(|d| d.space == space) {
-        // The same object mapped twice: the same bytes, perhaps other parts of it.
-        delta.pages.extend(pages);
-        delta.pages.sort_by_key(|p| p.0);
-        delta.pages.dedup_by_key(|p| p.0);
-        delta.dropped.extend(dropped);
-        return;
-    }
-    let base = if known.contains(&space) {
-        Base::Parent
-    } else {
-        Base::Empty
-    };
-    spaces.push(SpaceDelta {
-        space,
-        base,
-        dropped: dropped.collect(),
-        pages,
-    });
+    unnamed::add_to(spaces, SpaceId(part.space), pages, dropped, known);
 }
 
 /// What the process's own page map must not hold: absent pages and everything that is not a

@@ -12,6 +12,7 @@ use sls_sys::descriptors::Raw;
 use sls_sys::sockets;
 
 use crate::sockets::Sockets;
+use crate::watches::Watches;
 
 fn field<'a>(info: &'a [u8], key: &str) -> Option<&'a str> {
     let text = std::str::from_utf8(info).ok()?;
@@ -58,7 +59,12 @@ pub fn unvouched_buffers(raws: &[Raw]) -> Vec<(u64, u64)> {
 }
 
 /// What the raw texts mean.
-pub fn understand(raws: Vec<Raw>, pid: i32, sockets: &mut Sockets) -> Vec<File> {
+pub fn understand(
+    raws: Vec<Raw>,
+    pid: i32,
+    sockets: &mut Sockets,
+    watches: &mut Watches,
+) -> Vec<File> {
     let inodes = raws.iter().filter(|raw| raw.link.starts_with(b"socket:"));
     let connected = |raw: &Raw| {
         let socket = raw.socket.as_deref();
@@ -68,10 +74,12 @@ pub fn understand(raws: Vec<Raw>, pid: i32, sockets: &mut Sockets) -> Vec<File> 
         pid,
         inodes.map(|raw| (inode(raw), connected(raw))).collect(),
     );
-    raws.into_iter().map(|raw| file(raw, sockets)).collect()
+    raws.into_iter()
+        .map(|raw| file(raw, sockets, watches))
+        .collect()
 }
 
-fn file(raw: Raw, sockets: &Sockets) -> File {
+fn file(raw: Raw, sockets: &Sockets, watches: &mut Watches) -> File {
     let target = String::from_utf8_lossy(&raw.link).into_owned();
     let flags = field(&raw.info, "flags:")
         .and_then(|v| u32::from_str_radix(v, 8).ok())
@@ -83,11 +91,12 @@ fn file(raw: Raw, sockets: &Sockets) -> File {
         offset: number(&raw.info, "pos:"),
         dev: raw.stat.map_or(0, |s| s.dev),
         inode,
-        kind: kind(&raw, &target, inode, sockets),
+        kind: kind((&raw, &target, inode), sockets, watches),
         target,
         shares: raw.shares,
         shared_with: None,
         locks: locks(&raw.info),
+        unnamed: None,
     }
 }
 
@@ -128,7 +137,11 @@ fn inode(raw: &Raw) -> u64 {
     stat.or_else(bracketed).unwrap_or(0)
 }
 
-fn kind(raw: &Raw, target: &str, inode: u64, sockets: &Sockets) -> FileKind {
+fn kind(
+    (raw, target, inode): (&Raw, &str, u64),
+    sockets: &Sockets,
+    watches: &mut Watches,
+) -> FileKind {
     let info = &raw.info[..];
     let hex = |key| {
         field(info, key)
@@ -136,9 +149,7 @@ fn kind(raw: &Raw, target: &str, inode: u64, sockets: &Sockets) -> FileKind {
             .unwrap_or(0)
     };
     match target {
-        t if t.starts_with("pipe:") => FileKind::Pipe {
-            content: queued(raw),
-        },
+        t if t.starts_with("pipe:") => pipe(raw),
         t if t.starts_with("socket:") => {
             let (description, listening) = sockets.describe(inode);
             FileKind::Socket {
@@ -161,7 +172,8 @@ fn kind(raw: &Raw, target: &str, inode: u64, sockets: &Sockets) -> FileKind {
             members: members(info),
         },
         "anon_inode:inotify" => FileKind::Inotify {
-            watches: watches(info),
+            watches: watches.understand(info),
+            waiting: raw.waiting,
         },
         t if t.starts_with("/memfd:") || t.starts_with("/dev/shm/") => FileKind::Memory {
             size: raw.stat.map_or(0, |s| s.size),
@@ -223,11 +235,24 @@ fn tcp(stream: &sockets::Stream) -> Tcp {
     }
 }
 
-fn queued(raw: &Raw) -> Queued {
+fn pipe(raw: &Raw) -> FileKind {
     match &raw.pipe {
-        Some(Ok(bytes)) => Queued::Bytes(bytes.to_vec()),
-        Some(Err(why)) => Queued::Unread(why.clone()),
-        None => Queued::Unread("only the write end is here".into()),
+        Some(Ok(pipe)) => FileKind::Pipe {
+            content: Queued::Bytes(pipe.bytes.to_vec()),
+            capacity: pipe.capacity,
+            packets: pipe.packets.clone(),
+        },
+        Some(Err(why)) => unread(why),
+        None => unread("only the write end is here"),
+    }
+}
+
+/// A pipe of which only that is known.
+fn unread(why: &str) -> FileKind {
+    FileKind::Pipe {
+        content: Queued::Unread(why.to_owned()),
+        capacity: 0,
+        packets: Vec::new(),
     }
 }
 
@@ -254,9 +279,7 @@ fn of_mode(raw: &Raw) -> FileKind {
         libc::S_IFCHR | libc::S_IFBLK => FileKind::Device {
             terminal: terminal(raw),
         },
-        libc::S_IFIFO => FileKind::Pipe {
-            content: Queued::Unread("a named fifo".into()),
-        },
+        libc::S_IFIFO => unread("a named fifo"),
         _ => FileKind::Other,
     }
 }
@@ -290,14 +313,6 @@ fn members(info: &[u8]) -> Vec<Epoll> {
         Some(Epoll { fd, events, data })
     };
     text.lines().filter_map(member).collect()
-}
-
-fn watches(info: &[u8]) -> Vec<String> {
-    String::from_utf8_lossy(info)
-        .lines()
-        .filter(|l| l.starts_with("inotify "))
-        .map(str::to_owned)
-        .collect()
 }
 
 #[cfg(test)]
@@ -342,6 +357,8 @@ mod tests {
             socket: None,
             terminal: None,
             shares: None,
+            waiting: 0,
+            unnamed: None,
         };
         assert_eq!(
             unvouched_buffers(&[raw]),

@@ -17,6 +17,7 @@ mod content;
 mod copy;
 mod error;
 mod files;
+mod flags;
 mod former;
 mod given;
 mod group;
@@ -36,6 +37,8 @@ mod sockets;
 mod space;
 mod target;
 mod together;
+mod unnamed;
+mod watches;
 
 pub use capture::StopCost;
 pub use error::{AttachError, CaptureError, RestoreError, RewindError};

@@ -7,14 +7,15 @@ use std::time::Instant;
 use sls_keeper::{Collected, Facts, ThreadState};
 use sls_record::{
     AltStack, Backing, Blocked, Conduct, IntervalTimer, Mapping, Perms, PosixTimer, Process,
-    Registers, Rseq, SigAction, SigInfo, Signals, Thread, Unvouched,
+    Registers, Rseq, Segment, SigAction, SigInfo, Signals, Thread, Unvouched,
 };
 use sls_sys::procfs;
 use sls_sys::procfs::MapLine;
+use sls_sys::sysv;
 
 use crate::attributes::{self, Outside};
 use crate::capture::Still;
-use crate::ranges::Range;
+use crate::flags::Flags;
 use crate::runs::is_kernel;
 use crate::shared::{Spaces, is_captured, is_device};
 use crate::target::{Told, ToldThread, Tracking};
@@ -29,6 +30,8 @@ pub struct Context<'a> {
     /// Where its own pages are kept.
     pub space: u32,
     pub tracking: &'a Tracking,
+    /// The checkpoint was asked for.
+    pub explicit: bool,
 }
 
 /// mtimes of mapped files, looked up once a checkpoint each.
@@ -96,15 +99,12 @@ pub(crate) fn build(
         ..
     } = collected;
     if let Some(facts) = facts {
-        remember(
-            told,
-            facts,
-            (status.sig_caught, status.vm_lck_kib),
-            &context,
-        );
+        remember(told, facts, status.sig_caught, &context);
+        let at_once = context.explicit || status.vm_lck_kib != 0;
+        told.flags.read(pid, at_once);
     }
     if status.vm_lck_kib == 0 {
-        told.locked.clear();
+        told.flags.nothing_is_locked();
     }
     remember_threads(told, &states);
     if let Some(now) = Outside::read(pid) {
@@ -131,7 +131,7 @@ pub(crate) fn build(
         space: context.space,
         auxv: outside.auxv,
         threads,
-        mappings: mappings(&still.maps, &told.locked, spaces, times),
+        mappings: mappings(&still.maps, &told.flags, spaces, times),
         files: Vec::new(),
         signals: Signals {
             actions: told.actions.clone(),
@@ -146,24 +146,15 @@ pub(crate) fn build(
         stopped: states.iter().any(|s| s.group_stop),
         exit_signal: outside.exit_signal,
         terminal: outside.terminal.clone(),
+        segments: segments(pid, &still.maps),
     }
 }
 
-fn remember(
-    told: &mut Told,
-    facts: Facts,
-    (caught, locked_kib): (u64, u64),
-    context: &Context<'_>,
-) {
+fn remember(told: &mut Told, facts: Facts, caught: u64, context: &Context<'_>) {
     told.at = Some(Instant::now());
     told.as_of_ns = context.time_ns;
     told.caught = caught;
     told.brk = facts.brk;
-    // Off the clock, and rarely: the kernel walks all page tables for it.
-    told.locked = match locked_kib {
-        0 => Vec::new(),
-        _ => procfs::locked(context.pid).unwrap_or_default(),
-    };
     told.conduct = Some(Conduct {
         dumpable: facts.conduct.dumpable,
         subreaper: facts.conduct.subreaper,
@@ -191,6 +182,31 @@ fn remember(
         })
         .collect();
     told.timers = posix_timers(context.pid, &facts);
+}
+
+/// System V shared memory that is mapped, as far as it is of our own namespace.
+fn segments(pid: i32, maps: &[MapLine]) -> Vec<Segment> {
+    let is_mapped = |id: i32| {
+        let mut mapped = maps.iter().filter(|m| m.path.starts_with("/SYSV"));
+        mapped.any(|m| i32::try_from(m.inode) == Ok(id))
+    };
+    if !maps.iter().any(|m| m.path.starts_with("/SYSV"))
+        || procfs::link(pid, "ns/ipc") != procfs::link(std::process::id().cast_signed(), "ns/ipc")
+    {
+        return Vec::new();
+    }
+    let all = sysv::segments().unwrap_or_default();
+    let mapped = all.into_iter().filter(|s| is_mapped(s.id));
+    let segment = |s: sysv::Segment| Segment {
+        id: s.id,
+        key: s.key,
+        size: s.size,
+        mode: s.mode,
+        uid: s.uid,
+        gid: s.gid,
+        removed: s.removed,
+    };
+    mapped.map(segment).collect()
 }
 
 fn remember_threads(told: &mut Told, states: &[ThreadState]) {
@@ -322,7 +338,7 @@ fn brk(maps: &[MapLine], exact: u64) -> u64 {
 
 fn mappings(
     maps: &[MapLine],
-    locked: &[Range],
+    flags: &Flags,
     spaces: &mut Spaces,
     times: &mut FileTimes,
 ) -> Vec<Mapping> {
@@ -344,16 +360,16 @@ fn mappings(
             backing: backing(m, spaces),
             file_mtime_ns: if m.inode == 0 { 0 } else { mtime(m, times) },
             grows_down: m.path == "[stack]",
-            locked: locked
-                .iter()
-                .any(|&(start, end)| start <= m.start && m.end <= end),
+            locked: flags.is_locked(m),
+            advice: flags.advice(m),
         })
         .collect()
 }
 
 /// Mappings without what is known only where they are captured.
 pub fn plain_mappings(maps: &[MapLine]) -> Vec<Mapping> {
-    mappings(maps, &[], &mut Spaces::default(), &mut FileTimes::default())
+    let (flags, mut spaces) = (Flags::default(), Spaces::default());
+    mappings(maps, &flags, &mut spaces, &mut FileTimes::default())
 }
 
 fn backing(map: &MapLine, spaces: &mut Spaces) -> Backing {

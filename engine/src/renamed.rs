@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use sls_record::{File, FileKind, Mapping, Name, Process, Renamed};
 use sls_sys::procfs;
 
-use crate::plan::kin::Kin;
+use crate::plan::kin::{Kin, Segments};
 use crate::plan::sockets;
 use crate::shared::is_memory_only;
 
@@ -22,7 +22,8 @@ pub fn since(then: &[Process]) -> Vec<Renamed> {
             renamed.push(Renamed { old, new });
         }
     };
-    let kin = Kin::new(then, &[]);
+    let segments = Segments::new();
+    let kin = Kin::new(then, &segments, &[]);
     let is_made = |file: &&File| is_made_again(file) || kin.pair(file).is_some();
     for process in then {
         for file in process.files.iter().filter(is_made) {
@@ -67,7 +68,7 @@ pub fn apply(all: &[Renamed], process: &mut Process) {
             (file.target, file.dev, file.inode) = (name.target, name.dev, name.inode);
         }
     }
-    for map in process.mappings.iter_mut().filter(|m| m.perms.shared) {
+    for map in process.mappings.iter_mut().filter(|m| m.inode != 0) {
         if let Some(name) = now(of_mapping(map)) {
             (map.path, map.dev, map.inode) = (name.target, name.dev, name.inode);
         }
@@ -79,7 +80,7 @@ fn is_made_again(file: &File) -> bool {
     match &file.kind {
         FileKind::Pipe { .. } | FileKind::Memory { .. } => true,
         FileKind::Socket { state, .. } => state.as_deref().is_some_and(sockets::can_be_made),
-        _ => false,
+        _ => file.content().is_some(),
     }
 }
 
@@ -158,6 +159,7 @@ mod tests {
                     shares: None,
                     shared_with: None,
                     locks: Vec::new(),
+                    unnamed: None,
                 })
                 .to_vec(),
             ..Process::default()

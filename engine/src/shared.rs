@@ -77,6 +77,11 @@ impl Spaces {
                 self.objects.insert((map.dev, map.inode), space);
             }
         }
+        for file in processes.iter().flat_map(|p| &p.files) {
+            if let Some(space) = file.content() {
+                self.objects.insert((file.dev, file.inode), space);
+            }
+        }
     }
 
     /// Objects that were made again keep their numbers.
@@ -97,11 +102,16 @@ impl Spaces {
 
     /// Space of the object behind a mapping.
     pub fn of_object(&mut self, map: &MapLine) -> u32 {
-        match self.objects.get(&(map.dev, map.inode)) {
+        self.of((map.dev, map.inode))
+    }
+
+    /// Space of an object, by its device and inode.
+    pub fn of(&mut self, object: (u64, u64)) -> u32 {
+        match self.objects.get(&object) {
             Some(&known) => known,
             None => {
                 let number = self.of_process();
-                self.objects.insert((map.dev, map.inode), number);
+                self.objects.insert(object, number);
                 number
             }
         }

@@ -16,13 +16,14 @@ use crate::attributes::Outside;
 use crate::content::Content;
 use crate::copy::Copies;
 use crate::error::{AttachError, CaptureError, KeeperError};
+use crate::flags::Flags;
 use crate::keeper::Keeper;
 use crate::leftover::Notes;
 use crate::maplist::MapList;
-use crate::ranges::Range;
 use crate::record::FileTimes;
 use crate::sockets::Sockets;
 use crate::space::Space;
+use crate::watches::Watches;
 
 /// One that is on its way out is gone by then.
 const END_PATIENCE: Duration = Duration::from_millis(500);
@@ -68,8 +69,8 @@ pub(crate) struct Told {
     pub timers: Vec<PosixTimer>,
     pub brk: u64,
     pub conduct: Option<Conduct>,
-    /// Memory that is locked.
-    pub locked: Vec<Range>,
+    /// Flags of its mappings, and when they were read.
+    pub flags: Flags,
     pub threads: HashMap<i32, ToldThread>,
     pub outside: Outside,
 }
@@ -109,6 +110,7 @@ pub struct Target {
     pub(crate) tracking: Tracking,
     pub(crate) copies: Copies,
     pub(crate) sockets: Sockets,
+    pub(crate) watches: Watches,
     pub(crate) file_times: FileTimes,
     pub(crate) told: Told,
     /// Number of its memory in the history.
@@ -157,6 +159,7 @@ impl Target {
             tracking,
             copies: Copies::default(),
             sockets: Sockets::default(),
+            watches: Watches::default(),
             file_times: FileTimes::default(),
             told: Told::new(pid).ok_or(AttachError::NoProcess(pid))?,
             space: 0,

@@ -35,6 +35,7 @@ fn process(epoch: u64) -> Process {
         file_mtime_ns: 0,
         grows_down: false,
         locked: false,
+        advice: Vec::new(),
     };
     let other = 0x10_0000 * (1 + epoch / 250);
     Process {

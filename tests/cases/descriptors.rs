@@ -1,79 +1,8 @@
 //! Descriptors that were closed come back by a rewind.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::net::TcpStream;
-use std::process::Command;
-use std::time::Duration;
 
-use testkit::{Sls, Target, wait_until};
-
-/// Obeys the lines of the fifo named in its argument: each is a line of Python.
-const PYTHON: &str = r#"
-import os, sys, socket
-orders = open(sys.argv[1])
-print("ready", flush=True)
-while True:
-    exec(orders.readline())
-"#;
-
-struct Obedient {
-    sls: Sls,
-    target: Target,
-    orders: File,
-}
-
-impl Obedient {
-    fn start() -> Self {
-        let sls = Sls::new();
-        let fifo = sls.folder().join("orders");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let mut command = Command::new("/usr/bin/python3");
-        command
-            .args(["-c", PYTHON])
-            .arg(&fifo)
-            .current_dir(sls.folder());
-        let target = Target::start(sls.folder(), command);
-        let orders = OpenOptions::new().read(true).write(true).open(&fifo);
-        let it = Self {
-            sls,
-            target,
-            orders: orders.unwrap(),
-        };
-        it.says("ready");
-        it
-    }
-
-    fn says(&self, what: &str) {
-        wait_until(Duration::from_secs(10), what, || {
-            self.target.output().contains(what)
-        });
-    }
-
-    fn order(&mut self, line: &str, says: &str) {
-        let line = format!("{line}; print({says:?}, flush=True)\n");
-        self.orders.write_all(line.as_bytes()).unwrap();
-        self.says(says);
-    }
-
-    /// The number of a checkpoint of now.
-    fn checkpoint(&self) -> u64 {
-        self.sls.run(&["attach", "-p", &self.target.p(), "-m"]);
-        let taken = self.sls.json(&["checkpoint", "-m"]);
-        taken["epoch"].as_u64().unwrap()
-    }
-
-    /// What could not be put back.
-    fn rewind(&self, epoch: u64) -> String {
-        let done = self.sls.json(&["rewind", "-m", &format!("@{epoch}")]);
-        done["not_restored"].to_string()
-    }
-
-    fn end(mut self) {
-        self.sls.run(&["detach", "-p", &self.target.p()]);
-        self.target.assert_unharmed();
-    }
-}
+use testkit::Obedient;
 
 #[test]
 fn a_pipe_closed_at_both_ends() {

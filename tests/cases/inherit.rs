@@ -118,7 +118,7 @@ fn a_file_in_the_place_of_one_that_is_gone() {
     let sls = Sls::new();
     let program = "
 import os, time
-f = open('gone', 'w+'); f.write('0123456789'); f.flush(); os.remove('gone')
+f = open('gone', 'w+'); f.write('0123456789'); f.flush(); f.truncate(2 << 20); os.remove('gone')
 print('ready', flush=True)
 while not os.path.exists('go'): time.sleep(0.01)
 os.write(f.fileno(), b'here'); open('done', 'w').close(); time.sleep(100)

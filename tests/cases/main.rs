@@ -25,6 +25,7 @@ mod scripts;
 mod services;
 mod siblings;
 mod spawn;
+mod state;
 mod stopped;
 mod terminals;
 mod threads;

@@ -81,6 +81,7 @@ os.write(w, b'hello')
 m = mmap.mmap(-1, 65536); m[0:4] = b'from'
 d = os.memfd_create('both'); os.ftruncate(d, 8192); os.pwrite(d, b'by descriptor', 0)
 md = mmap.mmap(d, 8192)
+g = os.open('gone', os.O_RDWR | os.O_CREAT); os.write(g, b'unlinked')
 fcntl.flock(f, fcntl.LOCK_EX)
 listener = socket.socket(); listener.bind(('127.0.0.1', 0)); listener.listen(4)
 listener.setblocking(False)
@@ -101,12 +102,13 @@ if me == 1:
     os.setsid(); own = mmap.mmap(-1, 4096); own[0:1] = b'1'
     if os.fork() == 0: me = 3
 if me == 2:
-    os.setpgid(0, 0)
+    os.setpgid(0, 0); own_g = os.open('gone', os.O_RDONLY)
     poll = select.epoll(); poll.register(r, select.EPOLLIN); poll.register(listener, select.EPOLLIN)
 m[100 + me] = 1
 if me == 0:
     until = time.time() + 9
     while m[101] + m[102] + m[103] < 3: assert time.time() < until; time.sleep(0.001)
+    os.unlink('gone')
     print('ready', flush=True)
 ids = os.getpid(), os.getppid(), os.getpgid(0), os.getsid(0)
 wait()
@@ -114,6 +116,7 @@ try:
     now = os.getpid(), os.getppid(), os.getpgid(0), os.getsid(0)
     assert me == 0 or now == ids, ('ids', ids, now)
     assert m[0:4] == b'from' and md[0:13] == b'by descriptor', 'memory'
+    assert os.pread(g, 8, 0) == b'unlinked', 'a file without a name'
     if me == 0:
         assert os.lseek(f.fileno(), 0, 1) == 4; os.lseek(f.fileno(), 9, 0); m[10] = 1
         await_byte(13, 1)
@@ -122,12 +125,12 @@ try:
     if me == 1:
         await_byte(10, 1); assert os.lseek(f.fileno(), 0, 1) == 9, 'one offset'
         assert os.eventfd_read(e) == 3; os.eventfd_write(e, 8)
-        os.pwrite(d, b'changed', 100); m[11] = 1; os.write(w2, b'to two')
+        os.pwrite(d, b'changed', 100); os.pwrite(g, b'more', 8); m[11] = 1; os.write(w2, b'to two')
         os.wait()
         assert own[0:1] == b'3', 'memory of two'
     if me == 2:
         await_byte(11, 1); assert os.eventfd_read(e) == 8, 'one counter'
-        assert md[100:107] == b'changed'
+        assert md[100:107] == b'changed' and os.pread(own_g, 4, 8) == b'more'
         assert poll.poll(0) == [(r, select.EPOLLIN)], 'a set'
         assert os.read(r, 9) == b'hello' and os.read(r2, 9) == b'to two', 'pipes'
         client = socket.create_connection(('127.0.0.1', port))

@@ -225,6 +225,7 @@ impl Stream {
         let bytes = match pipe.map(|f| &f.kind) {
             Some(FileKind::Pipe {
                 content: Queued::Bytes(bytes),
+                ..
             }) => bytes,
             other => return Err(format!("{said}; {other:?}")),
         };

@@ -11,6 +11,7 @@ pub mod fuzz;
 mod growth;
 mod image;
 mod lives;
+mod obedient;
 mod prints;
 mod redis;
 mod ring;
@@ -26,6 +27,7 @@ pub use daemon::{
 pub use growth::{Held, descriptors, mappings, rss};
 pub use image::compare_with_core;
 pub use lives::Lives;
+pub use obedient::Obedient;
 pub use prints::Prints;
 pub use redis::{Redis, free_port};
 pub use ring::Ring;

@@ -123,6 +123,19 @@ pub enum Step {
         #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
+    /// Bytes of the journal's data into a file that the process has open.
+    Fill {
+        /// Descriptor.
+        fd: i32,
+        /// Bytes it is long.
+        size: u64,
+        /// First byte written.
+        at: u64,
+        /// Offset in the data.
+        offset: u64,
+        /// Bytes, of which those beyond its end are left out.
+        len: u64,
+    },
     /// The thread is gone.
     End {
         /// Thread.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sls_keeper::{Arg, MakeThread, Plan, Step, Want, Way, journal};
 use sls_sys::ptrace::Waited;
-use sls_sys::{connections, fault, fd};
+use sls_sys::{connections, fault, fd, unnamed};
 
 use crate::execute::{Executor, NotCome};
 use crate::faults;
@@ -142,6 +142,7 @@ impl Run<'_, '_> {
         let what = match step {
             Step::Write { address, len, .. } => format!("write {len} bytes at {address:#x}"),
             Step::Refill { what, .. } => what.clone(),
+            Step::Fill { fd, len, .. } => format!("write {len} bytes to descriptor {fd}"),
             Step::End { tid } => format!("end thread {tid}"),
             Step::Make(thread) => format!("make thread {}", thread.tid),
             Step::Await { what } => return self.wait(what),
@@ -170,6 +171,13 @@ impl Run<'_, '_> {
                 bytes,
                 ..
             } => refill(*reader, *writer, bytes),
+            Step::Fill {
+                fd,
+                size,
+                at,
+                offset,
+                len,
+            } => self.fill((*fd, *size), *at, data_at + offset, *len),
             Step::End { tid } => self.end(*tid),
             Step::Make(thread) => self.make(thread),
             Step::Begin => {
@@ -240,6 +248,13 @@ impl Run<'_, '_> {
             address += n as u64;
         }
         Ok(())
+    }
+
+    fn fill(&self, (fd, size): (i32, u64), at: u64, offset: u64, len: u64) -> io::Result<()> {
+        // Files whose content is kept are no longer than that (sls-sys, unnamed).
+        let mut buffer = vec![0; sls_sys::size(len)];
+        self.executor.journal.read_exact_at(&mut buffer, offset)?;
+        unnamed::write((self.executor.pidfd.as_fd(), fd), size, at, &buffer)
     }
 
     /// Ends a thread without a trace: its exit writes nothing and wakes nobody.

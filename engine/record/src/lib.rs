@@ -14,10 +14,10 @@ mod socket;
 
 pub use attributes::{Attributes, Capabilities, Conduct, Layout, Scheduling};
 pub use codec::{DecodeError, FORMAT_VERSION, decode, encode};
-pub use memory::{Backing, Mapping, Perms};
+pub use memory::{Advice, Backing, Mapping, Perms, Segment};
 pub use process::{
-    Blocked, Controlling, Ended, Epoll, Event, File, FileKind, Lock, LockKind, Name, Process,
-    Queued, Record, Renamed, Rseq, Terminal, Thread, Unvouched,
+    Blocked, Content, Controlling, Ended, Epoll, Event, File, FileKind, Lock, LockKind, Name,
+    Process, Queued, Record, Renamed, Rseq, Terminal, Thread, Unnamed, Unvouched, Watch,
 };
 pub use registers::Registers;
 pub use signal::{AltStack, IntervalTimer, PosixTimer, SigAction, SigInfo, Signals};

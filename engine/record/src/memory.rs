@@ -79,6 +79,63 @@ pub struct Mapping {
     pub grows_down: bool,
     /// mlock(2).
     pub locked: bool,
+    /// madvise(2), as far as it lasts.
+    pub advice: Vec<Advice>,
+}
+
+/// A System V shared memory segment that a process has attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Number, which is the inode of what is mapped.
+    pub id: i32,
+    /// Key, 0 for none.
+    pub key: i32,
+    /// Bytes.
+    pub size: u64,
+    /// Rights.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// It goes with the last that has it attached.
+    pub removed: bool,
+}
+
+impl Segment {
+    /// Is it what is mapped there?
+    #[must_use]
+    pub fn is_at(&self, map: &Mapping) -> bool {
+        map.path.starts_with("/SYSV") && i32::try_from(map.inode) == Ok(self.id)
+    }
+
+    /// Is it mapped there as by one call of shmat?
+    #[must_use]
+    pub fn is_whole_at(&self, map: &Mapping) -> bool {
+        const PAGE: u64 = 4096;
+        self.is_at(map) && map.offset == 0 && map.len() == self.size.next_multiple_of(PAGE)
+    }
+}
+
+/// What a program has advised the kernel of its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Advice {
+    /// MADV_DONTDUMP.
+    NotDumped,
+    /// MADV_DONTFORK.
+    NotForked,
+    /// MADV_WIPEONFORK.
+    WipedOnFork,
+    /// MADV_HUGEPAGE.
+    HugePages,
+    /// MADV_NOHUGEPAGE.
+    NoHugePages,
+    /// MADV_MERGEABLE.
+    Mergeable,
+    /// MADV_RANDOM.
+    Random,
+    /// MADV_SEQUENTIAL.
+    Sequential,
 }
 
 impl Mapping {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AltStack, Attributes, Conduct, IntervalTimer, Layout, Mapping, PosixTimer, Registers,
-    Scheduling, SigInfo, Signals, Socket,
+    Scheduling, Segment, SigInfo, Signals, Socket,
 };
 
 /// One checkpoint's record.
@@ -145,6 +145,8 @@ pub struct Process {
     pub exit_signal: i32,
     /// Its controlling terminal.
     pub terminal: Option<Controlling>,
+    /// System V shared memory that it has attached.
+    pub segments: Vec<Segment>,
 }
 
 /// A terminal as the controlling one of a process.
@@ -260,6 +262,46 @@ pub struct File {
     pub shared_with: Option<(i32, i32)>,
     /// Locks that it, or the process by way of it, holds on the file.
     pub locks: Vec<Lock>,
+    /// Of a file that has no name.
+    pub unnamed: Option<Box<Unnamed>>,
+}
+
+/// A file without a name: memory, or one that was unlinked while it is open. What it holds is kept
+/// with the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unnamed {
+    /// Bytes.
+    pub size: u64,
+    /// Rights.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// F_SEAL_*; of memory.
+    pub seals: u32,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a file without a name holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// Pages by offset, under this space of the partition.
+    Space(u32),
+    /// Not kept, and why.
+    Unread(String),
+}
+
+impl File {
+    /// Has it no name, and is what it holds kept? The space its pages are in.
+    #[must_use]
+    pub fn content(&self) -> Option<u32> {
+        match self.unnamed.as_deref()?.content {
+            Content::Space(space) => Some(space),
+            Content::Unread(_) => None,
+        }
+    }
 }
 
 /// A lock on a file.
@@ -304,6 +346,10 @@ pub enum FileKind {
     Pipe {
         /// Content, or why it could not be read.
         content: Queued,
+        /// Bytes it may hold; 0 where it could not be asked.
+        capacity: u32,
+        /// Lengths of the packets that the content is (O_DIRECT), when it is more than one.
+        packets: Vec<u32>,
     },
     /// A socket of any family, as /proc/net shows it.
     Socket {
@@ -342,10 +388,12 @@ pub enum FileKind {
         /// Members.
         members: Vec<Epoll>,
     },
-    /// inotify; its fdinfo lines.
+    /// inotify.
     Inotify {
-        /// Watches as fdinfo shows them.
-        watches: Vec<String>,
+        /// By number.
+        watches: Vec<Watch>,
+        /// Bytes of events that wait to be read.
+        waiting: u32,
     },
     /// memfd or other memory file.
     Memory {
@@ -368,6 +416,30 @@ pub enum Queued {
     Bytes(Vec<u8>),
     /// Not read, and why.
     Unread(String),
+}
+
+/// What an inotify descriptor watches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// The number that the program knows it by.
+    pub number: i32,
+    /// Device of what is watched.
+    pub dev: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// IN_* events.
+    pub mask: u32,
+    /// Where it was, when that could be told.
+    pub path: Option<String>,
+}
+
+impl Watch {
+    /// The same thing watched for the same, wherever it is?
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let own = |w: &Self| (w.number, w.dev, w.inode, w.mask);
+        own(self) == own(other)
+    }
 }
 
 /// One member of an epoll set.

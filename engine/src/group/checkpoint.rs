@@ -14,6 +14,7 @@ use crate::capture::{Common, Part, Still, Stop, StopCost, has_ring, recycle};
 use crate::error::{AttachError, CaptureError, KeeperError};
 use crate::shared::Taken;
 use crate::target::Target;
+use crate::unnamed;
 
 /// Times a checkpoint starts over when it meets an exec, or an end.
 const STARTS: usize = 3;
@@ -310,10 +311,20 @@ impl Group {
             let member = &mut self.members[at];
             let states: Collected = member.keeper.states(bytes).map_err(Failed::of(at))?;
             member.siblings.clone_from(&states.siblings);
-            processes.push(member.process(&still, states, time_ns, &mut self.spaces));
+            let when = (time_ns, request.explicit);
+            let (process, bodies) = member.process(&still, states, when, &mut self.spaces);
+            processes.push(process);
             let pages = std::mem::take(&mut member.copies).merged(&still.found.absent);
-            parts.push(Part { still, pages });
+            parts.push(Part {
+                still,
+                pages,
+                bodies,
+            });
         }
+        let known = self.spaces_of_parent(request.partition);
+        let there = known.iter().map(|space| space.0);
+        let there = there.chain(parts.iter().flat_map(Part::objects)).collect();
+        unnamed::check(&mut processes, &there);
         self.descriptions.note_shared(&mut processes);
         if request.begins {
             processes.iter_mut().for_each(|p| p.stopped = false);
@@ -326,18 +337,20 @@ impl Group {
             renamed: self.renamed.clone(),
         };
         let pid = self.members[0].pid;
-        let record = sls_record::encode(&record).map_err(|source| {
+        let encoded = sls_record::encode(&record).map_err(|source| {
             Failed::of(0)(CaptureError::System {
                 what: "encode the record",
                 pid,
                 source: std::io::Error::other(source),
             })
         })?;
-        let known = self.spaces_of_parent(request.partition);
         let mut spaces = Vec::new();
         for (member, part) in self.members.iter().zip(&parts) {
             let base = self.base_of(member, &known);
             member.deltas(part, &self.staging, base, &known, &mut spaces);
+        }
+        for part in &parts {
+            unnamed::add(&mut spaces, &record.processes, &part.bodies, &known);
         }
         let pids = self.members.iter().flat_map(|m| m.pid.to_le_bytes());
         let draft = Draft {
@@ -346,7 +359,7 @@ impl Group {
             name: request.name.clone(),
             time_ns,
             stop_us: cost.stop_ns.div_ceil(1000),
-            record: &record,
+            record: &encoded,
             spaces,
             meta: pids.collect(),
         };

@@ -8,6 +8,7 @@ use sls_record::{Backing, File, Mapping, Process};
 
 use super::kin::Kin;
 use super::mappings::{is_fixed, mprotect};
+use super::unnamed::is_sealed;
 use super::{Steps, int, path};
 use crate::shared::is_memory_only;
 
@@ -150,7 +151,8 @@ fn mmap(steps: &mut Steps, map: &Mapping, prot: u64, flags: u64, file: Option<u8
 fn anonymous(steps: &mut Steps, map: &Mapping) {
     let mut flags = flag(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
     if map.grows_down {
-        flags |= flag(libc::MAP_GROWSDOWN | libc::MAP_STACK);
+        // Not MAP_STACK, which is advice against huge pages.
+        flags |= flag(libc::MAP_GROWSDOWN);
     }
     mmap(steps, map, map.perms.prot(), flags, None);
 }
@@ -194,14 +196,27 @@ fn fillable(map: &Mapping) -> u64 {
 
 /// A mapping of shared memory.
 fn object(steps: &mut Steps, kin: &Kin<'_>, to: &Process, map: &Mapping) {
-    if let Some(source) = kin.memory(to, map).or_else(|| descriptor(to, map)) {
+    if let Some(id) = kin.attaches(to, map) {
+        return attach(steps, map, id);
+    }
+    if let Some(Err(why)) = kin.segment(map) {
+        steps.object(why.clone());
+    }
+    if let Some(source) = kin.memory(to, map).or_else(|| Some(descriptor(to, map)?.0)) {
         if map.path.starts_with("/SYSV") {
             steps.not_restored.push(format!(
                 "System V shared memory at {:#x}: its content is back, but its key and number are not",
                 map.start
             ));
         }
-        return open_and_map(steps, map, &source, libc::O_RDWR, fillable(map));
+        // What is sealed can be sealed again only if nobody may write it by a mapping.
+        let is_sealed = kin.descriptor(map).is_some_and(is_sealed) && !map.perms.write;
+        let (mode, prot) = if is_sealed {
+            (libc::O_RDONLY, map.perms.prot())
+        } else {
+            (libc::O_RDWR, fillable(map))
+        };
+        return open_and_map(steps, map, &source, mode, prot);
     }
     match std::fs::metadata(&map.path) {
         Ok(meta) if (meta.dev(), meta.ino()) == (map.dev, map.inode) => {}
@@ -212,6 +227,14 @@ fn object(steps: &mut Steps, kin: &Kin<'_>, to: &Process, map: &Mapping) {
         Err(error) => steps.object(format!("{} was mapped: {error}", map.path)),
     }
     open_and_map(steps, map, &map.path, libc::O_RDWR, fillable(map));
+}
+
+/// System V shared memory by its number.
+fn attach(steps: &mut Steps, map: &Mapping, id: i32) {
+    let exec = if map.perms.exec { libc::SHM_EXEC } else { 0 };
+    let args = vec![int(id), map.start.into(), int(exec)];
+    let what = format!("attach System V shared memory {id}");
+    steps.call(what, libc::SYS_shmat, args, Want::Exactly(map.start));
 }
 
 /// Shared memory without a name (anonymous, or a file in memory whose last descriptor is closed),
@@ -228,11 +251,12 @@ pub fn make_memory(steps: &mut Steps, map: &Mapping, size: u64) {
     steps.call(what, libc::SYS_ftruncate, args, Want::Success);
 }
 
-/// One of the process's own descriptors on what is mapped; they are opened before.
-fn descriptor(to: &Process, map: &Mapping) -> Option<String> {
+/// One of the process's own descriptors on what is mapped, which are opened before; and is what it
+/// holds kept?
+fn descriptor(to: &Process, map: &Mapping) -> Option<(String, bool)> {
     let same = |f: &&File| (f.dev, f.inode) == (map.dev, map.inode) && f.inode != 0;
     let found = to.files.iter().find(same);
-    found.map(|f| format!("/proc/self/fd/{}", f.fd))
+    found.map(|f| (format!("/proc/self/fd/{}", f.fd), f.content().is_some()))
 }
 
 fn file(steps: &mut Steps, to: &Process, map: &Mapping) {
@@ -244,7 +268,9 @@ fn file(steps: &mut Steps, to: &Process, map: &Mapping) {
     let prot = map.perms.prot();
     if map.path.ends_with(" (deleted)") || map.path.starts_with("/memfd:") {
         match descriptor(to, map) {
-            Some(source) if map.perms.shared => open_and_map(steps, map, &source, mode, prot),
+            Some((source, kept)) if map.perms.shared || kept => {
+                open_and_map(steps, map, &source, mode, prot);
+            }
             _ => steps.object(format!(
                 "{} was mapped at {:#x}, and what was never written of it is nowhere any more",
                 map.path, map.start

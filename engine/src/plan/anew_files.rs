@@ -83,7 +83,7 @@ impl<'a> Files<'a> {
 
     /// Of each description one descriptor is opened, the others are its duplicates.
     fn open_all(&self, steps: &mut Steps, is_meant: impl Fn(&Origin) -> bool) {
-        let openings = Openings::anew(self.skeleton, self.above, (self.kin, self.to));
+        let mut openings = Openings::anew(self.skeleton, self.above, (self.kin, self.to));
         for file in self.table.values() {
             let first = description(file);
             let Some(opened) = self.table.get(&first) else {
@@ -128,6 +128,7 @@ impl<'a> Files<'a> {
         self.have(steps, (std::process::id().cast_signed(), fd), file);
         if let FileKind::Pipe {
             content: Queued::Bytes(bytes),
+            ..
         } = &file.kind
             && !bytes.is_empty()
         {

@@ -6,7 +6,7 @@ use sls_record::Process;
 use super::anew_files::Files;
 use super::kin::Kin;
 use super::{OTHER_SLOTS, SLOT, Steps, int, path};
-use super::{anew, attributes, family, locked, mappings, signals, threads};
+use super::{advice, anew, attributes, family, locked, mappings, signals, threads, unnamed};
 
 const PR_SET_MM: u64 = 35;
 const PR_SET_MM_MAP: u64 = 14;
@@ -95,8 +95,12 @@ pub fn build(kin: &Kin<'_>, skeleton: &Process, to: &Process) -> Result<Born, St
     threads::births(&mut steps, skeleton, to);
     signals::pending(&mut steps, skeleton, to, to.pid);
     locked::steps(&mut steps, skeleton, to);
+    advice::steps(&mut steps, skeleton, to);
     attributes::steps(&mut steps, skeleton, to, kin.one(to.ppid).is_some());
     signals::timers(&mut steps, skeleton, to);
+    unnamed::seals(&mut steps, skeleton, to, |file| {
+        kin.path(to, file).is_none()
+    });
     threads::finals(&mut steps, to);
     let Steps {
         list,

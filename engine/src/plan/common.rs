@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sls_record::{FileKind, Process};
 
-use super::pipes::is_writer;
+use super::pipes::{is_writer, writes_packets};
 use super::talks::{self, Ends};
 use crate::shared::Taken;
 
@@ -13,6 +13,7 @@ use crate::shared::Taken;
 struct PipeEnds {
     read: bool,
     write: bool,
+    packets: bool,
 }
 
 type Pipes = BTreeMap<String, PipeEnds>;
@@ -24,15 +25,20 @@ pub struct Common<'a> {
     after: Pipes,
     /// Sockets that stay open.
     ends: Ends<'a>,
+    pub is_root: bool,
     done: BTreeSet<String>,
     /// Parts of shared objects.
     pub objects: Taken,
 }
 
 impl<'a> Common<'a> {
-    /// Of those that are brought from one state to another.
-    pub fn of(ways: impl IntoIterator<Item = (&'a Process, &'a Process)>) -> Self {
-        let mut common = Self::default();
+    /// Of those that are brought from one state to another. `is_root`: buffers may be made as large as
+    /// it takes.
+    pub fn of(is_root: bool, ways: impl IntoIterator<Item = (&'a Process, &'a Process)>) -> Self {
+        let mut common = Self {
+            is_root,
+            ..Self::default()
+        };
         for (from, to) in ways {
             note(&mut common.before, from);
             note(&mut common.after, to);
@@ -49,6 +55,11 @@ impl<'a> Common<'a> {
                 .is_some_and(|ends| ends.read && ends.write)
         };
         both(&self.before) && both(&self.after)
+    }
+
+    /// Does somebody write packets to the pipe, in the state to come?
+    pub fn writes_packets(&self, target: &str) -> bool {
+        self.after.get(target).is_some_and(|ends| ends.packets)
     }
 
     /// Sockets that stay open.
@@ -68,6 +79,7 @@ fn note(pipes: &mut Pipes, process: &Process) {
             let ends = pipes.entry(file.target.clone()).or_default();
             ends.read |= !is_writer(file);
             ends.write |= is_writer(file);
+            ends.packets |= writes_packets(file);
         }
     }
 }

@@ -25,7 +25,7 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Commo
     let remade = pipes::remade(from, to);
     let stays = |fd: &i32| kept.contains_key(fd) || !new.contains_key(fd);
     let stay = old.keys().copied().filter(stays).collect();
-    let openings = Openings::new(from, stay, above(&old, &new));
+    let mut openings = Openings::new(from, stay, above(&old, &new));
     close_sockets(steps, &old, &new, &kept);
     // Of each description one descriptor is there, or is opened; the others are its duplicates.
     let mut there: BTreeMap<i32, i32> = BTreeMap::new();
@@ -133,6 +133,16 @@ fn is_same(a: &File, b: &File) -> bool {
         && (a.dev, a.inode) == (b.dev, b.inode)
         && a.flags & ACCESS_MODE == b.flags & ACCESS_MODE
         && std::mem::discriminant(&a.kind) == std::mem::discriminant(&b.kind)
+        && watch_the_same(&a.kind, &b.kind)
+}
+
+/// The number of an inotify watch cannot be had again but from a new instance.
+fn watch_the_same(a: &FileKind, b: &FileKind) -> bool {
+    let (FileKind::Inotify { watches: a, .. }, FileKind::Inotify { watches: b, .. }) = (a, b)
+    else {
+        return true;
+    };
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_same(b))
 }
 
 /// The descriptor is still open on the same thing.
@@ -161,7 +171,9 @@ fn adjust(steps: &mut Steps, was: &File, is: &File) {
         faults::name(steps, fd);
     }
     match (&was.kind, &is.kind) {
-        (FileKind::Regular { .. }, FileKind::Regular { .. }) if was.kind != is.kind => {
+        (FileKind::Regular { .. }, FileKind::Regular { .. })
+            if was.kind != is.kind && is.unnamed.is_none() =>
+        {
             name_once(steps, format!("content of {}", is.target));
         }
         (FileKind::EventFd { count: was }, FileKind::EventFd { count: is }) if was != is => {
@@ -178,10 +190,11 @@ fn adjust(steps: &mut Steps, was: &File, is: &File) {
             );
         }
         (FileKind::TimerFd { .. }, FileKind::TimerFd { .. }) => timerfd(steps, is),
-        (FileKind::Inotify { watches: was }, FileKind::Inotify { watches: is }) if was != is => {
-            steps
-                .not_restored
-                .push(format!("inotify {fd}: its watches have changed since"));
+        (FileKind::Inotify { waiting: was, .. }, FileKind::Inotify { waiting: is, .. })
+            if was != is =>
+        {
+            let line = format!("inotify {fd}: the events that wait to be read");
+            steps.not_restored.push(line);
         }
         _ => {}
     }

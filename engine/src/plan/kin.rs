@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use sls_record::{Connected, File, FileKind, Mapping, Process, Socket};
 
 use super::pipes::{is_unnamed_pipe, is_writer};
+use super::unnamed::is_memory;
 use crate::given::Given;
 use crate::shared::is_memory_only;
 
@@ -21,7 +22,7 @@ const ROOM: i32 = 16;
 pub enum Thing {
     /// By its name.
     Pipe(String),
-    /// Memory without a name, by device and inode.
+    /// Memory, or a file, without a name, by device and inode.
     Memory(u64, u64),
     /// Two sockets that are connected to each other, by their inodes.
     Pair(u64, u64),
@@ -62,11 +63,15 @@ pub struct Kept<'a> {
     pub fd: i32,
 }
 
+/// System V shared memory by device and inode of what was mapped: its number, or why it cannot be had.
+pub type Segments = BTreeMap<(u64, u64), Result<i32, String>>;
+
 /// Processes that are made anew together.
 #[derive(Debug)]
 pub struct Kin<'a> {
     all: &'a [Process],
     given: &'a [Given],
+    segments: &'a Segments,
     /// Who makes each, and under which number it is there; kept only for the others if so.
     makers: BTreeMap<Thing, Maker>,
     /// Masters of pseudo terminals that we keep for them, by number.
@@ -82,15 +87,16 @@ struct Maker {
 
 impl<'a> Kin<'a> {
     /// `given` is for what was open on something of its name.
-    pub fn new(all: &'a [Process], given: &'a [Given]) -> Self {
+    pub fn new(all: &'a [Process], segments: &'a Segments, given: &'a [Given]) -> Self {
         let mut kin = Self {
             all,
+            segments,
             given,
             makers: BTreeMap::new(),
             masters: BTreeMap::new(),
         };
         for process in all {
-            for file in process.files.iter().filter(|f| is_nameless_memory(f)) {
+            for file in process.files.iter().filter(|f| is_made(f)) {
                 if kin.is_first(process, file) {
                     kin.made(memory_of(file), process.pid, file.fd, false);
                 }
@@ -110,6 +116,9 @@ impl<'a> Kin<'a> {
                 }
             }
             for map in process.mappings.iter().filter(|m| is_nameless(m)) {
+                if kin.attaches(process, map).is_some() {
+                    continue;
+                }
                 let thing = Thing::Memory(map.dev, map.inode);
                 fd += i32::from(kin.made(thing, process.pid, fd, true));
             }
@@ -164,6 +173,25 @@ impl<'a> Kin<'a> {
         let is_whole = is_whole(here, there) && is_whole(there, here);
         let ends = (here.peer.min(file.inode), here.peer.max(file.inode));
         (is_whole && ends.0 != ends.1).then_some(Thing::Pair(ends.0, ends.1))
+    }
+
+    /// System V shared memory that is mapped; None for what is none.
+    pub fn segment(&self, map: &Mapping) -> Option<&'a Result<i32, String>> {
+        self.segments.get(&(map.dev, map.inode))
+    }
+
+    /// The number of the System V shared memory that `process` attaches there, as by one call.
+    pub fn attaches(&self, process: &Process, map: &Mapping) -> Option<i32> {
+        let is_whole = process.segments.iter().any(|s| s.is_whole_at(map));
+        let had = self.segment(map).filter(|_| is_whole)?;
+        had.as_ref().ok().copied()
+    }
+
+    /// A descriptor of a file without a name that is mapped, whose ever.
+    pub fn descriptor(&self, map: &Mapping) -> Option<&'a File> {
+        let files = self.all.iter().flat_map(|p| &p.files);
+        let mut made = files.filter(|f| is_made(f));
+        made.find(|f| (f.dev, f.inode) == (map.dev, map.inode))
     }
 
     /// Bytes that memory must have for all that map it.
@@ -265,6 +293,7 @@ impl<'a> Kin<'a> {
         let (thing, end) = match &file.kind {
             FileKind::Pipe { .. } => (Thing::Pipe(file.target.clone()), is_writer(file)),
             FileKind::Memory { .. } => (memory_of(file), false),
+            _ if is_made(file) => (memory_of(file), false),
             FileKind::Socket { .. } => match self.pair(file)? {
                 Thing::Pair(low, high) => (Thing::Pair(low, high), file.inode == high),
                 _ => return None,
@@ -320,8 +349,9 @@ fn is_socket(file: &File) -> bool {
     matches!(file.kind, FileKind::Socket { .. })
 }
 
-fn is_nameless_memory(file: &File) -> bool {
-    matches!(file.kind, FileKind::Memory { .. }) && file.target.starts_with("/memfd:")
+/// A file without a name that is made again.
+fn is_made(file: &File) -> bool {
+    is_memory(file) || file.content().is_some()
 }
 
 /// Shared memory that has no name by which it could be opened.

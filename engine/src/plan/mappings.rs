@@ -87,7 +87,7 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process) -> Result<Vec<Rang
                     fresh.push(part);
                 }
                 _ => {
-                    map(steps, part, piece.map, from)?;
+                    map(steps, part, piece.map, (from, to))?;
                     fresh.push(part);
                 }
             }
@@ -190,7 +190,7 @@ fn map(
     steps: &mut Steps,
     (start, end): Range,
     map: &Mapping,
-    from: &Process,
+    (from, to): (&Process, &Process),
 ) -> Result<(), String> {
     let len = end - start;
     let prot = map.perms.prot();
@@ -223,7 +223,7 @@ fn map(
     } else {
         libc::MAP_PRIVATE
     };
-    let Some(source) = source(map, from)? else {
+    let Some(source) = source(map, from, to)? else {
         steps.not_restored.push(format!(
             "shared memory {} at {start:#x}: its content is back, but nobody shares it any more",
             map.path
@@ -267,7 +267,7 @@ fn map(
 }
 
 /// Where the mapped object can be opened from within the process. None: it was memory and is gone.
-fn source(map: &Mapping, from: &Process) -> Result<Option<String>, String> {
+fn source(map: &Mapping, from: &Process, to: &Process) -> Result<Option<String>, String> {
     let same = |f: &&File| (f.dev, f.inode) == (map.dev, map.inode) && f.inode != 0;
     if let Some(file) = from.files.iter().find(same) {
         return Ok(Some(format!("/proc/self/fd/{}", file.fd)));
@@ -278,6 +278,11 @@ fn source(map: &Mapping, from: &Process) -> Result<Option<String>, String> {
             "/proc/self/map_files/{:x}-{:x}",
             other.start, other.end
         )));
+    }
+    // Made again by now.
+    let made = |f: &&File| (f.dev, f.inode) == (map.dev, map.inode) && f.content().is_some();
+    if let Some(file) = to.files.iter().find(made) {
+        return Ok(Some(format!("/proc/self/fd/{}", file.fd)));
     }
     if map.path.ends_with(" (deleted)") || map.path.starts_with("/memfd:") {
         if map.perms.shared && is_memory_only(&map.path) {
@@ -330,6 +335,7 @@ mod tests {
             file_mtime_ns: 0,
             grows_down: false,
             locked: false,
+            advice: Vec::new(),
         }
     }
 

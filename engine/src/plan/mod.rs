@@ -1,5 +1,6 @@
 //! All steps from one recorded state to another.
 
+mod advice;
 pub mod anew;
 mod anew_files;
 mod attributes;
@@ -9,6 +10,7 @@ mod conduct;
 pub mod family;
 pub mod faults;
 mod files;
+mod inotify;
 pub mod kin;
 mod locked;
 mod locks;
@@ -22,6 +24,7 @@ pub mod sockets;
 mod talks;
 mod terminals;
 mod threads;
+pub mod unnamed;
 
 use slos::{Epoch, Partition, ReadError};
 use sls_keeper::{Arg, Plan, Step, Want};
@@ -183,10 +186,15 @@ pub fn build(
     signals::steps(&mut steps, from, to);
     threads::births(&mut steps, from, to);
     signals::pending(&mut steps, from, to, leader);
-    let (data, pages) = pages::steps(&mut steps, ends, from, to, &fresh, common)?;
+    let (mut data, pages) = pages::steps(&mut steps, ends, from, to, &fresh, common)?;
+    unnamed::contents(&mut steps, ends, (from, to), common, &mut data)?;
     locked::steps(&mut steps, from, to);
+    advice::steps(&mut steps, from, to);
     conduct::steps(&mut steps, from, to);
     signals::timers(&mut steps, from, to);
+    unnamed::seals(&mut steps, from, to, |file| {
+        common.sees_to(&format!("seals {}:{}", file.dev, file.inode))
+    });
     threads::finals(&mut steps, to);
     if from.root != to.root {
         let line = format!("root directory {}", to.root);

@@ -1,18 +1,16 @@
 //! A descriptor that is not there, opened again as it was, or something in its place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 
 use sls_keeper::{Arg, Want};
-use sls_record::{File, FileKind, Process};
+use sls_record::{Content, File, FileKind, Process, Unnamed};
 use sls_sys::procfs;
 
-use super::files::{
-    ACCESS_MODE, close_saved, duplicate, is_seekable, move_up, name_once, place, seek, set_flags,
-};
+use super::files::{ACCESS_MODE, is_seekable, name_once, place, seek, set_flags};
 use super::kin::Kin;
-use super::pipes::is_unnamed_pipe;
-use super::{Steps, int, path, sockets};
+use super::pipes::{is_unnamed_pipe, writes_packets};
+use super::{Steps, inotify, int, path, pipes, sockets, unnamed};
 
 /// Flags that make or change the file when it is opened; they have had their effect.
 const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
@@ -28,6 +26,8 @@ pub struct Openings<'a> {
     /// The process is made anew, with its kin: files may have been replaced by others of their name,
     /// and its pipes may be in other hands.
     anew: Option<(&'a Kin<'a>, &'a Process)>,
+    /// Files without a name that were made again, each with the descriptor that has it.
+    made: BTreeMap<(u64, u64), i32>,
 }
 
 /// Where something can be opened, and what is to be said of it.
@@ -45,6 +45,7 @@ impl<'a> Openings<'a> {
             stay,
             above,
             anew: None,
+            made: BTreeMap::new(),
         }
     }
 
@@ -55,6 +56,7 @@ impl<'a> Openings<'a> {
             stay: BTreeSet::new(),
             above,
             anew: Some(kin),
+            made: BTreeMap::new(),
         }
     }
 
@@ -63,19 +65,24 @@ impl<'a> Openings<'a> {
     }
 
     /// Opens it under its number.
-    pub fn open(&self, steps: &mut Steps, file: &File) {
+    pub fn open(&mut self, steps: &mut Steps, file: &File) {
         let flags = i32::try_from(file.flags).unwrap_or(0) & !ONCE;
+        let is_unnamed = flags & libc::O_TMPFILE == libc::O_TMPFILE;
+        let flags = if is_unnamed {
+            flags & !libc::O_TMPFILE
+        } else {
+            flags
+        };
+        if let Some(is) = self.gone(file) {
+            return self.make(steps, file, &is, flags);
+        }
         let what = format!("open {} as {}", file.target, file.fd);
         match &file.kind {
             FileKind::Regular { .. }
             | FileKind::Directory
             | FileKind::Device { .. }
+            | FileKind::Memory { .. }
             | FileKind::Pipe { .. } => return self.open_named(steps, file, flags),
-            FileKind::Memory { size } => {
-                if !self.memory(steps, file, *size) {
-                    return self.open_named(steps, file, flags);
-                }
-            }
             FileKind::EventFd { .. } => {
                 let args = vec![Arg::Value(0), int(flags & !3)];
                 steps.call(what, libc::SYS_eventfd2, args, Want::Save(0));
@@ -102,16 +109,22 @@ impl<'a> Openings<'a> {
                     return self.placeholder(steps, file, &why);
                 }
             }
-            FileKind::Inotify { .. } | FileKind::Other => {
+            FileKind::Inotify { .. } => {
+                let args = vec![int(libc::IN_NONBLOCK | flags & libc::O_CLOEXEC)];
+                steps.call(what, libc::SYS_inotify_init1, args, Want::Save(0));
+            }
+            FileKind::Other => {
                 return self.placeholder(steps, file, "a placeholder reports hang-up");
             }
         }
         place(steps, file, self.above);
-        if let FileKind::Socket { .. } = file.kind {
-            set_flags(steps, file);
-        }
-        if is_seekable(file) {
-            seek(steps, file);
+        match &file.kind {
+            FileKind::Socket { .. } => set_flags(steps, file),
+            FileKind::Inotify { watches, waiting } => {
+                let sure = self.restored() || self.from.attributes.uids[1] == 0;
+                inotify::watch(steps, file, watches, *waiting, sure);
+            }
+            _ => {}
         }
     }
 
@@ -125,7 +138,9 @@ impl<'a> Openings<'a> {
             Source::Nowhere(why) => {
                 let standard = file.fd <= libc::STDERR_FILENO;
                 if self.restored() && !standard && is_unnamed_pipe(file) {
-                    return self.half_pipe(steps, file, &why);
+                    pipes::make_half(steps, file, self.above);
+                    let line = format!("descriptor {} ({}): {why}", file.fd, file.target);
+                    return name_once(steps, line);
                 }
                 // The standard three are nobody's data.
                 if self.restored() && !standard {
@@ -133,6 +148,13 @@ impl<'a> Openings<'a> {
                 }
                 return self.placeholder(steps, file, &why);
             }
+        };
+        // A pipe cannot be opened with what makes its writes packets, but then be set to it.
+        let is_pipe = matches!(file.kind, FileKind::Pipe { .. });
+        let flags = if is_pipe {
+            flags & !libc::O_DIRECT
+        } else {
+            flags
         };
         // A terminal must not become the controlling one of whoever opens it here.
         let args = vec![
@@ -144,6 +166,9 @@ impl<'a> Openings<'a> {
         let what = format!("open {} as {}", file.target, file.fd);
         steps.call(what, libc::SYS_openat, args, Want::Save(0));
         place(steps, file, self.above);
+        if writes_packets(file) {
+            set_flags(steps, file);
+        }
         if is_seekable(file) {
             seek(steps, file);
         }
@@ -168,13 +193,19 @@ impl<'a> Openings<'a> {
             return Source::At(format!("/proc/self/map_files/{start:x}-{end:x}"));
         }
         if file.target.ends_with(DELETED) {
-            return Source::Nowhere("deleted, so it can no longer be opened".to_owned());
+            return Source::Nowhere(match file.unnamed.as_deref().map(|u| &u.content) {
+                Some(Content::Unread(why)) => format!("deleted, and {why}"),
+                _ => "deleted, so it can no longer be opened".to_owned(),
+            });
         }
         self.named(file)
     }
 
     /// One that is still what it was when this is opened: it stays, or is given up only after it.
     fn other_descriptor(&self, file: &File) -> Option<i32> {
+        if let Some(&fd) = self.made.get(&(file.dev, file.inode)) {
+            return Some(fd);
+        }
         let same = |f: &&File| match file.kind {
             FileKind::Pipe { .. } => f.target == file.target,
             _ => (f.dev, f.inode) == (file.dev, file.inode) && f.inode != 0,
@@ -232,51 +263,71 @@ impl<'a> Openings<'a> {
         Source::Nowhere("its other end is closed, or was in a process that has ended".to_owned())
     }
 
-    /// A memory file made anew, its content to come by way of its mappings. False: it is still there.
-    fn memory(&self, steps: &mut Steps, file: &File, size: u64) -> bool {
-        let Some(name) = file.target.strip_prefix("/memfd:") else {
-            return false; // In /dev/shm it has a name of its own.
-        };
-        // Made once; the others that have it open it by way of the first.
-        if self
-            .anew
-            .is_none_or(|(kin, to)| kin.path(to, file).is_some())
-        {
-            return false;
+    /// A file without a name that nobody has any more, and how it was.
+    fn gone(&self, file: &File) -> Option<Unnamed> {
+        let is_memory = unnamed::is_memory(file);
+        if !is_memory && file.content().is_none() {
+            return None;
         }
-        let name = name.strip_suffix(DELETED).unwrap_or(name);
-        const MFD_CLOEXEC: u64 = 1;
-        const MFD_ALLOW_SEALING: u64 = 2;
-        let args = vec![path(name), (MFD_CLOEXEC | MFD_ALLOW_SEALING).into()];
-        let what = format!("make {} as {}", file.target, file.fd);
-        steps.call(what, libc::SYS_memfd_create, args, Want::Save(0));
-        let args = vec![Arg::Saved(0), size.into()];
-        steps.call(
-            "size a memory file",
-            libc::SYS_ftruncate,
-            args,
-            Want::Success,
-        );
-        true
+        let is_gone = match self.anew {
+            // Made once; the others that have it open it by way of the first.
+            Some((kin, to)) => kin.path(to, file).is_none(),
+            None => matches!(self.source(file), Source::Nowhere(_)) && self.from.root == "/",
+        };
+        let unknown = || {
+            let FileKind::Memory { size } = file.kind else {
+                return None;
+            };
+            Some(Unnamed {
+                size,
+                mode: 0o777,
+                uid: 0,
+                gid: 0,
+                seals: 0,
+                content: Content::Unread("it was not looked at".to_owned()),
+            })
+        };
+        let known = file.unnamed.as_deref().cloned();
+        known.or_else(unknown).filter(|_| is_gone)
     }
 
-    /// A pipe without its other end: what it would be had that end been closed.
-    fn half_pipe(&self, steps: &mut Steps, file: &File, why: &str) {
-        let (read, write) = (2, 3);
-        let args = vec![Arg::Bytes(vec![0; 8]), Arg::Value(0)];
-        let what = format!("make {} as {}", file.target, file.fd);
-        steps.call(what, libc::SYS_pipe2, args, Want::SavePair(read));
-        let (kept, other) = match file.flags & ACCESS_MODE {
-            0 => (read, write),
-            _ => (write, read),
+    /// Makes it again; what it held is written to it later.
+    fn make(&mut self, steps: &mut Steps, file: &File, is: &Unnamed, flags: i32) {
+        self.made.insert((file.dev, file.inode), file.fd);
+        let (fd, target) = (file.fd, &file.target);
+        let anybodys = !self.restored() && self.from.attributes.uids[1] != 0;
+        let Some(folder) = unnamed::folder(file, anybodys) else {
+            let why = "deleted, and there is no folder for files without a name";
+            return self.placeholder(steps, file, why);
         };
-        close_saved(steps, other);
-        move_up(steps, kept, 1, self.above);
-        duplicate(steps, 1, file);
-        close_saved(steps, 1);
-        set_flags(steps, file);
-        let line = format!("descriptor {} ({}): {why}", file.fd, file.target);
-        name_once(steps, line);
+        if let Content::Unread(why) = &is.content {
+            let line = format!("descriptor {fd} ({target}): it is empty, {why}");
+            if self.restored() {
+                steps.object(line);
+            } else {
+                name_once(steps, line);
+            }
+        }
+        let is_there = |m: std::fs::Metadata| m.dev() == file.dev;
+        if !unnamed::is_memory(file) && !std::fs::metadata(&folder).is_ok_and(is_there) {
+            let line = format!("{target}: it is in {folder} now, on another filesystem");
+            name_once(steps, line);
+        }
+        unnamed::make(steps, file, is, &folder);
+        place(steps, file, self.above);
+        if file.flags & ACCESS_MODE == libc::O_RDWR.cast_unsigned() {
+            set_flags(steps, file);
+        } else {
+            let args = vec![
+                int(libc::AT_FDCWD),
+                path(&format!("/proc/self/fd/{fd}")),
+                int(flags),
+            ];
+            let what = format!("open {target} as {fd}");
+            steps.call(what, libc::SYS_openat, args, Want::Save(0));
+            place(steps, file, self.above);
+        }
+        seek(steps, file);
     }
 
     /// What cannot be had is a socket that reports hang-up; of the standard three, which a program

@@ -18,7 +18,7 @@ const MADV_DONTNEED_LOCKED: u64 = 24;
 type Run = ((u64, u64), bool);
 
 /// Runs of pages whose bytes the journal carries: space, first page, count.
-type Data = Vec<(u32, u64, u64)>;
+pub type Data = Vec<(u32, u64, u64)>;
 
 /// Adds the steps; gives the data they refer to and the number of pages.
 pub fn steps(
@@ -59,7 +59,7 @@ pub fn steps(
             if map.perms.write && was_mapped(from, map) {
                 common.objects.take(space, range);
             }
-            count += shared(steps, ends, from, map, space, &mut data, &mut offset)?;
+            count += shared(steps, ends, (from, to), map, space, &mut data, &mut offset)?;
         }
     }
     Ok((data, count))
@@ -120,7 +120,7 @@ fn was_mapped(from: &Process, map: &Mapping) -> bool {
 fn shared(
     steps: &mut Steps,
     ends: &Ends<'_>,
-    from: &Process,
+    (from, to): (&Process, &Process),
     map: &Mapping,
     space: u32,
     data: &mut Data,
@@ -138,6 +138,9 @@ fn shared(
     pages.retain(|p| (first..last).contains(&p.0));
     if pages.is_empty() {
         return Ok(0);
+    }
+    if to.files.iter().any(|f| f.content() == Some(space)) && !is_memory_only(&map.path) {
+        return Ok(0); // Written by its descriptor.
     }
     if !is_memory_only(&map.path) {
         let line = format!("content of {} (shared mapping)", map.path);

@@ -9,6 +9,9 @@ use sls_record::{Connected, File, FileKind, Process};
 use super::Steps;
 use super::common::Common;
 
+/// What any buffer takes.
+const ROOM: usize = 32 << 10;
+
 /// One end of a connection, open under the same number now and then.
 #[derive(Debug, Clone, Copy)]
 pub struct End<'a> {
@@ -56,7 +59,8 @@ pub fn steps(steps: &mut Steps, kept: &[&File], common: &mut Common<'_>) {
         else {
             continue;
         };
-        match between(common.ends(), file.inode) {
+        let talk = between(common.ends(), file.inode);
+        match talk.filter(|talk| common.is_root || talk.longest <= ROOM) {
             None => steps.not_restored.push(format!(
                 "socket {} ({description}): what was sent and received since stays so",
                 file.fd
@@ -74,6 +78,8 @@ pub fn steps(steps: &mut Steps, kept: &[&File], common: &mut Common<'_>) {
 /// What is to be done about what comes to a socket.
 struct Talk {
     is_as_it_was: bool,
+    /// Bytes that wait now or waited then.
+    longest: usize,
     step: Step,
 }
 
@@ -86,6 +92,7 @@ fn between(ends: &Ends<'_>, inode: u64) -> Option<Talk> {
     let then = here.then.to_read(there.then)?;
     (are_pair && there.is_as_open()).then(|| Talk {
         is_as_it_was: now == then,
+        longest: now.len().max(then.len()),
         step: Step::Refill {
             what: format!(
                 "what waits in descriptor {} of process {}",

@@ -1,12 +1,17 @@
 //! The pages of a process that is made anew, from the log into its memory.
 
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use slos::{Epoch, PageIndex, Partition, SpaceId};
-use sls_record::{Backing, Mapping, Process};
+use sls_record::{Backing, File, Mapping, Process};
+use sls_sys::unnamed::write_to;
 use sls_sys::{RemoteMemory, fault, procfs};
 
+use crate::plan::unnamed::is_sealed;
 use crate::shared::{Taken, is_memory_only};
 
 const PAGE: u64 = sls_sys::PAGE;
@@ -36,6 +41,11 @@ impl Piece {
 pub fn pages(partition: &Partition, epoch: Epoch, all: &[Process]) -> Result<u64, String> {
     let mut pieces = Vec::new();
     let mut taken = Taken::default();
+    let files_of_all = all.iter().flat_map(|p| &p.files);
+    let sealed: Vec<u32> = files_of_all
+        .filter(|f| is_sealed(f))
+        .filter_map(File::content)
+        .collect();
     for to in all {
         let what = format!("open the memory of process {}", to.pid);
         let memory = fault::step(what, || RemoteMemory::open(to.pid)).map_err(|e| e.to_string())?;
@@ -46,15 +56,17 @@ pub fn pages(partition: &Partition, epoch: Epoch, all: &[Process]) -> Result<u64
             to,
             &Arc::new(memory),
             &mut taken,
+            &sealed,
         )?;
     }
+    let of_files = files(partition, epoch, all, &taken)?;
     let batches: Vec<(&Piece, &[PageIndex])> = pieces
         .iter()
         .flat_map(|piece| piece.pages.chunks(BATCH).map(move |pages| (piece, pages)))
         .collect();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let share = batches.len().div_ceil(workers).max(1);
-    std::thread::scope(|scope| {
+    let of_memory: Result<u64, String> = std::thread::scope(|scope| {
         let writers: Vec<_> = batches
             .chunks(share)
             .map(|batches| scope.spawn(|| write_all(partition, epoch, batches)))
@@ -63,7 +75,49 @@ pub fn pages(partition: &Partition, epoch: Epoch, all: &[Process]) -> Result<u64
             .into_iter()
             .map(|writer| writer.join().unwrap_or_else(|_| Err("a bug".to_owned())))
             .sum()
-    })
+    });
+    Ok(of_files + of_memory?)
+}
+
+/// Writes what files without a name hold, but for what is written by way of mappings; their pages.
+fn files(
+    partition: &Partition,
+    epoch: Epoch,
+    all: &[Process],
+    taken: &Taken,
+) -> Result<u64, String> {
+    let (mut done, mut written) = (BTreeSet::new(), 0);
+    let files = all
+        .iter()
+        .flat_map(|p| p.files.iter().map(move |f| (p.pid, f)));
+    for (pid, file) in files {
+        let (Some(space), Some(unnamed)) = (file.content(), &file.unnamed) else {
+            continue;
+        };
+        let number = format!("fd/{}", file.fd);
+        // Not where something else is in its place.
+        if !procfs::link(pid, &number).starts_with('/') || !done.insert(space) {
+            continue;
+        }
+        let failed = |e: io::Error| format!("write {}: {e}", file.target);
+        let ours = OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/{pid}/{number}"));
+        let ours = ours.map_err(failed)?;
+        let map = partition.page_map(epoch, SpaceId(space));
+        for page in map.map_err(|e| e.to_string())? {
+            let at = page.0 * PAGE;
+            if at >= unnamed.size || taken.has(space, (at, at + PAGE)) {
+                continue;
+            }
+            let mut bytes = [0; PAGE_BYTES];
+            let read = partition.read_page(epoch, SpaceId(space), page, &mut bytes);
+            read.map_err(|e| e.to_string())?;
+            write_to(ours.as_fd(), unnamed.size, at, &bytes).map_err(failed)?;
+            written += 1;
+        }
+    }
+    Ok(written)
 }
 
 fn write_all(
@@ -109,6 +163,7 @@ fn add(
     to: &Process,
     memory: &Arc<RemoteMemory>,
     taken: &mut Taken,
+    sealed: &[u32],
 ) -> Result<(), String> {
     let map_of = |space| {
         let map = partition.page_map(epoch, SpaceId(space));
@@ -129,6 +184,9 @@ fn add(
         };
         if !is_memory_only(&map.path) {
             continue; // A file's content is the file's.
+        }
+        if sealed.contains(&space) && !map.perms.write {
+            continue; // Written by its descriptor.
         }
         let range = (map.offset, map.offset + map.len());
         if taken.has(space, range) {

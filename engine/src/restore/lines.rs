@@ -20,6 +20,7 @@ impl<'a> Lines<'a> {
     pub fn add(&mut self, pid: i32, lines: Vec<String>) {
         for line in lines {
             match self.lines.iter_mut().find(|(known, _)| *known == line) {
+                Some((_, pids)) if pids.contains(&pid) => {}
                 Some((_, pids)) => pids.push(pid),
                 None => self.lines.push((line, vec![pid])),
             }
@@ -27,7 +28,10 @@ impl<'a> Lines<'a> {
     }
 
     pub fn append(&mut self, other: Self) {
-        self.lines.extend(other.lines);
+        for (line, pids) in other.lines {
+            let add = |pid| self.add(pid, vec![line.clone()]);
+            pids.into_iter().for_each(add);
+        }
     }
 
     pub fn is_empty(&self) -> bool {

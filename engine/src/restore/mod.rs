@@ -9,6 +9,7 @@ mod fill;
 mod lines;
 mod recorded;
 mod rehearsal;
+mod segments;
 mod skeleton;
 mod terminals;
 
@@ -33,6 +34,7 @@ use crate::plan::kin::Kin;
 use crate::target::Options;
 use crate::{branch, leftover, renamed};
 use lines::Lines;
+use segments::Prepared;
 use terminals::Terminals;
 
 pub use rehearsal::rehearse;
@@ -105,12 +107,14 @@ pub fn restore(
     given::check(&wish.given, all).map_err(|why| impossible(&why))?;
     let acts = family::acts(&record).ok_or_else(|| impossible("its processes are no tree"))?;
     let terminals = Terminals::make(all);
+    let mut segments = Prepared::of(all);
+    let known = segments.all.clone();
     let maker = Maker {
         partition,
         epoch,
         record: &record,
         all,
-        kin: &Kin::new(all, &wish.given).with_masters(terminals.kept()),
+        kin: &Kin::new(all, &known, &wish.given).with_masters(terminals.kept()),
         terminals: &terminals,
         options,
         force: wish.force,
@@ -118,13 +122,14 @@ pub fn restore(
     };
     let stopped = wish.stay_stopped || all.iter().all(|p| p.stopped);
     let mut made = Vec::new();
-    let done = maker.make(&acts, &mut made, wish.stay_stopped);
+    let done = maker.make(&acts, &mut made, &mut segments, wish.stay_stopped);
     let Done {
         pages,
         roots,
         renamed,
         not_restored,
     } = done.inspect_err(|_| await_ends(&made))?;
+    segments.keep();
     let former = |p: &Process| [&p.former[..], &[p.start_ticks]].concat();
     Ok(Restored {
         pids: all.iter().map(|p| p.pid).collect(),
@@ -196,6 +201,7 @@ impl Maker<'_> {
         &self,
         acts: &[Act],
         made: &mut Vec<i32>,
+        segments: &mut Prepared,
         stay_stopped: bool,
     ) -> Result<Done, RestoreError> {
         let mut keepers = self.skeletons(acts, made)?;
@@ -205,6 +211,7 @@ impl Maker<'_> {
             keeper.ask_to_execute(journal)?;
         }
         let pages = self.lead(&mut keepers, &mut told)?;
+        segments.attached();
         for process in self.all {
             if stay_stopped || process.stopped {
                 self.step("stop", process.pid, || signal(process.pid, SIGSTOP))?;

@@ -4,7 +4,7 @@ use sls_keeper::{Journal, journal};
 use sls_record::{Mapping, Process, Thread};
 
 use super::recorded;
-use crate::plan::kin::Kin;
+use crate::plan::kin::{Kin, Segments};
 use crate::plan::{anew, birth, family};
 
 /// No kernel maps more of its own.
@@ -21,7 +21,8 @@ pub fn rehearse(record: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     recorded::check(all)?;
     family::acts(&record).ok_or("its processes are no tree")?;
     birth::page(all).ok_or("no free address")?;
-    let kin = Kin::new(all, &[]);
+    let segments = Segments::new();
+    let kin = Kin::new(all, &segments, &[]);
     all.iter().map(|to| plan(&kin, to)).collect()
 }
 

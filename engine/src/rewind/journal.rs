@@ -79,7 +79,7 @@ pub fn write(path: &Path, sources: &Sources<'_>, plans: &Plans<'_>) -> io::Resul
     let ahead: u64 = forward.data.iter().map(|run| run.2 * PAGE).sum();
     let mut back_plan = back.plan.clone();
     for step in &mut back_plan.steps {
-        if let Step::Write { offset, .. } = step {
+        if let Step::Write { offset, .. } | Step::Fill { offset, .. } = step {
             *offset += ahead;
         }
     }
@@ -116,7 +116,6 @@ impl Sources<'_> {
         out: &mut impl Write,
         (space, first, count): (u32, u64, u64),
     ) -> io::Result<()> {
-        let mut page = [0; PAGE_BYTES];
         for index in first..first + count {
             if space == self.present.space
                 && let Some(bytes) = self.ahead.pages.get(&index)
@@ -124,11 +123,7 @@ impl Sources<'_> {
                 out.write_all(&bytes[..])?;
                 continue;
             }
-            self.ends
-                .partition
-                .read_page(self.ends.to, SpaceId(space), PageIndex(index), &mut page)
-                .map_err(io::Error::other)?;
-            out.write_all(&page)?;
+            self.write_kept(out, self.ends.to, (space, index, 1))?;
         }
         Ok(())
     }
@@ -139,14 +134,30 @@ impl Sources<'_> {
         out: &mut impl Write,
         (space, first, count): (u32, u64, u64),
     ) -> io::Result<()> {
+        let Some(address) = self.address(space, first, count) else {
+            // Of a file that is not mapped.
+            return self.write_kept(out, self.ends.from, (space, first, count));
+        };
         let mut buffer = vec![0; sls_sys::size(count * PAGE)];
-        let address = self.address(space, first, count).ok_or_else(|| {
-            io::Error::other(format!(
-                "page {first} of space {space} is not mapped any more"
-            ))
-        })?;
         self.memory.read_at(address, &mut buffer)?;
         out.write_all(&buffer)
+    }
+
+    fn write_kept(
+        &self,
+        out: &mut impl Write,
+        epoch: Epoch,
+        (space, first, count): (u32, u64, u64),
+    ) -> io::Result<()> {
+        let mut page = [0; PAGE_BYTES];
+        for index in first..first + count {
+            self.ends
+                .partition
+                .read_page(epoch, SpaceId(space), PageIndex(index), &mut page)
+                .map_err(io::Error::other)?;
+            out.write_all(&page)?;
+        }
+        Ok(())
     }
 
     fn address(&self, space: u32, first: u64, count: u64) -> Option<u64> {

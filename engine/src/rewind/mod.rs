@@ -214,8 +214,9 @@ impl Group {
             let refused = member.refuse_early(now, &way.past, way.brought);
             refused.map_err(impossible)?;
         }
-        let mut forth = plan::Common::of(pairs());
-        let mut back = plan::Common::of(pairs().map(|(now, past)| (past, now)));
+        let is_root = self.options.probe.root;
+        let mut forth = plan::Common::of(is_root, pairs());
+        let mut back = plan::Common::of(is_root, pairs().map(|(now, past)| (past, now)));
         let mut journals = Vec::with_capacity(ways.len());
         for ((member, way), now) in self.members.iter().zip(&ways).zip(&nows) {
             let past = &way.past;

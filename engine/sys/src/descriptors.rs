@@ -13,10 +13,12 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::fd::{peek_pipe, pidfd_getfd};
+use crate::fd::{pidfd_getfd, queued};
+use crate::pipes::{self, Pipe};
 use crate::running::compare_files;
 use crate::sockets::{self, Socket};
 use crate::terminals::{self, Terminal};
+use crate::unnamed::{Body, Reader, Unnamed, is_unnamed};
 
 /// What stat(2) tells that matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,12 @@ pub struct FileStat {
     pub size: u64,
     /// Modification time, ns since 1970.
     pub mtime_ns: i128,
+    /// Change of status, ns since 1970.
+    pub ctime_ns: i128,
+    /// Names it has.
+    pub links: u64,
+    /// User and group.
+    pub owner: (u32, u32),
 }
 
 /// One descriptor.
@@ -45,13 +53,17 @@ pub struct Raw {
     /// Of what has a path.
     pub stat: Option<FileStat>,
     /// What a pipe holds, read without taking it out, or why it could not be; read ends only.
-    pub pipe: Option<Result<ByteBuf, String>>,
+    pub pipe: Option<Result<Pipe, String>>,
     /// A socket's own state.
     pub socket: Option<Box<Socket>>,
     /// A terminal's.
     pub terminal: Option<Box<Terminal>>,
     /// The lowest descriptor on the same open file description, when that is another one.
     pub shares: Option<i32>,
+    /// Bytes of events that wait in an inotify descriptor.
+    pub waiting: u32,
+    /// A file without a name.
+    pub unnamed: Option<Box<Unnamed>>,
 }
 
 /// The two folders of a process, held open: a name is then one step away.
@@ -122,13 +134,32 @@ impl Folders {
             }
         }
         self.open.retain(|fd, _| raws.contains_key(fd));
+        self.read_unnamed(&mut raws, pidfd, full);
         let same = |(a, b): (&Raw, &Raw)| (a.fd, &a.link) == (b.fd, &b.link);
         if raws.len() != self.last.len() || !raws.values().zip(self.last.values()).all(same) {
             self.alike = alike(&raws);
         }
         find_shared(self.pid, &mut self.alike, &mut raws);
-        self.last.clone_from(&raws);
+        self.remember(&mut raws);
         Ok(raws.into_values().collect())
+    }
+
+    /// All but what files without a name hold, which may be much.
+    fn remember(&mut self, raws: &mut BTreeMap<i32, Raw>) {
+        let mut bodies = Vec::new();
+        for raw in raws.values_mut() {
+            if let Some(told) = &mut raw.unnamed
+                && let Body::Bytes(_) = told.body
+            {
+                bodies.push((raw.fd, std::mem::replace(&mut told.body, Body::Same)));
+            }
+        }
+        self.last.clone_from(raws);
+        for (fd, body) in bodies {
+            if let Some(told) = raws.get_mut(&fd).and_then(|raw| raw.unnamed.as_mut()) {
+                told.body = body;
+            }
+        }
     }
 
     /// The open numbers. When there are as many as last time and each of those is still open, they
@@ -202,9 +233,15 @@ impl Folders {
         };
         let pipe = (link.starts_with(b"pipe:") && is_read_end(&info)).then(|| {
             let end = pidfd_getfd(pidfd, fd);
-            let bytes = end.and_then(|end| peek_pipe(end.as_fd()));
-            bytes.map(ByteBuf::from).map_err(|e| e.to_string())
+            let seen = end.and_then(|end| pipes::look(end.as_fd()));
+            seen.map_err(|e| e.to_string())
         });
+        let waiting = if link == b"anon_inode:inotify" {
+            let waits = pidfd_getfd(pidfd, fd).and_then(|ours| queued(ours.as_fd()));
+            waits.map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
+        } else {
+            0
+        };
         Ok(Some(Raw {
             fd,
             link: ByteBuf::from(link),
@@ -214,7 +251,30 @@ impl Folders {
             socket,
             terminal,
             shares: None,
+            waiting,
+            unnamed: None,
         }))
+    }
+
+    /// Files without a name, each once.
+    fn read_unnamed(&self, raws: &mut BTreeMap<i32, Raw>, pidfd: BorrowedFd<'_>, full: bool) {
+        let mut reader = Reader::new(self.pid);
+        let mut met: BTreeMap<(u64, u64), Unnamed> = BTreeMap::new();
+        for (&fd, raw) in raws {
+            let Some(stat) = raw.stat.as_ref().filter(|stat| is_unnamed(stat)) else {
+                continue;
+            };
+            let read = || {
+                let last = self.last.get(&fd).filter(|_| !full);
+                let last = last.and_then(|raw| raw.stat.as_ref().zip(raw.unnamed.as_deref()));
+                reader.read((pidfd, fd), stat, last)
+            };
+            let told = met.entry((stat.dev, stat.ino)).or_insert_with(read);
+            raw.unnamed = Some(Box::new(told.clone()));
+            if let Body::Bytes(_) = told.body {
+                told.body = Body::Same; // To the others that have it open.
+            }
+        }
     }
 
     fn stat(&self, name: &Path) -> Option<FileStat> {
@@ -225,6 +285,9 @@ impl Folders {
             mode: s.st_mode,
             size: s.st_size.cast_unsigned(),
             mtime_ns: i128::from(s.st_mtime) * 1_000_000_000 + i128::from(s.st_mtime_nsec),
+            ctime_ns: i128::from(s.st_ctime) * 1_000_000_000 + i128::from(s.st_ctime_nsec),
+            links: s.st_nlink,
+            owner: (s.st_uid, s.st_gid),
         })
     }
 }

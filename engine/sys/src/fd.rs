@@ -89,46 +89,6 @@ pub fn queued(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(n).unwrap_or(0))
 }
 
-/// Copies what a pipe holds without taking it out: tee(2) into a pipe of our own.
-///
-/// # Errors
-/// EINVAL when `read_end` is not a pipe's.
-pub fn peek_pipe(read_end: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
-    use std::io::Read;
-    let want = queued(read_end)?;
-    if want == 0 {
-        return Ok(Vec::new());
-    }
-    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let size = libc::c_int::try_from(want.next_multiple_of(4096).max(65536)).unwrap_or(1 << 20);
-    // SAFETY: plain integers.
-    if unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, size) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: tee moves no memory of ours.
-    let n = unsafe {
-        libc::tee(
-            read_end.as_raw_fd(),
-            writer.as_raw_fd(),
-            usize::MAX >> 1,
-            libc::SPLICE_F_NONBLOCK,
-        )
-    };
-    if n < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    drop(writer);
-    let mut bytes = Vec::with_capacity(want);
-    std::fs::File::from(reader).read_to_end(&mut bytes)?;
-    if bytes.len() < want {
-        return Err(io::Error::other(format!(
-            "{want} bytes queued, {} could be read",
-            bytes.len()
-        )));
-    }
-    Ok(bytes)
-}
-
 /// A socket's SO_RCVTIMEO (`send` false) or SO_SNDTIMEO in ns, None for none.
 ///
 /// # Errors

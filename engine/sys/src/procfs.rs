@@ -175,26 +175,6 @@ pub fn tasks(pid: i32) -> io::Result<Vec<i32>> {
     Ok(tids)
 }
 
-/// Ranges of memory that are locked, as /proc/PID/smaps tells, which takes a walk of all page tables.
-///
-/// # Errors
-/// The process is gone or not ours to look at.
-pub fn locked(pid: i32) -> io::Result<Vec<(u64, u64)>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
-    let (mut found, mut range) = (Vec::new(), None);
-    for line in text.lines() {
-        if let Some(flags) = line.strip_prefix("VmFlags:") {
-            let is_locked = flags.split_whitespace().any(|flag| flag == "lo");
-            found.extend(range.take().filter(|_| is_locked));
-        } else if let Some((start, rest)) = line.split_once('-') {
-            let hex = |digits: &str| u64::from_str_radix(digits, 16).ok();
-            let end = rest.split(' ').next().and_then(hex);
-            range = hex(start).zip(end).or(range);
-        }
-    }
-    Ok(found)
-}
-
 /// Children of a process, those of all its threads.
 #[must_use]
 pub fn children(pid: i32) -> Vec<i32> {

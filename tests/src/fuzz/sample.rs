@@ -1,10 +1,10 @@
 //! A process with one of everything a record can hold.
 
 use libsls::record::{
-    AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Ended, Epoll, File, FileKind,
-    IntervalTimer, Layout, Lock, LockKind, Mapping, Name, Perms, PosixTimer, Process, Queued,
-    Registers, Renamed, Rseq, Scheduling, SigAction, SigInfo, Signals, Socket, SocketOption,
-    Thread, Unvouched,
+    Advice, AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Content, Ended, Epoll,
+    File, FileKind, IntervalTimer, Layout, Lock, LockKind, Mapping, Name, Perms, PosixTimer,
+    Process, Queued, Registers, Renamed, Rseq, Scheduling, Segment, SigAction, SigInfo, Signals,
+    Socket, SocketOption, Thread, Unnamed, Unvouched, Watch,
 };
 
 const MAPPED: u64 = 0x40_0000;
@@ -39,6 +39,15 @@ pub fn renamed() -> Renamed {
 /// The process.
 pub fn process() -> Process {
     Process {
+        segments: vec![Segment {
+            id: 1,
+            key: 2,
+            size: 3,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            removed: true,
+        }],
         pid: 7,
         ppid: 1,
         pgid: 7,
@@ -185,6 +194,7 @@ fn mappings() -> Vec<Mapping> {
             file_mtime_ns: 1,
             grows_down: false,
             locked: false,
+            advice: vec![Advice::NotForked],
         })
         .collect()
 }
@@ -198,9 +208,13 @@ fn files() -> Vec<File> {
         FileKind::Directory,
         FileKind::Pipe {
             content: Queued::Bytes(vec![1, 2, 3]),
+            capacity: 65536,
+            packets: vec![1, 2],
         },
         FileKind::Pipe {
             content: Queued::Unread("too long".into()),
+            capacity: 0,
+            packets: Vec::new(),
         },
         FileKind::Socket {
             description: "tcp".into(),
@@ -237,7 +251,14 @@ fn files() -> Vec<File> {
             }],
         },
         FileKind::Inotify {
-            watches: vec!["wd 1".into()],
+            watches: vec![Watch {
+                number: 1,
+                dev: 2,
+                inode: 3,
+                mask: 4,
+                path: Some("/watched".into()),
+            }],
+            waiting: 16,
         },
         FileKind::Memory { size: 4096 },
         FileKind::Device {
@@ -262,6 +283,14 @@ fn files() -> Vec<File> {
             kind,
             shares: (fd == 1).then_some(0),
             shared_with: (fd == 4).then_some((1, 4)),
+            unnamed: Some(Box::new(Unnamed {
+                size: 1,
+                mode: 0o600,
+                uid: 0,
+                gid: 0,
+                seals: 1,
+                content: Content::Space(2),
+            })),
             locks: vec![Lock {
                 kind: LockKind::Posix,
                 write: true,

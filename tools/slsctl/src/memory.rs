@@ -261,10 +261,16 @@ fn kind(kind: &FileKind) -> (&'static str, Json) {
     match kind {
         FileKind::Regular { size, .. } => ("file", json!({ "size": size })),
         FileKind::Directory => ("directory", json!({})),
-        FileKind::Pipe { content } => (
+        FileKind::Pipe {
+            content,
+            capacity,
+            packets,
+        } => (
             "pipe",
             match content {
-                Queued::Bytes(bytes) => json!({"queued": bytes.len(), "bytes": hex(bytes)}),
+                Queued::Bytes(bytes) => {
+                    json!({"queued": bytes.len(), "capacity": capacity, "packets": packets, "bytes": hex(bytes)})
+                }
                 Queued::Unread(why) => json!({"queued": {"unavailable": why}}),
             },
         ),
@@ -292,7 +298,10 @@ fn kind(kind: &FileKind) -> (&'static str, Json) {
             "epoll",
             json!({"members": members.iter().map(|m| json!({"fd": m.fd, "events": m.events, "data": m.data})).collect::<Vec<_>>()}),
         ),
-        FileKind::Inotify { watches } => ("inotify", json!({ "watches": watches })),
+        FileKind::Inotify { watches, waiting } => (
+            "inotify",
+            json!({"watches": watches.iter().map(|w| json!({"number": w.number, "mask": w.mask, "inode": w.inode, "path": w.path})).collect::<Vec<_>>(), "waiting": waiting}),
+        ),
         FileKind::Memory { size } => ("memory", json!({ "size": size })),
         FileKind::Device { terminal } => match terminal {
             Some(t) => (
@@ -406,10 +415,13 @@ mod tests {
             inode: 1,
             kind: FileKind::Pipe {
                 content: Queued::Bytes(vec![1, 0xff]),
+                capacity: 4096,
+                packets: Vec::new(),
             },
             shares: Some(2),
             shared_with: None,
             locks: Vec::new(),
+            unnamed: None,
         };
         let json = file_json(&file);
         assert_eq!(json["kind"], "pipe");
