@@ -230,7 +230,11 @@ fn none_is_left_silent() {
         sls.run(&["checkpoint", "-m"]);
         let keepers = children(sls.daemon());
         let prey = Prey::Process(keepers[usize::try_from(n % 2).unwrap()]);
-        let others: Vec<i32> = (n % 3 == 0).then(|| sls.daemon()).into_iter().collect();
+        let others: Vec<i32> = n
+            .is_multiple_of(3)
+            .then(|| sls.daemon())
+            .into_iter()
+            .collect();
         if !kill_after(prey, n, &others, || client(&sls, &["checkpoint", "-m"])) {
             break;
         }

@@ -164,7 +164,7 @@ pub fn foreground(steps: &mut Steps, kin: &Kin<'_>, skeleton: &Process, to: &Pro
     let what = format!("open {path}");
     steps.call(what, libc::SYS_openat, args, Want::Save(0));
     let group = Arg::Bytes(group.to_le_bytes().to_vec());
-    let request = u64::from(libc::TIOCSPGRP);
+    let request = libc::TIOCSPGRP;
     let args = vec![Arg::Saved(0), request.into(), group];
     let what = format!("process group in the foreground of {path}");
     steps.call(&*what, libc::SYS_ioctl, args, Want::Report(what.clone()));
