@@ -160,6 +160,7 @@ mod tests {
                 file_mtime_ns: 0,
                 grows_down: false,
                 locked: false,
+                advice: Vec::new(),
             }
         }
         with(|_| {}).unwrap();
