@@ -166,11 +166,17 @@ impl Run<'_, '_> {
                 len,
             } => self.write(data_at + offset, *address, *len),
             Step::Refill {
+                what,
                 reader,
                 writer,
                 bytes,
-                ..
-            } => refill(*reader, *writer, bytes),
+            } => {
+                if !refill(*reader, *writer, bytes)? {
+                    let why = "the stream was shut down since, it stays as it is";
+                    self.results.reports.push(format!("{what}: {why}"));
+                }
+                Ok(())
+            }
             Step::Fill {
                 fd,
                 size,
@@ -436,7 +442,7 @@ fn clone_args(rsp: u64) -> [u8; 88] {
     out
 }
 
-fn refill(reader: (i32, i32), writer: (i32, i32), bytes: &[u8]) -> io::Result<()> {
+fn refill(reader: (i32, i32), writer: (i32, i32), bytes: &[u8]) -> io::Result<bool> {
     let ours = |(pid, number): (i32, i32)| {
         let life = fd::pidfd_open(pid)?;
         fd::pidfd_getfd(life.as_fd(), number)

@@ -169,11 +169,15 @@ pub fn queued(fd: BorrowedFd<'_>, kind: i32) -> Result<Vec<u8>, String> {
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// Takes out all that waits in a stream and is on its way there, and has these bytes wait. Both ends
-/// must stand still. More than a new socket takes needs CAP_NET_ADMIN.
+/// must stand still. More than a new socket takes needs CAP_NET_ADMIN. False: the stream has been shut
+/// down, so that nothing could be sent again, and is left as it is.
 ///
 /// # Errors
-/// There is no room, or the stream has been shut down.
-pub fn refill(reader: BorrowedFd<'_>, writer: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+/// There is no room.
+pub fn refill(reader: BorrowedFd<'_>, writer: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<bool> {
+    if has_ended(reader)? {
+        return Ok(false);
+    }
     drain(reader, writer)?;
     let mut left = send_all(writer, bytes)?;
     if !left.is_empty() {
@@ -190,7 +194,7 @@ pub fn refill(reader: BorrowedFd<'_>, writer: BorrowedFd<'_>, bytes: &[u8]) -> i
         sockets::set(writer, (libc::SOL_SOCKET, sockets::SO_BUF_LOCK), lock)?;
     }
     if left.is_empty() {
-        Ok(())
+        Ok(true)
     } else {
         Err(io::ErrorKind::WouldBlock.into())
     }
@@ -207,6 +211,20 @@ fn send_all<'a>(writer: BorrowedFd<'_>, mut bytes: &'a [u8]) -> io::Result<&'a [
         }
     }
     Ok(bytes)
+}
+
+/// Has either end been shut down, so that nothing more comes to this one?
+fn has_ended(reader: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut asked = libc::pollfd {
+        fd: reader.as_raw_fd(),
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    #[allow(unsafe_code)]
+    // SAFETY: one struct, which outlives the call.
+    let told = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    Errno::result(told)?;
+    Ok(asked.revents & (libc::POLLRDHUP | libc::POLLHUP) != 0)
 }
 
 fn drain(reader: BorrowedFd<'_>, writer: BorrowedFd<'_>) -> io::Result<()> {
@@ -244,6 +262,18 @@ mod tests {
     fn inode(stream: &UnixStream) -> u64 {
         let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
         std::fs::metadata(path).unwrap().ino()
+    }
+
+    #[test]
+    fn a_stream_is_refilled_unless_it_has_ended() {
+        let (mut one, other) = UnixStream::pair().unwrap();
+        one.write_all(b"now").unwrap();
+        assert!(refill(other.as_fd(), one.as_fd(), b"and then").unwrap());
+        let waits = || queued(other.as_fd(), libc::SOCK_STREAM).unwrap();
+        assert_eq!(waits(), b"and then");
+        one.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(!refill(other.as_fd(), one.as_fd(), b"another").unwrap());
+        assert_eq!(waits(), b"and then", "nothing is lost");
     }
 
     #[test]

@@ -93,7 +93,7 @@ fn unharmed(mut act: impl FnMut()) -> io::Result<()> {
 }
 
 /// Lets those of a process's connections send again that somebody who was killed was looking at, by
-/// the inodes of all that were looked at and whether the program reuses the address.
+/// the inodes of all that were looked at.
 ///
 /// # Errors
 /// The process is gone.
