@@ -18,7 +18,7 @@ mod ring;
 mod target;
 mod trust;
 
-pub use again::{Again, end_all, end_those, is_gone, wait_gone};
+pub use again::{Again, adopt, end_all, end_those, is_gone, wait_gone};
 pub use board::{Board, Case};
 pub use causal::{Causal, Look};
 pub use daemon::{

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use testkit::{Dice, Row, Sls, children, field, kill, rounds_of, seed, wait_until};
+use testkit::{Dice, Row, Sls, adopt, children, field, is_gone, kill, rounds_of, seed, wait_until};
 
 use super::fallback::named;
 use super::sweep::{Before, Prey, client, has_scratch, is_halted, keeper, kill_after};
@@ -187,6 +187,7 @@ fn sweep_restore(stride: u64, both: bool) {
     } else {
         "keeper killed in a restore"
     };
+    adopt();
     let sls = Sls::new();
     let mut row = Row {
         campaign: campaign.to_owned(),
@@ -234,10 +235,10 @@ fn runs_whole_or_not_at_all(pid: i32, when: &str) -> bool {
     let deadline = Instant::now() + Duration::from_secs(10);
     // Its end, or the last thread to be let go, may take a moment.
     loop {
-        let (state, tracer) = (field(pid, "State:"), field(pid, "TracerPid:"));
-        if state.is_empty() {
+        if is_gone(pid) {
             return false;
         }
+        let (state, tracer) = (field(pid, "State:"), field(pid, "TracerPid:"));
         let threads: usize = field(pid, "Threads:").parse().unwrap_or(0);
         if threads > 3 && tracer == "0" && !state.starts_with(['t', 'X', 'Z']) {
             break;
@@ -262,6 +263,6 @@ fn end_it(sls: &Sls, pid: i32) {
     // Who is to take note of it may have to be started first.
     sls.run(&["ps"]);
     wait_until(Duration::from_secs(10), "its number is free", || {
-        field(pid, "State:").is_empty()
+        is_gone(pid)
     });
 }

@@ -3,17 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use testkit::{Dice, Ring, Row, Sls, field, kill, rounds_of, seed, wait_until};
+use testkit::{Dice, Ring, Row, Sls, adopt, field, is_gone, kill, rounds_of, seed, wait_until};
 
 use super::sweep::{Prey, client, kill_after};
 
 /// A step of the sweep in `./x test`; in `./x soak` it is 1.
 const STRIDE: u64 = 397;
 const PROCESSES: usize = 3;
-/// Where init takes note of the ended once a second.
 const SETTLES: Duration = Duration::from_secs(15);
 
 fn sweep(campaign: &str, prey: impl Fn(&Sls) -> Prey) {
+    adopt();
     let sls = Sls::new();
     let mut row = Row {
         campaign: campaign.to_owned(),
@@ -41,7 +41,9 @@ fn sweep(campaign: &str, prey: impl Fn(&Sls) -> Prey) {
         end(&ring);
         // Who is to take note of their end may have to be started first.
         sls.run(&["ps"]);
-        wait_until(SETTLES, "their numbers are free", || are_gone(&ring));
+        wait_until(SETTLES, "their numbers are free", || {
+            ring.pids.iter().all(|&pid| is_gone(pid))
+        });
         n += 1 + dice.below(2 * stride - 1);
     }
     assert!(row.tries > 1, "only {} calls were reached", row.tries);
@@ -60,20 +62,15 @@ fn end(ring: &Ring) {
     }
 }
 
-fn are_gone(ring: &Ring) -> bool {
-    let state = |&pid: &i32| field(pid, "State:");
-    ring.pids.iter().all(|pid| state(pid).is_empty())
-}
-
 /// Do all of them run? If not, none is there.
 fn runs_or_is_gone(ring: &Ring, when: &str) -> bool {
     let rounds = ring.rounds();
     let deadline = Instant::now() + SETTLES;
     loop {
-        let states: Vec<String> = ring.pids.iter().map(|&pid| field(pid, "State:")).collect();
-        if states.iter().all(String::is_empty) {
+        if ring.pids.iter().all(|&pid| is_gone(pid)) {
             return false;
         }
+        let states: Vec<String> = ring.pids.iter().map(|&pid| field(pid, "State:")).collect();
         let runs = |state: &String| state.starts_with(['R', 'S', 'D']);
         if states.iter().all(runs) && ring.rounds() > rounds + 1 {
             break;
