@@ -269,6 +269,7 @@ impl Server {
             target.siblings.release();
             target.group.release();
         })?;
+        target.look_ahead();
         self.say(
             &Say::Stopped {
                 quiesce_ns: monotonic() - since_ns,

@@ -277,6 +277,11 @@ impl Target {
         })
     }
 
+    /// Before what others have read is: what is on its way to them.
+    pub fn look_ahead(&mut self) {
+        self.folders.look_ahead(self.pidfd.as_fd());
+    }
+
     pub fn look_at(&mut self, connections: &[u64]) {
         self.folders.look_at(connections);
     }

@@ -1,6 +1,6 @@
 //! Descriptors of a process as /proc shows them: read raw while it stands still, understood later.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,9 +16,10 @@ use serde_bytes::ByteBuf;
 use crate::fd::{pidfd_getfd, queued};
 use crate::pipes::{self, Pipe};
 use crate::running::compare_files;
-use crate::sockets::{self, Socket};
+use crate::sockets::{self, Ahead, Socket};
 use crate::terminals::{self, Terminal};
 use crate::unnamed::{Body, Reader, Unnamed, is_unnamed};
+use crate::{connections, repair};
 
 /// What stat(2) tells that matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,10 +85,16 @@ pub struct Folders {
     alike: Vec<Vec<i32>>,
     /// Links of TCP connections to look at.
     connections: HashSet<Vec<u8>>,
+    /// What is known of those.
+    ahead: HashMap<Vec<u8>, Ahead>,
 }
 
 /// So many files of /proc/PID/fdinfo stay open.
 const KEPT_OPEN: usize = 256;
+
+fn link_of(socket: u64) -> Vec<u8> {
+    format!("socket:[{socket}]").into_bytes()
+}
 
 fn folder(path: &str) -> io::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -108,14 +115,66 @@ impl Folders {
             last: BTreeMap::new(),
             alike: Vec::new(),
             connections: HashSet::new(),
+            ahead: HashMap::new(),
         })
     }
 
     /// From now on these TCP connections are looked at, by their inodes. Others, of which there may
     /// be thousands, are not.
     pub fn look_at(&mut self, connections: &[u64]) {
-        let link = |inode: &u64| format!("socket:[{inode}]").into_bytes();
-        self.connections = connections.iter().map(link).collect();
+        self.connections = connections.iter().map(|&inode| link_of(inode)).collect();
+        self.ahead.retain(|link, _| self.connections.contains(link));
+    }
+
+    /// Takes note of what those are sending, of a program that has just come to a stop. What others
+    /// have received is read after that ([`Folders::read`]), once all stand still: so what is on its
+    /// way between the two is in one of them at least.
+    pub fn look_ahead(&mut self, pidfd: BorrowedFd<'_>) {
+        if self.connections.is_empty() {
+            return;
+        }
+        let mut numbers: HashMap<&[u8], i32> = HashMap::new();
+        for (&fd, raw) in &self.last {
+            if self.connections.contains(&raw.link[..]) {
+                numbers.insert(&raw.link, fd);
+            }
+        }
+        let listed: Vec<(i32, Vec<u8>)>;
+        if numbers.len() < self.connections.len() {
+            let all = connections::of(self.pid).into_iter();
+            listed = all.map(|(fd, inode)| (fd, link_of(inode))).collect();
+            let ours = listed
+                .iter()
+                .filter(|(_, link)| self.connections.contains(link));
+            numbers = ours.map(|(fd, link)| (&link[..], *fd)).collect();
+        }
+        let mut ends = Vec::new();
+        for (link, number) in numbers {
+            let Ok(fd) = pidfd_getfd(pidfd, number) else {
+                continue;
+            };
+            let ahead = match self.ahead.get_mut(link) {
+                Some(ahead) => ahead,
+                None => self.ahead.entry(link.to_vec()).or_insert(Ahead {
+                    counts_from: sockets::counts_from(fd.as_fd()),
+                    sending: None,
+                }),
+            };
+            ahead.sending = None;
+            if repair::unacknowledged(fd.as_fd()).unwrap_or(0) > 0 {
+                ends.push((link.to_vec(), fd));
+            }
+        }
+        let fds: Vec<BorrowedFd<'_>> = ends.iter().map(|(_, fd)| fd.as_fd()).collect();
+        let sending = repair::sending(&fds);
+        for ((link, fd), sending) in ends.iter().zip(sending) {
+            if let Some(ahead) = self.ahead.get_mut(link)
+                && let Some(from) = ahead.counts_from
+                && let Some(written) = sockets::written(fd.as_fd(), from)
+            {
+                ahead.sending = Some((written, sending.map(ByteBuf::from)));
+            }
+        }
     }
 
     /// Every descriptor, by number.
@@ -201,7 +260,7 @@ impl Folders {
             let mut again = last.clone();
             let asked = self.connections.contains(&link);
             if let Some(socket) = &mut again.socket {
-                socket.look_again(asked, || pidfd_getfd(pidfd, fd));
+                socket.look_again(asked, &self.ahead_of(&link), || pidfd_getfd(pidfd, fd));
             }
             return Ok(Some(again));
         }
@@ -214,7 +273,7 @@ impl Folders {
             ours.map(|ours| {
                 let asked = self.connections.contains(&link);
                 let mut socket = Box::new(sockets::read(ours.as_fd(), asked));
-                socket.look_again(asked, || Ok(ours));
+                socket.look_again(asked, &self.ahead_of(&link), || Ok(ours));
                 socket
             })
         } else {
@@ -254,6 +313,10 @@ impl Folders {
             waiting,
             unnamed: None,
         }))
+    }
+
+    fn ahead_of(&self, link: &[u8]) -> Ahead {
+        self.ahead.get(link).cloned().unwrap_or_default()
     }
 
     /// Files without a name, each once.

@@ -3,6 +3,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 fn owned(ret: libc::c_long) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(ret).map_err(io::Error::other)?;
@@ -20,6 +23,14 @@ fn owned(ret: libc::c_long) -> io::Result<OwnedFd> {
 pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: plain integers go in, a descriptor or -1 comes out.
     owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// Does a descriptor become readable in time? That of a process does when it has ended.
+#[must_use]
+pub fn is_readable_within(fd: BorrowedFd<'_>, patience: Duration) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
 }
 
 /// A duplicate of descriptor `fd` of the process behind `pidfd`, close-on-exec.

@@ -34,6 +34,8 @@ pub mod xstate;
 
 pub use remote::RemoteMemory;
 
+use nix::time::ClockId;
+
 /// Bytes of a page on x86-64.
 pub const PAGE: u64 = 4096;
 
@@ -48,7 +50,20 @@ pub const fn size(n: u64) -> usize {
 /// CLOCK_MONOTONIC, ns.
 #[must_use]
 pub fn monotonic() -> u64 {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(0, |t| {
+    now(ClockId::CLOCK_MONOTONIC)
+}
+
+/// A moment of [`monotonic`] in CLOCK_BOOTTIME, ns, rather a little later than too early, as long as
+/// the machine has not slept since.
+#[must_use]
+pub fn boottime_of(monotonic_ns: u64) -> u64 {
+    let monotonic = monotonic();
+    let slept = now(ClockId::CLOCK_BOOTTIME).saturating_sub(monotonic);
+    monotonic_ns + slept
+}
+
+fn now(clock: ClockId) -> u64 {
+    nix::time::clock_gettime(clock).map_or(0, |t| {
         t.tv_sec().cast_unsigned() * 1_000_000_000 + t.tv_nsec().cast_unsigned()
     })
 }

@@ -26,21 +26,26 @@ const OFF: i32 = 0;
 /// Without a packet.
 const OFF_IN_SILENCE: i32 = -1;
 
-/// The last bytes that the program has written: all that the other end may not have. It must stand
-/// still.
-///
-/// # Errors
-/// In words.
-pub fn sending(fd: BorrowedFd<'_>) -> Result<Vec<u8>, String> {
-    if is_on(fd) {
-        return Err("the program has it in repair mode".to_owned());
-    }
-    let mut bytes = vec![0; unacknowledged(fd).map_err(|e| e.to_string())?];
-    let reuse = sockets::number(fd, libc::SO_REUSEADDR).unwrap_or(0);
-    let mut looked = Err(io::ErrorKind::Interrupted.into());
-    unharmed(|| looked = look(fd, reuse, &mut bytes)).map_err(|e| e.to_string())?;
-    bytes.truncate(looked.map_err(|e| e.to_string())?);
-    Ok(bytes)
+/// Of each the last bytes that the program has written: all that the other end may not have. It must
+/// stand still. Err: why they cannot be told, in words.
+#[must_use]
+pub fn sending(fds: &[BorrowedFd<'_>]) -> Vec<Result<Vec<u8>, String>> {
+    let mut looks: Vec<Result<Look<'_>, String>> = fds.iter().map(|&fd| Look::at(fd)).collect();
+    let ready = looks.iter_mut().filter_map(|look| look.as_mut().ok());
+    let mut ready: Vec<&mut Look<'_>> = ready.collect();
+    let done = if ready.is_empty() {
+        Ok(())
+    } else {
+        unharmed(|| ready.iter_mut().for_each(|look| look.take()))
+    };
+    let result = |look: Result<Look<'_>, String>| {
+        let look = look?;
+        done.as_ref().map_err(ToString::to_string)?;
+        let mut bytes = look.bytes;
+        bytes.truncate(look.got.map_err(|e| e.to_string())?);
+        Ok(bytes)
+    };
+    looks.into_iter().map(result).collect()
 }
 
 /// Bytes of which the other end has not said yet that they have come; its end counts as one.
@@ -51,7 +56,34 @@ pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(waits).unwrap_or(0))
 }
 
-/// Allocates nothing: it runs in the memory of another process.
+/// One that is looked at.
+struct Look<'a> {
+    fd: BorrowedFd<'a>,
+    reuse: i32,
+    bytes: Vec<u8>,
+    got: io::Result<usize>,
+}
+
+impl<'a> Look<'a> {
+    /// With room for what it will find.
+    fn at(fd: BorrowedFd<'a>) -> Result<Self, String> {
+        if is_on(fd) {
+            return Err("the program has it in repair mode".to_owned());
+        }
+        Ok(Self {
+            fd,
+            reuse: sockets::number(fd, libc::SO_REUSEADDR).unwrap_or(0),
+            bytes: vec![0; unacknowledged(fd).map_err(|e| e.to_string())?],
+            got: Err(io::ErrorKind::Interrupted.into()),
+        })
+    }
+
+    /// Allocates nothing: it runs in the memory of another process.
+    fn take(&mut self) {
+        self.got = look(self.fd, self.reuse, &mut self.bytes);
+    }
+}
+
 fn look(fd: BorrowedFd<'_>, reuse: i32, bytes: &mut [u8]) -> io::Result<usize> {
     sockets::set(fd, REPAIR, ON)?;
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
@@ -131,18 +163,21 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut reader, _) = listener.accept().unwrap();
-        assert_eq!(sending(writer.as_fd()), Ok(Vec::new()));
+        let sending = |of: &TcpStream| super::sending(&[of.as_fd()]).remove(0);
+        assert_eq!(sending(&writer), Ok(Vec::new()));
+        let many = super::sending(&[writer.as_fd(), reader.as_fd()]);
+        assert_eq!(many, [Ok(Vec::new()), Ok(Vec::new())]);
         writer.set_nonblocking(true).unwrap();
         let data: Vec<u8> = (0..u8::MAX).cycle().take(20 << 20).collect();
         let written = writer.write(&data).unwrap();
-        let waits = sending(writer.as_fd()).unwrap();
+        let waits = sending(&writer).unwrap();
         assert!(!waits.is_empty() && data[..written].ends_with(&waits));
         // It goes on as if nothing had been.
         let mut read = vec![0; written];
         reader.read_exact(&mut read).unwrap();
         assert_eq!(read, data[..written]);
         sockets::set(writer.as_fd(), REPAIR, ON).unwrap();
-        assert!(sending(writer.as_fd()).is_err());
+        assert!(sending(&writer).is_err());
         assert!(writer.write(b"refused").is_err());
         let own = i32::try_from(std::process::id()).unwrap();
         let inodes = connections::of(own).into_iter().map(|(_, inode)| inode);

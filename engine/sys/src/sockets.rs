@@ -51,60 +51,166 @@ pub struct Stream {
     pub written: u64,
     /// Bytes that have come from the other end.
     pub received: u64,
-    /// The last bytes of what it has written, when some have not been sent yet; or why they cannot
-    /// be told.
-    pub sending: Result<ByteBuf, String>,
+    /// The last bytes of what it has written, when some may not have come to the other end yet; or
+    /// why they cannot be told.
+    pub sending: Sending,
+}
+
+/// See [`Stream::sending`].
+pub type Sending = Result<ByteBuf, String>;
+
+// Offsets of struct tcp_info, which only grows.
+const SCALES: usize = 6;
+const SEGMENT: usize = 16;
+const ACKNOWLEDGED: usize = 120;
+const RECEIVED: usize = 128;
+const NOT_SENT: usize = 144;
+const SENT: usize = 200;
+const SENT_AGAIN: usize = 208;
+
+/// struct tcp_info.
+struct Info(ByteBuf);
+
+impl Info {
+    fn of(fd: BorrowedFd<'_>) -> Option<Self> {
+        option(fd, libc::IPPROTO_TCP, libc::TCP_INFO, SENT_AGAIN + 8).map(Self)
+    }
+
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.0.get(at).copied()
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        Some(u32::from_le_bytes(self.0.get(at..at + 4)?.try_into().ok()?))
+    }
+
+    fn long(&self, at: usize) -> Option<u64> {
+        Some(u64::from_le_bytes(self.0.get(at..at + 8)?.try_into().ok()?))
+    }
+
+    /// Bytes that have come. The end of the stream counts as one.
+    fn received(&self) -> Option<u64> {
+        const CLOSE_WAIT: u8 = 8;
+        let has_ended = self.byte(0)? == CLOSE_WAIT;
+        Some(self.long(RECEIVED)?.wrapping_sub(u64::from(has_ended)))
+    }
+
+    /// Bytes the program has written, as the counts of what was sent have it. In repair mode the
+    /// kernel may take packets for sent that are not, and later sends them again: from then on it is
+    /// less than that.
+    fn counted(&self) -> Option<u64> {
+        let sent = self.long(SENT)?.wrapping_sub(self.long(SENT_AGAIN)?);
+        Some(sent.wrapping_add(u64::from(self.word(NOT_SENT)?)))
+    }
+
+    /// Bytes the program has written, and perhaps one: an end that began the connection counts that.
+    fn acknowledged_or_not(&self, unacknowledged: usize) -> Option<u64> {
+        const ENDED: [u8; 4] = [4, 5, 9, 11];
+        let ended = u64::from(ENDED.contains(&self.byte(0)?));
+        let all = self.long(ACKNOWLEDGED)? + unacknowledged as u64;
+        Some(all.saturating_sub(ended))
+    }
+
+    /// With how much is not acknowledged at that moment.
+    fn with_unacknowledged(fd: BorrowedFd<'_>) -> Option<(Self, usize)> {
+        let mut info = Self::of(fd)?;
+        for _ in 0..LOOKS {
+            let unacknowledged = repair::unacknowledged(fd).ok()?;
+            let now = Self::of(fd)?;
+            if now.long(ACKNOWLEDGED) == info.long(ACKNOWLEDGED) {
+                return Some((now, unacknowledged));
+            }
+            info = now;
+        }
+        None
+    }
+}
+
+/// How far the kernel's count of acknowledged bytes of a TCP connection is from what the program has
+/// written, 0 or 1. None: it cannot be told, of one that somebody had in repair mode before.
+pub(crate) fn counts_from(fd: BorrowedFd<'_>) -> Option<u64> {
+    let (info, unacknowledged) = Info::with_unacknowledged(fd)?;
+    let all = info.acknowledged_or_not(unacknowledged)?;
+    all.checked_sub(info.counted()?).filter(|&from| from <= 1)
+}
+
+/// Bytes the program has written, where that began to be counted at [`counts_from`].
+pub(crate) fn written(fd: BorrowedFd<'_>, from: u64) -> Option<u64> {
+    let (info, unacknowledged) = Info::with_unacknowledged(fd)?;
+    info.acknowledged_or_not(unacknowledged)?.checked_sub(from)
+}
+
+/// What is known of a TCP connection before it is looked at: [`counts_from`], and what it was sending
+/// when the program had just come to a stop, and had written so much.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ahead {
+    pub counts_from: Option<u64>,
+    pub sending: Option<(u64, Sending)>,
 }
 
 impl Stream {
-    fn of(fd: BorrowedFd<'_>) -> Option<Self> {
-        // Offsets of struct tcp_info, which only grows.
-        const SCALES: usize = 6;
-        const SEGMENT: usize = 16;
-        const RECEIVED: usize = 128;
-        const NOT_SENT: usize = 144;
-        const SENT: usize = 200;
-        const SENT_AGAIN: usize = 208;
-        const CLOSE_WAIT: u8 = 8;
-        let info = option(fd, libc::IPPROTO_TCP, libc::TCP_INFO, SENT_AGAIN + 8)?;
-        let long = |at: usize| Some(u64::from_le_bytes(info.get(at..at + 8)?.try_into().ok()?));
-        let word = |at: usize| Some(u32::from_le_bytes(info.get(at..at + 4)?.try_into().ok()?));
-        let state = *info.first()?;
-        let scales = *info.get(SCALES)?;
-        let sent = long(SENT)?.wrapping_sub(long(SENT_AGAIN)?);
-        let not_sent = word(NOT_SENT)?;
-        let mut sending = Ok(ByteBuf::new());
-        if not_sent > 0 {
-            sending = repair::sending(fd).map(ByteBuf::from);
-        }
+    fn of(fd: BorrowedFd<'_>, ahead: &Ahead) -> Option<Self> {
+        let info = Info::of(fd)?;
+        let (written, sending) = match ahead.counts_from.and_then(|from| written(fd, from)) {
+            None => (0, Err("how much was written is not known".to_owned())),
+            Some(written) => match &ahead.sending {
+                Some((then, sending)) if *then == written => (written, sending.clone()),
+                // Others who have it open wrote more until they stood still.
+                _ if repair::unacknowledged(fd).ok()? > 0 => (written, sending_of(fd)),
+                _ => (written, Ok(ByteBuf::new())),
+            },
+        };
+        let scales = info.byte(SCALES)?;
         Some(Self {
-            state,
-            options: *info.get(SCALES - 1)?,
+            state: info.byte(0)?,
+            options: info.byte(SCALES - 1)?,
             send_scale: scales & 0xf,
             receive_scale: scales >> 4,
-            segment: word(SEGMENT)?,
-            written: sent.wrapping_add(u64::from(not_sent)),
-            // The end of the stream counts as a byte.
-            received: long(RECEIVED)?.wrapping_sub(u64::from(state == CLOSE_WAIT)),
+            segment: info.word(SEGMENT)?,
+            written,
+            received: info.received()?,
             sending,
         })
     }
 }
 
+fn sending_of(fd: BorrowedFd<'_>) -> Sending {
+    let mut sending = repair::sending(&[fd]).into_iter();
+    let bytes = sending.next().unwrap_or_else(|| Ok(Vec::new()));
+    bytes.map(ByteBuf::from)
+}
+
+/// What has come to a connection may grow while it is looked at.
+const LOOKS: usize = 16;
+
 impl Socket {
     /// Looks again at what waits in it, where that is looked at. `asked`: it is a TCP connection that
-    /// is looked at too.
-    pub fn look_again(&mut self, asked: bool, fd: impl FnOnce() -> io::Result<OwnedFd>) {
+    /// is looked at too; `ahead`: what is known of that.
+    pub(crate) fn look_again(
+        &mut self,
+        asked: bool,
+        ahead: &Ahead,
+        fd: impl FnOnce() -> io::Result<OwnedFd>,
+    ) {
         (self.queued, self.stream) = (None, None);
-        if asked || self.family == libc::AF_UNIX && !self.listens {
-            let queued = fd().map_err(|e| e.to_string()).and_then(|fd| {
-                if asked {
-                    self.stream = Stream::of(fd.as_fd());
-                }
-                connections::queued(fd.as_fd(), self.kind)
-            });
-            self.queued = Some(queued.map(ByteBuf::from));
+        if !asked && (self.family != libc::AF_UNIX || self.listens) {
+            return;
         }
+        let queued = fd().map_err(|e| e.to_string()).and_then(|fd| {
+            if !asked {
+                return connections::queued(fd.as_fd(), self.kind);
+            }
+            for _ in 0..LOOKS {
+                self.stream = Stream::of(fd.as_fd(), ahead);
+                let queued = connections::queued(fd.as_fd(), self.kind);
+                let received = Info::of(fd.as_fd()).and_then(|info| info.received());
+                if received == self.stream.as_ref().map(|stream| stream.received) {
+                    return queued;
+                }
+            }
+            Err("more and more comes".to_owned())
+        });
+        self.queued = Some(queued.map(ByteBuf::from));
     }
 }
 
@@ -261,7 +367,8 @@ pub fn fresh(family: i32, kind: i32, protocol: i32) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{TcpListener, UdpSocket};
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
 
     #[test]
     fn a_listener() {
@@ -283,5 +390,24 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let read = read(socket.as_fd(), false);
         assert_eq!((read.kind, read.listens), (libc::SOCK_DGRAM, false));
+    }
+
+    #[test]
+    fn what_a_connection_has_written() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        for (end, from) in [(&mut client, 1), (&mut server, 0)] {
+            assert_eq!(counts_from(end.as_fd()), Some(from));
+            end.set_nonblocking(true).unwrap();
+            // More than fits, so that some of it is not sent.
+            let len = end.write(&vec![0; 20 << 20]).unwrap();
+            let len = Some(len as u64);
+            assert_eq!(written(end.as_fd(), from), len);
+            repair::sending(&[end.as_fd()]).remove(0).unwrap();
+            assert_eq!(written(end.as_fd(), from), len);
+            end.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(written(end.as_fd(), from), len, "its end is no byte");
+        }
     }
 }
