@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sls_keeper::{Outcome, Refusal};
 use sls_record::{AltStack, Conduct, IntervalTimer, PosixTimer, SigAction};
 use sls_sys::probe::Probe;
@@ -223,7 +222,7 @@ impl Target {
     }
 
     fn ends_within(&self, patience: Duration) -> bool {
-        is_readable_within(self.life(), patience)
+        fd::is_readable_within(self.life(), patience)
     }
 
     /// Descriptor that is readable when there is an event.
@@ -304,13 +303,6 @@ impl Target {
         self.fresh = true;
         Ok(())
     }
-}
-
-/// Does a descriptor become readable in time?
-pub(crate) fn is_readable_within(fd: BorrowedFd<'_>, patience: Duration) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-    poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
 }
 
 fn tracker(

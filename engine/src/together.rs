@@ -40,15 +40,17 @@ enum Way {
 /// Waits of a plan forward.
 const WAITS: usize = 2;
 
-/// Leads plans that were just begun.
+/// Leads plans that were just begun. `agreed` is called when all go forward for sure, before anybody
+/// does.
 ///
 /// # Errors
 /// A keeper that was killed could not be replaced: its process stands still, or was not touched.
 pub fn begun(
     parties: &mut [impl Party],
     agreement: Option<&Agreement>,
+    agreed: impl FnMut(),
 ) -> Result<Vec<Outcome>, KeeperError> {
-    lead(parties, Way::Undecided(0), agreement)
+    lead(parties, Way::Undecided(0), agreement, agreed)
 }
 
 /// Leads those to where they belong that were left half way, and were asked to be put right.
@@ -61,7 +63,7 @@ pub fn left(
 ) -> Result<Vec<Outcome>, KeeperError> {
     // What was agreed they know themselves, and do not wait.
     let way = Way::Back("they were left half way".to_owned());
-    lead(parties, way, Some(agreement))
+    lead(parties, way, Some(agreement), || ())
 }
 
 /// What one is at.
@@ -85,6 +87,7 @@ fn lead(
     parties: &mut [impl Party],
     mut way: Way,
     agreement: Option<&Agreement>,
+    mut agreed: impl FnMut(),
 ) -> Result<Vec<Outcome>, KeeperError> {
     let turned = matches!(way, Way::Back(_));
     let begin = |party| One {
@@ -102,6 +105,9 @@ fn lead(
         }
         if let Way::Undecided(waits) = way {
             way = decide(&all, waits, agreement);
+            if way == Way::Forward {
+                agreed();
+            }
         }
         let mut turns = false;
         for one in &mut all {

@@ -51,10 +51,8 @@ fn answer(request: &Request) -> Answer {
     match request {
         Request::Record { epoch, .. } => {
             let record = Record {
-                event: None,
                 processes: vec![process(*epoch)],
-                ended: Vec::new(),
-                renamed: Vec::new(),
+                ..Record::default()
             };
             Answer::Record(encode(&record).unwrap())
         }

@@ -1,10 +1,13 @@
 //! Several processes in one partition.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{Ring, Sls, Target, wait_until};
+use testkit::{Ring, Sls, Target, children, is_gone, kill, wait_gone, wait_until};
+
+const SOON: Duration = Duration::from_secs(10);
 
 fn epoch_of(taken: &Value) -> u64 {
     taken["epoch"].as_u64().unwrap()
@@ -77,36 +80,148 @@ fn those_that_are_born_later_join_and_those_that_end_leave() {
     sls.run(&["detach", "-m"]);
 }
 
+/// A shell that does what it reads from a pipe with a name, and tells of every child's end.
+struct Obeys {
+    shell: Target,
+    fifo: PathBuf,
+}
+
+impl Obeys {
+    fn begun(sls: &Sls) -> Self {
+        let fifo = sls.folder().join("go");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let script = format!(
+            "trap 'echo child' CHLD; exec 3<>{} >>{}; echo ready; while :; do read -u 3 line && eval \"$line\"; done",
+            fifo.display(),
+            // What it said before a rewind is not written over.
+            sls.folder().join("bash.out").display()
+        );
+        let mut command = Command::new("bash");
+        command.args(["-c", &script]);
+        let shell = Target::ready(sls.folder(), command);
+        Self { shell, fifo }
+    }
+
+    /// Has it do something, which it says to have done.
+    fn does(&self, what: &str) {
+        let said = self.shell.output().matches("done").count();
+        std::fs::write(&self.fifo, format!("{what}\necho done\n")).unwrap();
+        wait_until(SOON, what, || {
+            self.shell.output().matches("done").count() > said
+        });
+    }
+}
+
 #[test]
-fn a_process_that_was_made_or_has_ended_since_is_named() {
+fn a_process_that_was_made_since_is_unmade() {
     let sls = Sls::new();
-    let fifo = sls.folder().join("go");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut shell = Command::new("bash");
-    let script = format!(
-        "exec 3<>{}; echo ready; while read -u 3 line; do sleep $line & echo made; done",
-        fifo.display()
-    );
-    shell.args(["-c", &script]);
-    let shell = Target::ready(sls.folder(), shell);
-    sls.run(&["attach", "-p", &shell.p(), "-m", "-r"]);
+    let obeys = Obeys::begun(&sls);
+    sls.run(&["attach", "-p", &obeys.shell.p(), "-m", "-r", "-t", "10"]);
+    for round in 0..5 {
+        let alone = epoch_of(&sls.json(&["checkpoint", "-m"]));
+        obeys.does("sleep 1000 & (setsid sleep 1001 & sleep 1002; :) &");
+        wait_until(SOON, "three sleep", || sls.pids().len() == 5);
+        let made = sls.pids();
+        let done = sls.json(&["rewind", "-m", &format!("@{alone}")]);
+        let lines = done["not_restored"].to_string();
+        assert!(!lines.contains("process"), "{lines}");
+        assert!(is_gone(made[1]), "a child of its own");
+        wait_gone(&made[2..]); // Orphans, of whom init takes note.
+        assert_eq!(sls.pids(), [obeys.shell.pid()], "round {round}");
+        // Not a word of them: no job, nobody to wait for, no signal.
+        obeys.does("jobs; wait");
+        let said = obeys.shell.output();
+        assert!(!said.contains("child") && !said.contains("sleep"), "{said}");
+    }
+    obeys.does("sleep 0.01; wait");
+    let said = obeys.shell.output();
+    assert!(said.contains("child"), "its trap works: {said}");
+    sls.run(&["detach", "-m"]);
+}
+
+#[test]
+fn orphans_made_since_are_unmade_with_who_takes_them_in() {
+    const REAPER: &str = "
+import ctypes, os, time, sys
+ctypes.CDLL(None).prctl(36, 1)
+print('ready', flush=True)
+while True:
+    if os.path.exists('go'):
+        os.unlink('go')
+        if os.fork() == 0:
+            if os.fork() == 0:
+                while True: time.sleep(0.01)
+            while True: time.sleep(0.01)
+        print('made', flush=True)
+    try:
+        print('an end', os.waitpid(-1, os.WNOHANG), flush=True) if not os.path.exists('quiet') else 0
+    except ChildProcessError: pass
+    time.sleep(0.01)
+";
+    let sls = Sls::new();
+    let folder = sls.folder();
+    std::fs::write(folder.join("quiet"), "").unwrap();
+    let mut python = Command::new("python3");
+    python.args(["-c", REAPER]).current_dir(folder);
+    let mut python = Target::ready(folder, python);
+    sls.run(&["attach", "-p", &python.p(), "-m", "-r"]);
     let alone = epoch_of(&sls.json(&["checkpoint", "-m"]));
-    std::fs::write(&fifo, "1000\n").unwrap();
-    wait_until(Duration::from_secs(10), "a child", || {
-        shell.output().contains("made")
+    std::fs::write(folder.join("go"), "").unwrap();
+    wait_until(SOON, "it has made two", || {
+        sls.run(&["checkpoint", "-m"]);
+        sls.pids().len() == 3
     });
+    let made = sls.pids();
+    sls.run(&["rewind", "-m", &format!("@{alone}")]);
+    assert!(made[1..].iter().all(|&pid| is_gone(pid)), "{made:?}");
+    // It asks for any end there is: there is no child at all.
+    std::fs::remove_file(folder.join("quiet")).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let said = python.output();
+    assert!(!said.contains("an end"), "{said}");
+    python.assert_unharmed();
+    sls.run(&["detach", "-m"]);
+}
+
+#[test]
+fn one_that_was_there_already_is_not_unmade() {
+    let sls = Sls::new();
+    let obeys = Obeys::begun(&sls);
+    obeys.does("sleep 1000 &");
+    sls.run(&["attach", "-p", &obeys.shell.p(), "-m"]);
+    let without = epoch_of(&sls.json(&["checkpoint", "-m"]));
+    let mut stranger = Command::new("sleep");
+    stranger.arg("1000").stdin(Stdio::null());
+    let mut stranger = Target::start(sls.folder(), stranger);
+    sls.run(&["attach", "-p", &stranger.p(), "-m"]);
+    let back = format!("@{without}");
+    let is_named = |pid: i32, name: &str| {
+        let says = format!("process {pid} ({name}) is of the partition now, and was not then");
+        sls.refused(&["rewind", "-m", &back], 1, &says);
+    };
+    // Not made by them, although since.
+    is_named(stranger.pid(), "sleep");
+    sls.run(&["detach", "-p", &stranger.p()]);
+    sls.run(&["rewind", "-m", &back]);
+    // A child from before, which was attached to later.
+    let child = children(obeys.shell.pid())[0];
+    sls.run(&["attach", "-p", &child.to_string(), "-m"]);
+    is_named(child, "sleep");
+    stranger.assert_unharmed();
+    sls.run(&["detach", "-m"]);
+    assert!(!is_gone(child));
+    kill(child, 9);
+}
+
+#[test]
+fn a_process_that_has_ended_since_is_named() {
+    let sls = Sls::new();
+    let obeys = Obeys::begun(&sls);
+    sls.run(&["attach", "-p", &obeys.shell.p(), "-m", "-r"]);
+    obeys.does("sleep 1000 &");
     let both = epoch_of(&sls.json(&["checkpoint", "-m"]));
-    let child = sls.pids()[1];
-    let says = format!("process {child} (sleep) was made since");
-    sls.refused(&["rewind", "-m", &format!("@{alone}")], 1, &says);
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(child),
-        nix::sys::signal::Signal::SIGKILL,
-    )
-    .unwrap();
-    wait_until(Duration::from_secs(10), "it is gone", || {
-        sls.pids().len() == 1
-    });
+    kill(sls.pids()[1], 9);
+    wait_until(SOON, "it is gone", || sls.pids().len() == 1);
     sls.refused(&["rewind", "-m", &format!("@{both}")], 1, "has ended since");
     sls.run(&["detach", "-m"]);
 }

@@ -43,8 +43,8 @@ enum Left {
     All,
     /// Nothing was changed: the others are waited for.
     Waits,
-    /// All of it was, and others may run by now.
-    Nothing,
+    /// All of it was, and others may run by now: what is done once that is agreed.
+    Last,
 }
 
 /// Journal, target and what is borrowed of it.
@@ -139,8 +139,8 @@ impl<'a> Executor<'a> {
                 let agreed = read.plans.agreement.as_ref().map(Agreement::reached);
                 let forward = &read.plans.forward;
                 let (way, left, plan) = match agreed {
-                    Some(Some(Way::Forward)) => (Way::Forward, Left::Nothing, forward),
-                    Some(Some(Way::Back)) => (Way::Back, Left::Nothing, plan),
+                    Some(Some(Way::Forward)) => (Way::Forward, Left::Last, forward),
+                    Some(Some(Way::Back)) => (Way::Back, Left::Last, plan),
                     Some(None) if !read.begun => (Way::Back, Left::Waits, plan),
                     _ => (Way::Back, Left::All, plan),
                 };
@@ -200,7 +200,7 @@ impl<'a> Executor<'a> {
         match left {
             Left::All => run.steps(data_at)?,
             Left::Waits => run.waits()?,
-            Left::Nothing => {}
+            Left::Last => run.last(data_at)?,
         }
         let mut reports = run.results.reports;
         let left = self.finish(way, plan, parking).map_err(|e| StepFailed {

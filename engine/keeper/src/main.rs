@@ -17,6 +17,7 @@ mod siblings;
 mod steps;
 mod stopping;
 mod target;
+mod unmake;
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;

@@ -143,6 +143,18 @@ pub enum Step {
     },
     /// The thread is there.
     Make(MakeThread),
+    /// Another process, which was made since, is gone without a trace: nobody hears of its end. Once
+    /// all of a group have come as far as that; there is no way back from it.
+    Unmake {
+        /// For messages.
+        what: String,
+        /// Process.
+        pid: i32,
+        /// Start time in ticks: a reused number is not it.
+        start_ticks: u64,
+        /// What its parent gets at its end, where that is not to have it: 0 for nothing.
+        signal: i32,
+    },
     /// Whoever asked for the plan does its part now: writes the pages of a process that is made
     /// anew, or sees that all of a group have come as far.
     Await {

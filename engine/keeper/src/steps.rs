@@ -126,6 +126,14 @@ impl Run<'_, '_> {
         })
     }
 
+    /// What is left once all have come as far as the last wait.
+    pub fn last(&mut self, data_at: u64) -> Result<(), StepFailed> {
+        let plan = self.plan;
+        let is_last = |step: &&Step| matches!(step, Step::Unmake { .. });
+        let mut last = plan.steps.iter().filter(is_last);
+        last.try_for_each(|step| self.step(step, data_at))
+    }
+
     fn wait(&mut self, what: &str) -> Result<(), StepFailed> {
         (self.executor.await_others)(self.way).map_err(|not| StepFailed {
             what: what.to_owned(),
@@ -145,6 +153,7 @@ impl Run<'_, '_> {
             Step::Fill { fd, len, .. } => format!("write {len} bytes to descriptor {fd}"),
             Step::End { tid } => format!("end thread {tid}"),
             Step::Make(thread) => format!("make thread {}", thread.tid),
+            Step::Unmake { what, .. } => what.clone(),
             Step::Await { what } => return self.wait(what),
             Step::Begin => "note that it begins".to_owned(),
             // The last after all else, in `finish`; calls have been made.
@@ -186,6 +195,18 @@ impl Run<'_, '_> {
             } => self.fill((*fd, *size), *at, data_at + offset, *len),
             Step::End { tid } => self.end(*tid),
             Step::Make(thread) => self.make(thread),
+            Step::Unmake {
+                what,
+                pid,
+                start_ticks,
+                signal,
+            } => {
+                // Nothing may fail any more: the others run already.
+                if let Err(error) = self.unmake(*pid, *start_ticks, *signal) {
+                    self.results.reports.push(format!("{what}: {error}"));
+                }
+                Ok(())
+            }
             Step::Begin => {
                 self.executor.begun = true;
                 journal::note_begun(self.executor.journal)
@@ -222,7 +243,7 @@ impl Run<'_, '_> {
         failed.map_or(Ok(()), Err)
     }
 
-    fn borrow<T>(
+    pub fn borrow<T>(
         &mut self,
         tid: i32,
         act: impl FnOnce(&mut Borrowed<'_>) -> io::Result<T>,

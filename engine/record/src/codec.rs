@@ -3,7 +3,7 @@
 use crate::{Lock, Process, Record};
 
 /// Version written; readers refuse others by name.
-pub const FORMAT_VERSION: u16 = 6;
+pub const FORMAT_VERSION: u16 = 7;
 
 const MAGIC: [u8; 4] = *b"SLSr";
 const HEADER: usize = 6;
@@ -122,12 +122,7 @@ mod tests {
 
     #[test]
     fn round_trip() {
-        let record = Record {
-            event: None,
-            processes: Vec::new(),
-            ended: Vec::new(),
-            renamed: Vec::new(),
-        };
+        let record = Record::default();
         assert_eq!(decode(&encode(&record).unwrap()).unwrap(), record);
     }
 
@@ -140,10 +135,8 @@ mod tests {
             };
             change(&mut process);
             let record = Record {
-                event: None,
                 processes: vec![process],
-                ended: Vec::new(),
-                renamed: Vec::new(),
+                ..Record::default()
             };
             decode(&encode(&record).unwrap()).map_err(|e| e.to_string())
         };

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// One checkpoint's record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Why it was taken, when not on request or on a timer.
     pub event: Option<Event>,
@@ -18,6 +18,10 @@ pub struct Record {
     pub ended: Vec<Ended>,
     /// What had other names before a restore.
     pub renamed: Vec<Renamed>,
+    /// When they were asked to stop, in ns of CLOCK_BOOTTIME, which also tells when a process began.
+    pub taken_ns: u64,
+    /// Are all in it that descended from them?
+    pub is_family: bool,
 }
 
 /// Something that a restore has made again.

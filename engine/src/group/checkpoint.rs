@@ -335,6 +335,8 @@ impl Group {
             processes,
             ended: self.zombies.clone(),
             renamed: self.renamed.clone(),
+            taken_ns: sls_sys::boottime_of(self.members[0].since_ns),
+            is_family: self.descendants.is_some(),
         };
         let pid = self.members[0].pid;
         let encoded = sls_record::encode(&record).map_err(|source| {

@@ -19,7 +19,7 @@ use sls_sys::{fd, procfs};
 use crate::error::{AttachError, CaptureError, KeeperError};
 use crate::keeper::Event;
 use crate::shared::Spaces;
-use crate::target::{Options, Target, is_readable_within};
+use crate::target::{Options, Target};
 use crate::{former, renamed};
 use connections::Connections;
 use descendants::Descendants;
@@ -391,7 +391,7 @@ impl Group {
 
 /// Has it ended, or does it in a moment?
 fn ends_soon(pid: i32) -> bool {
-    fd::pidfd_open(pid).map_or(true, |life| is_readable_within(life.as_fd(), BRIEF))
+    fd::pidfd_open(pid).map_or(true, |life| fd::is_readable_within(life.as_fd(), BRIEF))
 }
 
 /// Attaches, also where an earlier keeper has not quite let go.

@@ -204,10 +204,9 @@ mod tests {
             ..sls_record::Ended::default()
         };
         Record {
-            event: None,
             processes,
             ended: vec![zombie],
-            renamed: Vec::new(),
+            ..Record::default()
         }
     }
 

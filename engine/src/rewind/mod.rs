@@ -5,13 +5,14 @@
 //! down (the agreement), and holds whoever is killed after it.
 
 mod journal;
+mod members;
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use slos::{Epoch, Partition, SpaceId};
 use sls_keeper::{Agreement, Outcome};
-use sls_record::{Ended, Process, Record};
+use sls_record::{Process, Record};
 use sls_sys::procfs;
 
 use crate::error::{CaptureError, KeeperError, RewindError};
@@ -19,8 +20,9 @@ use crate::group::{Group, Request};
 use crate::keeper::Keeper;
 use crate::target::{Target, Tracker};
 use crate::together::{self, Party};
-use crate::{branch, leftover, plan, renamed};
+use crate::{branch, leftover, plan};
 use journal::{Ahead, Sources};
+use members::{Leavers, Moment, ends_that_stay};
 
 const SIGSTOP: i32 = 19;
 /// When more pages than this have changed since the last checkpoint, another one is taken first,
@@ -64,7 +66,9 @@ impl Group {
         let record = record(partition, to)?;
         self.bury();
         let ended = record.ended.clone();
+        let then = Moment::of(&record);
         let pasts = self.pasts(record, to)?;
+        let stay: Vec<i32> = pasts.iter().map(|past| past.pid).collect();
         let mut changed = 0;
         for member in &mut self.members {
             changed += member.look_ahead(&mut self.staging)?.len();
@@ -81,7 +85,10 @@ impl Group {
             })?;
         }
         let mut ways = Vec::with_capacity(pasts.len());
-        for (member, past) in self.members.iter_mut().zip(pasts) {
+        for past in pasts {
+            let Some(member) = self.members.iter_mut().find(|m| m.pid == past.pid) else {
+                continue; // Found out below.
+            };
             let changed = member.look_ahead(&mut self.staging)?;
             let space = SpaceId(past.space);
             let ahead = Ahead::read(partition, self.parent, to, space, changed).map_err(read)?;
@@ -107,9 +114,11 @@ impl Group {
             from: present.epoch,
             to,
         };
-        let mut done = match self.put_back(ends, ways) {
+        let mut leave = self.part(&stay);
+        let mut done = match self.put_back(ends, then, ways, &mut leave) {
             Ok(done) => done,
             Err(error) => {
+                self.rejoin(leave);
                 if !matches!(error, RewindError::Halted { .. }) {
                     self.run_on()?;
                 }
@@ -145,47 +154,18 @@ impl Group {
             .map_err(|(_, error)| RewindError::Capture(error.into()))
     }
 
-    /// What each member was at an epoch at which they all were there, and nobody else.
-    fn pasts(&self, record: Record, epoch: Epoch) -> Result<Vec<Process>, RewindError> {
-        let impossible = |why: String| RewindError::Impossible {
-            epoch: epoch.0,
-            why,
-        };
-        let mut processes = record.processes;
-        let mut pasts = Vec::with_capacity(self.members.len());
-        for (at, member) in self.members.iter().enumerate() {
-            let own = |p: &Process| p.pid == member.pid && member.was(p.start_ticks);
-            let Some(found) = processes.iter().position(own) else {
-                let pid = member.pid;
-                let what = "it is not of the process that is attached now";
-                return Err(impossible(if at == 0 {
-                    format!("{what} (pid {pid})")
-                } else {
-                    let name = procfs::status(pid).map(|s| s.name).unwrap_or_default();
-                    format!(
-                        "process {pid} ({name}) was made since, and there is no way yet to unmake it; wait until it has ended, or end it"
-                    )
-                }));
-            };
-            let mut past = processes.swap_remove(found);
-            renamed::apply(&self.renamed, &mut past);
-            pasts.push(past);
-        }
-        match processes.first() {
-            None => Ok(pasts),
-            Some(gone) => Err(impossible(format!(
-                "process {} ({}) has ended since, and a rewind cannot make it again",
-                gone.pid, gone.comm
-            ))),
-        }
-    }
-
-    fn put_back(&mut self, ends: plan::Ends<'_>, ways: Vec<Way>) -> Result<Done, RewindError> {
-        let agreement = self.agreement();
+    fn put_back(
+        &mut self,
+        ends: plan::Ends<'_>,
+        then: Moment,
+        ways: Vec<Way>,
+        leave: &mut Leavers,
+    ) -> Result<Done, RewindError> {
+        let agreement = self.agreement(leave);
         let mut done = Done::default();
-        let journals = self.journals(ends, ways, agreement.as_ref(), &mut done);
+        let journals = self.journals(ends, then, ways, agreement.as_ref(), &mut done);
         let journals = journals.inspect_err(|_| self.forget(None))?;
-        let outcomes = self.execute(&journals, agreement.as_ref())?;
+        let outcomes = self.execute(&journals, agreement.as_ref(), leave)?;
         let result = done.judge(outcomes, ends);
         // Who is halted is put right by them.
         if !matches!(result, Err(RewindError::Halted { .. })) {
@@ -198,16 +178,20 @@ impl Group {
     fn journals(
         &self,
         ends: plan::Ends<'_>,
+        then: Moment,
         ways: Vec<Way>,
         agreement: Option<&Agreement>,
         done: &mut Done,
     ) -> Result<Vec<OwnedFd>, RewindError> {
         let to = ends.to;
-        let nows = self.pasts(record(ends.partition, ends.from)?, ends.from)?;
+        let present = record(ends.partition, ends.from)?;
         let impossible = |why: String| RewindError::Impossible { epoch: to.0, why };
-        if nows.len() != ways.len() {
-            let why = "processes were made or have ended meanwhile; try again".to_owned();
-            return Err(impossible(why));
+        let mut unmade = self.unmade(&present, then).map_err(impossible)?;
+        let nows = self.nows(present);
+        if nows.len() != ways.len() || self.members.len() != ways.len() {
+            return Err(impossible(
+                "a process has ended meanwhile; try again".to_owned(),
+            ));
         }
         let pairs = || nows.iter().zip(ways.iter().map(|way| &way.past));
         for ((member, way), now) in self.members.iter().zip(&ways).zip(&nows) {
@@ -228,6 +212,7 @@ impl Group {
                 forward.forward_together();
                 returning.back_together();
             }
+            forward.unmake(unmade.remove(&member.pid).unwrap_or_default(), past);
             let plans = journal::Plans {
                 who: (member.pid, member.start_ticks),
                 forward: &forward,
@@ -257,9 +242,11 @@ impl Group {
         }
     }
 
-    /// Where several are put back: what tells, to whoever is left, whether all go forward.
-    fn agreement(&self) -> Option<Agreement> {
-        let root = self.members.first().filter(|_| self.members.len() > 1)?;
+    /// Where several are put back, or some are not to be there: what tells, to whoever is left,
+    /// whether all go forward.
+    fn agreement(&self, leave: &Leavers) -> Option<Agreement> {
+        let several = self.members.len() > 1 || !leave.is_empty();
+        let root = self.members.first().filter(|_| several)?;
         Some(Agreement {
             path: leftover::agreement(root.pid, &self.options.state),
             token: sls_sys::monotonic(),
@@ -272,12 +259,13 @@ impl Group {
         &mut self,
         journals: &[OwnedFd],
         agreement: Option<&Agreement>,
+        leave: &mut Leavers,
     ) -> Result<Vec<Outcome>, RewindError> {
         for (member, journal) in self.members.iter_mut().zip(journals) {
             // One that was killed is found to be when it is to answer.
             let _ = member.keeper.ask_to_execute(journal);
         }
-        together::begun(&mut self.members, agreement)
+        together::begun(&mut self.members, agreement, || leave.end())
             .map_err(|error| RewindError::Capture(error.into()))
     }
 }
@@ -291,17 +279,6 @@ impl Party for Target {
         self.replace_keeper()?;
         self.notes.ask_to_put_right(&mut self.keeper)
     }
-}
-
-/// Children that had ended then, or have since: nobody makes them again, or unmakes their end.
-fn ends_that_stay(then: &[Ended], now: &[Ended]) -> Vec<String> {
-    let not_in = |others: &[Ended], one: &Ended| others.iter().all(|other| other.pid != one.pid);
-    let noted = then.iter().filter(|one| not_in(now, one));
-    let noted = noted.map(|e| (e, "its parent has taken note of its end since"));
-    let ended = now.iter().filter(|one| not_in(then, one));
-    let ended = ended.map(|e| (e, "has ended since, as its parent will note"));
-    let line = |(e, what): (&Ended, &str)| format!("child {} ({}): {what}", e.pid, e.comm);
-    noted.chain(ended).map(line).collect()
 }
 
 /// What one member is to be put back to.
@@ -423,23 +400,5 @@ impl Done {
             }
         }
         put_back.map_or(Ok(()), |why| Err(RewindError::PutBack { epoch, why }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ends_that_cannot_be_taken_back_are_told() {
-        let ended = |pid| Ended {
-            pid,
-            comm: "sh".to_owned(),
-            ..Ended::default()
-        };
-        let told = ends_that_stay(&[ended(2), ended(3)], &[ended(3), ended(4)]);
-        assert_eq!(told.len(), 2);
-        assert!(told[0].starts_with("child 2 (sh): its parent"), "{told:?}");
-        assert!(told[1].starts_with("child 4 (sh): has ended"), "{told:?}");
     }
 }

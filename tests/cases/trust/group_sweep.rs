@@ -1,9 +1,12 @@
 //! slsd, a keeper, or both killed with -9 after the n-th system call while several processes are
 //! rewound together: all of them are put back, or none.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use testkit::{Dice, Ring, Row, Sls, children, field, rounds_of, seed};
+use testkit::{
+    Dice, Ring, Row, Sls, Target, children, field, is_gone, rounds_of, seed, wait_until,
+};
 
 use super::sweep::{Prey, client, kill_after, mapped_low};
 
@@ -95,6 +98,124 @@ fn stands(ring: &Ring) -> bool {
         std::thread::sleep(Duration::from_millis(10));
     }
     true
+}
+
+/// Has a child, or has none, as its own memory says; else it tells.
+const PARENT: &str = "
+import os, sys, time
+# What it said before a rewind is not written over.
+sys.stdout = open('python3.out', 'a')
+child = None
+print('ready', flush=True)
+while True:
+    if child is None and os.path.exists('make'):
+        os.unlink('make'); child = os.fork()
+        if child == 0:
+            while True: time.sleep(0.001)
+        print('made', child, flush=True)
+    if child and os.path.exists('end'):
+        os.unlink('end'); os.kill(child, 9); os.waitpid(child, 0); child = None
+        print('ended', flush=True)
+    try:
+        found = os.waitpid(-1, os.WNOHANG)
+        if not child or found != (0, 0): print('WRONG', child, found, flush=True)
+    except ChildProcessError:
+        if child: print('WRONG', child, 'is not there', flush=True)
+    time.sleep(0.001)
+";
+
+/// A process that was made since is there, and its parent knows of it, or neither.
+fn sweep_unmaking(who: Who) {
+    let campaign = match who {
+        Who::Slsd => "slsd killed in a rewind that unmakes a process",
+        Who::Keeper => "a keeper killed in a rewind that unmakes a process",
+        Who::Both => "slsd and a keeper killed in a rewind that unmakes a process",
+    };
+    let sls = Sls::new();
+    let mut row = Row {
+        campaign: campaign.to_owned(),
+        about: "A process is rewound to before it made a child, and slsd, its keeper or both are killed with -9 after each system call in turn: there is a child and its parent knows of it, or neither".to_owned(),
+        seed: seed(23),
+        ..Row::default()
+    };
+    let mut dice = Dice::new(row.seed);
+    sls.run(&["partadd", "memory", "-o", "mem", "--keep", "last:8"]);
+    let mut python = Command::new("python3");
+    python.args(["-c", PARENT]).current_dir(sls.folder());
+    let mut parent = Target::ready(sls.folder(), python);
+    let id = parent.p();
+    let told = |file: &str, word: &str| {
+        let said = parent.output().len();
+        std::fs::write(sls.folder().join(file), "").unwrap();
+        wait_until(Duration::from_secs(10), word, || {
+            parent
+                .output()
+                .get(said..)
+                .is_some_and(|new| new.contains(word))
+        });
+    };
+    sls.run(&["attach", "-p", &id, "-m", "-r"]);
+    let stride = rounds_of(STRIDE * 5, 1);
+    let mut n = 1 + dice.below(stride);
+    let mut unmade = 0;
+    loop {
+        let alone = sls.json(&["checkpoint", "-m"])["epoch"].to_string();
+        told("make", "made");
+        sls.run(&["checkpoint", "-m"]);
+        let child = sls.pids()[1];
+        let arguments = ["rewind", "-m", &format!("@{alone}")];
+        let (prey, others) = match who {
+            Who::Slsd => (sls.daemon(), Vec::new()),
+            Who::Keeper => (first_keeper(&sls), Vec::new()),
+            Who::Both => (first_keeper(&sls), vec![sls.daemon()]),
+        };
+        if !kill_after(Prey::Process(prey), n, &others, || client(&sls, &arguments)) {
+            break;
+        }
+        row.tries += 1;
+        let when = format!("{campaign}, after call {n}");
+        let _ = sls.try_run(&["detach", "-m"]);
+        sls.run(&["attach", "-p", &id, "-m", "-r"]);
+        let is_there = !is_gone(child);
+        unmade += u64::from(!is_there);
+        std::thread::sleep(Duration::from_millis(50));
+        let said = parent.output();
+        assert!(!said.contains("WRONG"), "{when}: {said}");
+        assert!(!mapped_low(parent.pid()), "{when}: a stray mapping");
+        if is_there {
+            told("end", "ended");
+        }
+        n += 1 + dice.below(2 * stride - 1);
+    }
+    assert!(row.tries > 1, "only {} calls were reached", row.tries);
+    sls.run(&["detach", "-m"]);
+    parent.assert_unharmed();
+    row.unharmed = row.tries;
+    row.note = format!("up to call {n}, {unmade} were unmade");
+    row.report();
+}
+
+/// That of the root, which was attached to first.
+fn first_keeper(sls: &Sls) -> i32 {
+    let mut found = children(sls.daemon());
+    found.retain(|&pid| field(pid, "Name:") == "sls-keeper");
+    found.sort_unstable();
+    found[0]
+}
+
+#[test]
+fn unmaking() {
+    sweep_unmaking(Who::Slsd);
+}
+
+#[test]
+fn unmaking_a_keeper() {
+    sweep_unmaking(Who::Keeper);
+}
+
+#[test]
+fn unmaking_both() {
+    sweep_unmaking(Who::Both);
 }
 
 #[test]

@@ -74,10 +74,9 @@ fn tree_of_samples() -> Vec<u8> {
         file.shared_with = Some((parent.pid, file.fd));
     }
     let tree = record::Record {
-        event: None,
         processes: vec![parent, child],
         ended: vec![sample::ended()],
-        renamed: Vec::new(),
+        ..record::Record::default()
     };
     record::encode(&tree).expect("a record of ours")
 }

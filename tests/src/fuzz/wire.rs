@@ -338,22 +338,18 @@ pub fn conversations() -> Vec<Vec<u8>> {
 
 /// A record of everything, and an empty one.
 pub fn records() -> Vec<Vec<u8>> {
-    let empty = Record {
-        event: None,
-        processes: Vec::new(),
-        ended: Vec::new(),
-        renamed: Vec::new(),
-    };
     let event = Some(record::Event::Exec { tid: 7 });
     let processes = vec![super::sample::process()];
     let ended = vec![super::sample::ended()];
     [
-        empty,
+        Record::default(),
         Record {
             event,
             processes,
             ended,
             renamed: vec![super::sample::renamed()],
+            taken_ns: 1,
+            is_family: true,
         },
     ]
     .iter()
