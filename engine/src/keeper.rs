@@ -84,6 +84,7 @@ impl Keeper {
         keeper.take_charge(&Ask::Create {
             pid,
             address,
+            suspend_seccomp: probe.suspend_seccomp,
             sched_debug: probe.sched_debug,
         })?;
         Ok(keeper)
@@ -94,6 +95,7 @@ impl Keeper {
         let mut keeper = Self::spawn(program, pid)?;
         keeper.take_charge(&Ask::TakeUp {
             pid,
+            suspend_seccomp: probe.suspend_seccomp,
             sched_debug: probe.sched_debug,
         })?;
         Ok(keeper)

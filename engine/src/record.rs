@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use sls_keeper::{Collected, Facts, ThreadState};
 use sls_record::{
-    AltStack, Backing, Blocked, Conduct, IntervalTimer, Mapping, Perms, PosixTimer, Process,
-    Registers, Rseq, Segment, SigAction, SigInfo, Signals, Thread, Unvouched,
+    AltStack, Backing, Blocked, Conduct, Filter, Filters, IntervalTimer, Mapping, Perms,
+    PosixTimer, Process, Registers, Rseq, Segment, SigAction, SigInfo, Signals, Thread, Unvouched,
 };
+use sls_sys::filters::Program;
 use sls_sys::procfs;
 use sls_sys::procfs::MapLine;
 use sls_sys::sysv;
@@ -147,6 +148,7 @@ pub(crate) fn build(
         exit_signal: outside.exit_signal,
         terminal: outside.terminal.clone(),
         segments: segments(pid, &still.maps),
+        filters: told.filters.clone(),
     }
 }
 
@@ -161,6 +163,7 @@ fn remember(told: &mut Told, facts: Facts, caught: u64, context: &Context<'_>) {
         securebits: facts.conduct.securebits,
         no_huge_pages: facts.conduct.no_huge_pages,
     });
+    told.filters = filters(&facts);
     told.actions = facts
         .actions
         .iter()
@@ -182,6 +185,26 @@ fn remember(told: &mut Told, facts: Facts, caught: u64, context: &Context<'_>) {
         })
         .collect();
     told.timers = posix_timers(context.pid, &facts);
+}
+
+/// Threads that have the same together.
+fn filters(facts: &Facts) -> Vec<Filters> {
+    let mut all: Vec<Filters> = Vec::new();
+    for (tid, programs) in &facts.filters {
+        let filter = |p: &Program| Filter {
+            log: p.log,
+            code: p.code.to_vec(),
+        };
+        let programs: Vec<Filter> = programs.iter().map(filter).collect();
+        match all.iter_mut().find(|filters| filters.programs == programs) {
+            Some(filters) => filters.tids.push(*tid),
+            None => all.push(Filters {
+                tids: vec![*tid],
+                programs,
+            }),
+        }
+    }
+    all
 }
 
 /// System V shared memory that is mapped, as far as it is of our own namespace.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use sls_keeper::{Outcome, Refusal};
-use sls_record::{AltStack, Conduct, IntervalTimer, PosixTimer, SigAction};
+use sls_record::{AltStack, Conduct, Filters, IntervalTimer, PosixTimer, SigAction};
 use sls_sys::probe::Probe;
 use sls_sys::uffd::WriteProtect;
 use sls_sys::{RemoteMemory, fd, procfs};
@@ -72,6 +72,7 @@ pub(crate) struct Told {
     pub flags: Flags,
     pub threads: HashMap<i32, ToldThread>,
     pub outside: Outside,
+    pub filters: Vec<Filters>,
 }
 
 impl Told {

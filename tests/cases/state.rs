@@ -2,6 +2,7 @@
 //! rewind and after its end and a restore.
 
 mod advice;
+mod filters;
 mod inotify;
 mod memory_files;
 mod pipes;

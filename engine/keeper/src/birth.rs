@@ -23,6 +23,9 @@ const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_DUMPABLE: u64 = 4;
 const PR_SET_NAME: u64 = 15;
 
+/// What this keeper may do: suspend seccomp, and see when a thread fell asleep.
+type Means = (bool, bool);
+
 /// As long as a process is being made.
 pub struct Unborn {
     /// It and this keeper take turns, which is ten times as quick on one CPU as on two.
@@ -59,7 +62,7 @@ impl Target {
     pub fn create(
         pid: i32,
         address: u64,
-        sched_debug: bool,
+        means: Means,
         children: &Children,
     ) -> Result<Self, Refused> {
         let unborn = Unborn::begin(pid)?;
@@ -74,12 +77,12 @@ impl Target {
             stopped.set_options(OPTIONS)?;
             Ok(stopped)
         });
-        let made = made.and_then(|stopped| Self::standing(stopped, unborn, sched_debug));
+        let made = made.and_then(|stopped| Self::standing(stopped, unborn, means));
         made.map_err(|error| ended(pid, error).into())
     }
 
     /// Takes charge of one that [`Target::fork`] of another keeper has made; it stands still.
-    pub fn take_up(pid: i32, sched_debug: bool, children: &Children) -> Result<Self, Refused> {
+    pub fn take_up(pid: i32, means: Means, children: &Children) -> Result<Self, Refused> {
         let unborn = Unborn::begin(pid)?;
         fault::step(format_args!("bring process {pid} to a CPU"), || {
             cpus::fetch(pid)
@@ -89,7 +92,7 @@ impl Target {
             ptrace::interrupt(pid)?;
             await_interrupt(pid, children)
         });
-        let made = made.and_then(|stopped| Self::standing(stopped, unborn, sched_debug));
+        let made = made.and_then(|stopped| Self::standing(stopped, unborn, means));
         let mut target = made.map_err(|error| ended(pid, error))?;
         // It ends with this keeper from here on.
         target.in_skeleton("take it from its parent", children, |thread| {
@@ -98,12 +101,16 @@ impl Target {
         Ok(target)
     }
 
-    fn standing(stopped: Stopped, unborn: Unborn, sched_debug: bool) -> io::Result<Self> {
+    fn standing(
+        stopped: Stopped,
+        unborn: Unborn,
+        (suspend_seccomp, sched_debug): Means,
+    ) -> io::Result<Self> {
         let pid = stopped.tid();
         fault::step(format_args!("look at process {pid}"), || {
             let mut group = Group::new(pid, OPTIONS)?;
             group.stopped.insert(pid, stopped);
-            let mut target = Self::of(group, false, sched_debug, false)?;
+            let mut target = Self::of(group, suspend_seccomp, sched_debug, false)?;
             target.unborn = Some(unborn);
             Ok(target)
         })

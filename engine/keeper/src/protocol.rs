@@ -25,6 +25,8 @@ pub enum Ask {
         /// Where its page is.
         address: u64,
         /// As in Adopt.
+        suspend_seccomp: bool,
+        /// As in Adopt.
         sched_debug: bool,
     },
     /// Have the process that was made begin a session. Answered by Done.
@@ -47,6 +49,8 @@ pub enum Ask {
     TakeUp {
         /// Process.
         pid: i32,
+        /// As in Adopt.
+        suspend_seccomp: bool,
         /// As in Adopt.
         sched_debug: bool,
     },
@@ -298,6 +302,8 @@ pub struct Facts {
     pub brk: u64,
     /// What prctl(2) tells.
     pub conduct: Conduct,
+    /// Seccomp filters of each thread of which they can be read; nothing when none has any.
+    pub filters: Vec<(i32, Vec<sls_sys::filters::Program>)>,
 }
 
 /// What prctl(2) tells of a process.

@@ -179,17 +179,24 @@ impl Server {
             Ask::Create {
                 pid,
                 address,
+                suspend_seccomp,
                 sched_debug,
             } => {
                 let fd = fd.ok_or_else(|| io::Error::other("create without a board"))?;
                 self.board = Some(Board::map(fd, BOARD_BYTES)?);
-                self.target = Some(Target::create(pid, address, sched_debug, &self.children)?);
+                let means = (suspend_seccomp, sched_debug);
+                self.target = Some(Target::create(pid, address, means, &self.children)?);
                 self.say(&Say::Adopted, None)?;
             }
-            Ask::TakeUp { pid, sched_debug } => {
+            Ask::TakeUp {
+                pid,
+                suspend_seccomp,
+                sched_debug,
+            } => {
                 let fd = fd.ok_or_else(|| io::Error::other("take up without a board"))?;
                 self.board = Some(Board::map(fd, BOARD_BYTES)?);
-                self.target = Some(Target::take_up(pid, sched_debug, &self.children)?);
+                let means = (suspend_seccomp, sched_debug);
+                self.target = Some(Target::take_up(pid, means, &self.children)?);
                 self.say(&Say::Adopted, None)?;
             }
             Ask::BeginSession { terminal } => {

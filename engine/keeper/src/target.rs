@@ -1,6 +1,6 @@
 //! The one process: what is known of it, and the calls that are made inside it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde_bytes::ByteBuf;
 use sls_keeper::{Collected, Facts, Refusal, Way, journal};
 use sls_sys::descriptors::Folders;
+use sls_sys::filters::{self, Program};
 use sls_sys::frame::Gadgets;
 use sls_sys::procfs::Reread;
 use sls_sys::ptrace::option;
@@ -42,6 +43,8 @@ pub struct Target {
     pub hold: bool,
     pub sites: ExecSites,
     pub suspend_seccomp: bool,
+    /// What is known of the seccomp filters of each thread.
+    filters: BTreeMap<i32, Vec<Program>>,
     /// Made anew and not let go yet: it must not outlive this keeper.
     pub unborn: Option<Unborn>,
 }
@@ -104,6 +107,7 @@ impl Target {
             memory,
             hold,
             suspend_seccomp,
+            filters: BTreeMap::new(),
             unborn: None,
         })
     }
@@ -231,12 +235,34 @@ impl Target {
             children,
             kicks: &self.kicks,
         };
-        let told = facts::ask(&mut self.group, &tids, everything, means)?;
+        let mut told = facts::ask(&mut self.group, &tids, everything, means)?;
+        if let Some(facts) = &mut told.0 {
+            facts.filters = self.read_filters();
+        }
         self.asked.extend(told.1.keys());
         for &tid in &tids {
             self.kicks.ran(tid);
         }
         Ok(told)
+    }
+
+    /// Those that cannot be read are missing.
+    fn read_filters(&mut self) -> Vec<(i32, Vec<Program>)> {
+        let stopped = &self.group.stopped;
+        self.filters.retain(|tid, _| stopped.contains_key(tid));
+        for (&tid, stopped) in stopped {
+            let known = self.filters.entry(tid).or_default();
+            if filters::read(stopped, known).is_err() {
+                self.filters.remove(&tid);
+            }
+        }
+        if self.filters.values().all(Vec::is_empty) {
+            return Vec::new();
+        }
+        let known = self.filters.iter();
+        known
+            .map(|(&tid, filters)| (tid, filters.clone()))
+            .collect()
     }
 
     pub fn collect(

@@ -54,6 +54,25 @@ pub struct Conduct {
     pub no_huge_pages: bool,
 }
 
+/// Seccomp filters that some threads have, or that they have none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filters {
+    /// The threads.
+    pub tids: Vec<i32>,
+    /// In the order in which they were set.
+    pub programs: Vec<Filter>,
+}
+
+/// One seccomp filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// SECCOMP_FILTER_FLAG_LOG.
+    pub log: bool,
+    /// Instructions, struct sock_filter (8 bytes) each.
+    #[serde(with = "serde_bytes")]
+    pub code: Vec<u8>,
+}
+
 /// Capability sets, as masks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]

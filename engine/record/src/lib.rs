@@ -12,7 +12,7 @@ mod registers;
 mod signal;
 mod socket;
 
-pub use attributes::{Attributes, Capabilities, Conduct, Layout, Scheduling};
+pub use attributes::{Attributes, Capabilities, Conduct, Filter, Filters, Layout, Scheduling};
 pub use codec::{DecodeError, FORMAT_VERSION, decode, encode};
 pub use memory::{Advice, Backing, Mapping, Perms, Segment};
 pub use process::{

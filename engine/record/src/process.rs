@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AltStack, Attributes, Conduct, IntervalTimer, Layout, Mapping, PosixTimer, Registers,
+    AltStack, Attributes, Conduct, Filters, IntervalTimer, Layout, Mapping, PosixTimer, Registers,
     Scheduling, Segment, SigInfo, Signals, Socket,
 };
 
@@ -151,6 +151,8 @@ pub struct Process {
     pub terminal: Option<Controlling>,
     /// System V shared memory that it has attached.
     pub segments: Vec<Segment>,
+    /// Seccomp filters of the threads of which they are known; nothing when none has any.
+    pub filters: Vec<Filters>,
 }
 
 /// A terminal as the controlling one of a process.

@@ -5,9 +5,11 @@ use sls_keeper::{Arg, Want};
 use sls_record::{Attributes, Process, Thread};
 use sls_sys::running;
 
+use super::conduct::PR_SET_SECUREBITS;
 use super::{Steps, conduct, int, path};
 
 const PR_SET_KEEPCAPS: u64 = 8;
+const CAP_SETPCAP: u64 = 1 << 8;
 const PR_CAPBSET_DROP: u64 = 24;
 const PR_SET_NO_NEW_PRIVS: u64 = 38;
 const PR_CAP_AMBIENT: u64 = 47;
@@ -18,9 +20,6 @@ const CAPABILITY_HEADER: [u8; 8] = [0x22, 0x05, 0x08, 0x20, 0, 0, 0, 0];
 /// Once everything else is done that takes privileges.
 pub fn steps(steps: &mut Steps, from: &Process, to: &Process, has_parent: bool) {
     let (was, is) = (&from.attributes, &to.attributes);
-    if is.seccomp != 0 {
-        steps.object("it ran under a seccomp filter, which cannot be put back".to_owned());
-    }
     if was.personality != is.personality {
         let args = vec![Arg::Value(is.personality.into())];
         let what = "set the personality";
@@ -46,9 +45,10 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, has_parent: bool) 
         let what = format!("set resource limit {which}");
         steps.call(what, libc::SYS_prlimit64, args, Want::Success);
     }
-    if who(was) != who(is) {
+    let securebits = to.conduct.map_or(0, |conduct| conduct.securebits);
+    if who(was) != who(is) || securebits != 0 {
         for thread in &to.threads {
-            credentials(steps, thread.tid, was, is);
+            credentials(steps, thread.tid, was, (is, securebits));
         }
     }
     // Last: the kernel takes a change of user for a reason to forbid looks at the process.
@@ -114,7 +114,12 @@ fn scheduling(steps: &mut Steps, thread: &Thread) {
     steps.call_in(tid, "set its scheduling", nr, args, want);
 }
 
-fn credentials(steps: &mut Steps, tid: i32, was: &Attributes, is: &Attributes) {
+fn credentials(
+    steps: &mut Steps,
+    tid: i32,
+    was: &Attributes,
+    (is, securebits): (&Attributes, u32),
+) {
     let mut call = |what: &str, nr: i64, args: Vec<Arg>| {
         steps.call_in(tid, what, nr, args, Want::Success);
     };
@@ -146,15 +151,18 @@ fn credentials(steps: &mut Steps, tid: i32, was: &Attributes, is: &Attributes) {
         vec![Arg::Value(is.uids[3].into())],
     );
     let c = &is.capabilities;
-    let mut data = Vec::new();
-    for shift in [0, 32] {
-        for set in [c.effective, c.permitted, c.inheritable] {
-            let half = (set >> shift) & 0xffff_ffff;
-            data.extend(&half.to_le_bytes()[..4]);
+    let set = |more: u64| {
+        let mut data = Vec::new();
+        for shift in [0, 32] {
+            for set in [c.effective | more, c.permitted | more, c.inheritable] {
+                let half = (set >> shift) & 0xffff_ffff;
+                data.extend(&half.to_le_bytes()[..4]);
+            }
         }
-    }
-    let args = vec![Arg::Bytes(CAPABILITY_HEADER.to_vec()), Arg::Bytes(data)];
-    call("set its capabilities", libc::SYS_capset, args);
+        vec![Arg::Bytes(CAPABILITY_HEADER.to_vec()), Arg::Bytes(data)]
+    };
+    let needed = if securebits == 0 { 0 } else { CAP_SETPCAP };
+    call("set its capabilities", libc::SYS_capset, set(needed));
     for cap in (0..64u64).filter(|cap| c.ambient >> cap & 1 == 1) {
         let args = prctl(&[PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0]);
         call("raise an ambient capability", libc::SYS_prctl, args);
@@ -164,6 +172,11 @@ fn credentials(steps: &mut Steps, tid: i32, was: &Attributes, is: &Attributes) {
         libc::SYS_prctl,
         prctl(&[PR_SET_KEEPCAPS, 0, 0, 0, 0]),
     );
+    if securebits != 0 {
+        let args = prctl(&[PR_SET_SECUREBITS, securebits.into(), 0, 0, 0]);
+        call("set its securebits", libc::SYS_prctl, args);
+        call("set its capabilities", libc::SYS_capset, set(0));
+    }
     if is.no_new_privs {
         let args = prctl(&[PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0]);
         call("allow no new privileges", libc::SYS_prctl, args);

@@ -6,7 +6,9 @@ use sls_record::Process;
 use super::anew_files::Files;
 use super::kin::Kin;
 use super::{OTHER_SLOTS, SLOT, Steps, int, path};
-use super::{advice, anew, attributes, family, locked, mappings, signals, threads, unnamed};
+use super::{
+    advice, anew, attributes, family, filters, locked, mappings, signals, threads, unnamed,
+};
 
 const PR_SET_MM: u64 = 35;
 const PR_SET_MM_MAP: u64 = 14;
@@ -62,10 +64,11 @@ impl Await {
 /// Plans the way of one of them from its skeleton.
 pub fn build(kin: &Kin<'_>, skeleton: &Process, to: &Process) -> Result<Born, String> {
     let slots = (1 + to.threads.len()) as u64 + OTHER_SLOTS;
-    let room = slots * SLOT + anew::kernels_len(skeleton);
+    let filters = filters::room(to);
+    let room = slots * SLOT + filters + anew::kernels_len(skeleton);
     let (start, _) = mappings::free_range([skeleton, to], room)
         .ok_or_else(|| "no free addresses for a scratch area".to_owned())?;
-    let scratch = (start, start + slots * SLOT);
+    let scratch = (start, start + slots * SLOT + filters);
     let mut steps = Steps::default();
     anew::clear(&mut steps, skeleton, to, scratch.1 + sls_sys::PAGE)?;
     let files = Files::new(kin, skeleton, to);
@@ -82,7 +85,7 @@ pub fn build(kin: &Kin<'_>, skeleton: &Process, to: &Process) -> Result<Born, St
     files.shared(&mut steps);
     family::foreground(&mut steps, kin, skeleton, to);
     let mut rights = anew::mappings(&mut steps, kin, to);
-    let data = program(&mut steps, to, scratch.0);
+    let mut data = program(&mut steps, to, scratch.0);
     steps.list.push(Await::Pages.step());
     files.close_kept(&mut steps);
     steps.list.append(&mut rights.list);
@@ -96,6 +99,7 @@ pub fn build(kin: &Kin<'_>, skeleton: &Process, to: &Process) -> Result<Born, St
     signals::pending(&mut steps, skeleton, to, to.pid);
     locked::steps(&mut steps, skeleton, to);
     advice::steps(&mut steps, skeleton, to);
+    filters::anew(&mut steps, to, scratch.1 - filters, &mut data);
     attributes::steps(&mut steps, skeleton, to, kin.one(to.ppid).is_some());
     signals::timers(&mut steps, skeleton, to);
     unnamed::seals(&mut steps, skeleton, to, |file| {

@@ -8,6 +8,7 @@ use super::files::name_once;
 
 const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_DUMPABLE: u64 = 4;
+pub const PR_SET_SECUREBITS: u64 = 28;
 const PR_SET_TIMERSLACK: u64 = 29;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
 const PR_SET_THP_DISABLE: u64 = 41;
@@ -25,6 +26,14 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process) {
         process(steps, was, is);
         if was.dumpable != is.dumpable {
             dumpable(steps, is);
+        }
+        for thread in to
+            .threads
+            .iter()
+            .filter(|_| was.securebits != is.securebits)
+        {
+            let bits = u64::from(is.securebits);
+            in_thread(steps, thread.tid, PR_SET_SECUREBITS, bits, "its securebits");
         }
     }
     for is in &to.threads {
@@ -83,9 +92,6 @@ fn process(steps: &mut Steps, was: &Conduct, is: &Conduct) {
     if was.no_huge_pages != is.no_huge_pages {
         let what = "disabled huge pages";
         set(what, PR_SET_THP_DISABLE, is.no_huge_pages);
-    }
-    if was.securebits != is.securebits {
-        name_once(steps, format!("securebits {:#x}", is.securebits));
     }
 }
 

@@ -10,6 +10,7 @@ mod conduct;
 pub mod family;
 pub mod faults;
 mod files;
+mod filters;
 mod inotify;
 pub mod kin;
 mod locked;
@@ -191,6 +192,7 @@ pub fn build(
     locked::steps(&mut steps, from, to);
     advice::steps(&mut steps, from, to);
     conduct::steps(&mut steps, from, to);
+    filters::name(&mut steps, from, to);
     signals::timers(&mut steps, from, to);
     unnamed::seals(&mut steps, from, to, |file| {
         common.sees_to(&format!("seals {}:{}", file.dev, file.inode))

@@ -11,6 +11,7 @@ pub mod cpus;
 pub mod descriptors;
 pub mod fault;
 pub mod fd;
+pub mod filters;
 pub mod frame;
 pub mod handles;
 pub mod pagemap;

@@ -2,9 +2,9 @@
 
 use libsls::record::{
     Advice, AltStack, Attributes, Backing, Blocked, Capabilities, Conduct, Content, Ended, Epoll,
-    File, FileKind, IntervalTimer, Layout, Lock, LockKind, Mapping, Name, Perms, PosixTimer,
-    Process, Queued, Registers, Renamed, Rseq, Scheduling, Segment, SigAction, SigInfo, Signals,
-    Socket, SocketOption, Thread, Unnamed, Unvouched, Watch,
+    File, FileKind, Filter, Filters, IntervalTimer, Layout, Lock, LockKind, Mapping, Name, Perms,
+    PosixTimer, Process, Queued, Registers, Renamed, Rseq, Scheduling, Segment, SigAction, SigInfo,
+    Signals, Socket, SocketOption, Thread, Unnamed, Unvouched, Watch,
 };
 
 const MAPPED: u64 = 0x40_0000;
@@ -47,6 +47,13 @@ pub fn process() -> Process {
             uid: 0,
             gid: 0,
             removed: true,
+        }],
+        filters: vec![Filters {
+            tids: vec![7, 8],
+            programs: vec![Filter {
+                log: true,
+                code: vec![6, 0, 0, 0, 0, 0, 0xff, 0x7f],
+            }],
         }],
         pid: 7,
         ppid: 1,
