@@ -10,7 +10,7 @@ mod protocol;
 pub mod rendezvous;
 
 pub use plan::{
-    Agreement, Arg, FinalState, Journal, MakeThread, Outcome, Plan, SPARE_AT, Step, Want, Way,
+    Agreement, Arg, FinalState, Journal, MakeThread, OWN, Outcome, Plan, SPARE_AT, Step, Want, Way,
 };
 pub use protocol::{
     AltStack, Ask, BlockedCall, Collected, Conduct, End, EventKind, Facts, OwnFacts, RawTimer,

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Where in the scratch area a plan may lay bytes of its own.
 pub const SPARE_AT: u64 = 4096;
 
+/// The process of the plan itself, where one of several is named.
+pub const OWN: i32 = 0;
+
 /// An argument of an injected call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Arg {
@@ -115,7 +118,7 @@ pub enum Step {
     Refill {
         /// For messages.
         what: String,
-        /// Process and descriptor that they come to.
+        /// Process, or [`OWN`], and descriptor that they come to.
         reader: (i32, i32),
         /// Process and descriptor of the other end.
         writer: (i32, i32),

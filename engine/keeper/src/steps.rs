@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use sls_keeper::{Arg, MakeThread, Plan, Step, Want, Way, journal};
+use sls_keeper::{Arg, MakeThread, OWN, Plan, Step, Want, Way, journal};
 use sls_sys::ptrace::Waited;
 use sls_sys::{connections, fault, fd, unnamed};
 
@@ -180,7 +180,7 @@ impl Run<'_, '_> {
                 writer,
                 bytes,
             } => {
-                if !refill(*reader, *writer, bytes)? {
+                if !self.refill(*reader, *writer, bytes)? {
                     let why = "the stream was shut down since, it stays as it is";
                     self.results.reports.push(format!("{what}: {why}"));
                 }
@@ -282,6 +282,14 @@ impl Run<'_, '_> {
         let mut buffer = vec![0; sls_sys::size(len)];
         self.executor.journal.read_exact_at(&mut buffer, offset)?;
         unnamed::write((self.executor.pidfd.as_fd(), fd), size, at, &buffer)
+    }
+
+    fn refill(&self, reader: (i32, i32), writer: (i32, i32), bytes: &[u8]) -> io::Result<bool> {
+        let ours = |(pid, number): (i32, i32)| match pid {
+            OWN => fd::pidfd_getfd(self.executor.pidfd.as_fd(), number),
+            pid => fd::pidfd_getfd(fd::pidfd_open(pid)?.as_fd(), number),
+        };
+        connections::refill(ours(reader)?.as_fd(), ours(writer)?.as_fd(), bytes)
     }
 
     /// Ends a thread without a trace: its exit writes nothing and wakes nobody.
@@ -461,12 +469,4 @@ fn clone_args(rsp: u64) -> [u8; 88] {
         slot.copy_from_slice(&word.to_le_bytes());
     }
     out
-}
-
-fn refill(reader: (i32, i32), writer: (i32, i32), bytes: &[u8]) -> io::Result<bool> {
-    let ours = |(pid, number): (i32, i32)| {
-        let life = fd::pidfd_open(pid)?;
-        fd::pidfd_getfd(life.as_fd(), number)
-    };
-    connections::refill(ours(reader)?.as_fd(), ours(writer)?.as_fd(), bytes)
 }

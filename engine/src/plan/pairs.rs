@@ -4,7 +4,7 @@
 //! is connected to and by which numbers, without a packet. Their own addresses may be those of a
 //! connection that has ended and whose rest the kernel keeps for a while.
 
-use sls_keeper::{Arg, Want};
+use sls_keeper::{Arg, OWN, Step, Want};
 use sls_record::{Queued, Socket, SocketOption, Tcp};
 use sls_sys::sockets;
 
@@ -12,11 +12,6 @@ use super::anew_files::keep;
 use super::kin::Kin;
 use super::sockets::{options, set};
 use super::{Steps, int};
-
-/// What fits one injected call's argument area, and is small enough to be sent in one piece.
-const CHUNK: usize = 4096;
-/// What the kernel takes into a new socket at least.
-const ROOM: usize = 64 << 10;
 
 const TCP_REPAIR_QUEUE: i32 = 20;
 const TCP_QUEUE_SEQ: i32 = 21;
@@ -50,7 +45,7 @@ pub fn begin(steps: &mut Steps, kin: &Kin<'_>, (low, high): (u64, u64), fd: i32)
         tcp_option(steps, what, *fd, libc::TCP_REPAIR, &[0]);
     }
     for (socket, fd, peer) in ends {
-        fill(steps, what, socket, peer);
+        fill(steps, what, (socket, fd), peer);
         let usual = sockets::fresh(socket.family, socket.kind, socket.protocol);
         let mut socket = socket.clone();
         socket.options.retain(|option| !is_v6_only(option));
@@ -170,7 +165,12 @@ fn has_ended(socket: &Socket) -> bool {
 }
 
 /// What waits in a socket, and what was on its way there, comes by way of its other end.
-fn fill(steps: &mut Steps, what: &str, socket: &Socket, (other, peer): (&Socket, i32)) {
+fn fill(
+    steps: &mut Steps,
+    what: &str,
+    (socket, fd): (&Socket, i32),
+    (other, peer): (&Socket, i32),
+) {
     let (Some(here), Some(there)) = (&socket.connected, &other.connected) else {
         return;
     };
@@ -179,24 +179,12 @@ fn fill(steps: &mut Steps, what: &str, socket: &Socket, (other, peer): (&Socket,
         steps.not_restored.push(line);
     }
     let bytes = here.to_read(there).unwrap_or_default();
-    // A new one does not take as much at once as an old one may have had on its way.
-    let is_much = bytes.len() > ROOM;
-    if is_much {
-        let room = u32::try_from(bytes.len())
-            .unwrap_or(u32::MAX)
-            .saturating_mul(4);
-        let buffer = (libc::SOL_SOCKET, libc::SO_SNDBUF);
-        set(steps, what, &int(peer), buffer, &room.to_le_bytes());
-    }
-    for chunk in bytes.chunks(CHUNK) {
-        let len = chunk.len() as u64;
-        let bytes = Arg::Bytes(chunk.to_vec());
-        let flags = int(libc::MSG_DONTWAIT);
-        let args = vec![int(peer), bytes, len.into(), flags, 0.into(), 0.into()];
-        steps.call(what, libc::SYS_sendto, args, Want::Exactly(len));
-    }
-    if is_much {
-        let unlocked = (libc::SOL_SOCKET, sockets::SO_BUF_LOCK);
-        set(steps, what, &int(peer), unlocked, &0u32.to_le_bytes());
+    if !bytes.is_empty() {
+        steps.list.push(Step::Refill {
+            what: what.to_owned(),
+            reader: (OWN, fd),
+            writer: (OWN, peer),
+            bytes,
+        });
     }
 }
