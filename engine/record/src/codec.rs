@@ -3,7 +3,7 @@
 use crate::{Lock, Process, Record};
 
 /// Version written; readers refuse others by name.
-pub const FORMAT_VERSION: u16 = 6;
+pub const FORMAT_VERSION: u16 = 7;
 
 const MAGIC: [u8; 4] = *b"SLSr";
 const HEADER: usize = 6;

@@ -154,7 +154,7 @@ impl Group {
         let mut processes = record.processes;
         let mut pasts = Vec::with_capacity(self.members.len());
         for (at, member) in self.members.iter().enumerate() {
-            let own = |p: &Process| p.pid == member.pid && member.was(p.start_ticks);
+            let own = |p: &Process| p.pid == member.own_pid && member.was(p.start_ticks);
             let Some(found) = processes.iter().position(own) else {
                 let pid = member.pid;
                 let what = "it is not of the process that is attached now";
@@ -376,7 +376,7 @@ impl Target {
                     thread.name
                 ));
             }
-            if procfs::status(tid).is_ok_and(|s| s.tgid != self.pid) {
+            if now.outside == 0 && procfs::status(tid).is_ok_and(|s| s.tgid != self.pid) {
                 return Err(format!(
                     "thread id {tid} ({}) belongs to another process by now",
                     thread.name

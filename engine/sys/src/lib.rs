@@ -13,6 +13,7 @@ pub mod fault;
 pub mod fd;
 pub mod frame;
 pub mod handles;
+pub mod namespace;
 pub mod pagemap;
 pub mod pipes;
 pub mod probe;
