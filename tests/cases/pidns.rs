@@ -2,10 +2,14 @@
 //! those that slsd looks at from outside.
 
 use std::fs;
+use std::io::Read;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use testkit::{Again, Sls, Target, children, field, is_gone, kill, threads, wait_gone, wait_until};
+use testkit::{
+    Again, Sls, Target, children, end_all, field, is_gone, kill, threads, wait_gone, wait_until,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -92,7 +96,8 @@ impl Beside {
         let pids = told["pids"].as_object().unwrap();
         assert!(pids.contains_key(&self.target.p()), "{told}");
         assert!(
-            pids.iter().all(|(old, new)| *old != new.to_string()),
+            pids.iter()
+                .all(|(old, new)| old.parse() != Ok(new.as_i64().unwrap())),
             "{told}"
         );
         again
@@ -313,12 +318,89 @@ fn an_init_is_refused_by_name() {
     );
 }
 
+/// Where plain users may make namespaces of users, as here.
 #[test]
-fn a_plain_user_is_told_what_it_takes() {
-    let sls = Sls::plain();
-    let target = sls.tracee("ticker", &[]);
+fn a_plain_user_has_clones_too() {
+    for program in [ONE, TREE] {
+        let sls = Sls::plain();
+        let mut python = sls.program(Path::new("/usr/bin/python3"));
+        python.args(["-c", program]).current_dir(sls.folder());
+        let target = Target::ready(sls.folder(), python);
+        // It is opened again by whoever is restored.
+        let nobody = Some(65534);
+        std::os::unix::fs::chown(sls.folder().join("python3.out"), nobody, nobody).unwrap();
+        sls.run(&["attach", "-p", &target.p(), "-m", "-r"]);
+        sls.run(&["checkpoint", "-m", "-n", "whole"]);
+        sls.run(&["detach", "-o", "mem"]);
+        let mut beside = Beside { sls, target };
+        let again = beside.clones();
+        beside.both_run("a clone of a plain user's runs");
+        let who = |pid: i32| ["Uid:", "Gid:", "CapEff:"].map(|key| field(pid, key));
+        assert_eq!(who(again.0[0]), who(beside.target.pid()));
+        beside.sls.run(&["checkpoint", "-m"]);
+        beside.sls.run(&["rewind", "-m", "@whole"]);
+        beside.both_run("a clone of a plain user's was rewound");
+        let init = beside.init();
+        again.end();
+        wait_gone(&[init]);
+    }
+}
+
+/// A process without a parent among them has what it is given by slsd, whom it cannot name.
+#[test]
+fn what_is_inherited_is_had_in_a_namespace_too() {
+    let sls = Sls::new();
+    let program = "
+import os, time
+r, w = os.pipe(); os.dup2(w, 40)
+print('ready', flush=True)
+while True: os.write(40, b'x'); time.sleep(0.01); os.read(r, 99) if os.getppid() else None
+";
+    let target = Target::python(sls.folder(), program);
     sls.run(&["attach", "-p", &target.p(), "-m"]);
     sls.run(&["checkpoint", "-m"]);
     sls.run(&["detach", "-o", "mem"]);
-    sls.refused(&["restore", "-m", "-d", "--pidns"], 1, "run slsd as root");
+    let pipe = fs::read_link(format!("/proc/{}/fd/40", target.pid())).unwrap();
+    let given = format!("fd[0]:{}", pipe.display());
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut restore = sls.command(&["--json", "restore", "-m", "-d", "--pidns", "--inherit-fd"]);
+    let told = restore.arg(given).stdin(writer).output().unwrap();
+    drop(restore);
+    let again = Again::of(&serde_json::from_slice(&told.stdout).unwrap());
+    let mut bytes = [0; 9];
+    (&reader).read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"xxxxxxxxx");
+    again.end();
+}
+
+#[test]
+fn a_terminal_is_had_in_a_namespace_too() {
+    let sls = Sls::new();
+    let program = "
+import os, pty, time
+pid, master = pty.fork()
+if pid == 0:
+    while True: print(os.tcgetpgrp(0) == os.getpgid(0), os.getpid(), flush=True); time.sleep(0.01)
+print('ready', flush=True)
+while True:
+    said = os.read(master, 999).decode().splitlines()
+    right = any(line == f'True {pid}' for line in said)
+    if right: open(f'ticks-{os.getppid()}', 'a').write('tick\\n')
+";
+    let mut target = Target::python(sls.folder(), program);
+    sls.run(&["attach", "-p", &target.p(), "-m", "-r"]);
+    sls.run(&["checkpoint", "-m", "-n", "whole"]);
+    let pids = sls.pids();
+    end_all(&mut target, &pids); // Its terminal's number is free then.
+    let (again, told) = Again::made(&sls, &["--pidns"]);
+    assert!(!told["not_restored"].to_string().contains("pts"), "{told}");
+    let path = sls.folder().join("ticks-0");
+    wait_until(SOON, "it reads its terminal", || {
+        fs::read_to_string(&path)
+            .unwrap_or_default()
+            .lines()
+            .count()
+            > 5
+    });
+    again.end();
 }

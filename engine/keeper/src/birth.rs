@@ -241,9 +241,11 @@ fn make(pid: i32, address: u64, within: Option<Within>) -> io::Result<Skeleton> 
     };
     let init = fd::pidfd_open(within.init)?;
     let parent = fd::pidfd_open(getppid().as_raw())?;
+    let own = procfs::link(std::process::id().cast_signed(), "ns/user");
     let namespace = Namespace {
         init: init.as_fd(),
         lent: (parent.as_fd(), within.lent),
+        users: procfs::link(within.init, "ns/user") != own,
     };
     Skeleton::make(pid, address, Some(&namespace))
 }

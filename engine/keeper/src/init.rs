@@ -3,13 +3,15 @@
 //!
 //! Until it is told for whom it is there, it ends with slsd. From then on it needs nobody.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
+use nix::unistd::{
+    Gid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, getgid, getuid, pipe2, setsid,
+};
 use sls_keeper::{Ask, Channel, Refusal, Say};
 use sls_sys::namespace::{self, Side};
 use sls_sys::skeleton::reap;
@@ -22,11 +24,18 @@ pub fn begin(channel: &mut Channel) -> Result<i32, Refused> {
     let _armed = fault::arm(1);
     let what = "make a PID namespace";
     let (told, tell) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
-    let begun = fault::point(what).and_then(|()| namespace::begin());
+    let mut users = None;
+    let begun = fault::point(what).and_then(|()| match namespace::begin(false) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            users = Some((getuid(), getgid()));
+            namespace::begin(true)
+        }
+        other => other,
+    });
     match begun.map_err(|error| refused(what, &error))? {
         Side::Init => {
             drop(told);
-            be(channel, tell)
+            be(channel, tell, users)
         }
         Side::Maker(pid) => {
             drop(tell);
@@ -42,16 +51,18 @@ pub fn begin(channel: &mut Channel) -> Result<i32, Refused> {
 
 fn refused(what: &str, error: &io::Error) -> Refused {
     match error.raw_os_error() {
-        Some(libc::EPERM) => Refused::new(
+        Some(libc::EPERM | libc::ENOSPC | libc::EUSERS) => Refused::new(
             Refusal::Permission,
-            format!("only root may {what}; run slsd as root"),
+            format!(
+                "only root may {what} here (user.max_user_namespaces allows plain users none); run slsd as root"
+            ),
         ),
         _ => Refused::new(Refusal::Other, format!("{what}: {error}")),
     }
 }
 
-fn be(channel: &mut Channel, tell: OwnedFd) -> ! {
-    let ready = prepare().map_or_else(|error| error.to_string(), |()| "ready".to_owned());
+fn be(channel: &mut Channel, tell: OwnedFd, users: Option<(Uid, Gid)>) -> ! {
+    let ready = prepare(users).map_or_else(|error| error.to_string(), |()| "ready".to_owned());
     // Its maker is gone, or hears of it.
     let _ = File::from(tell).write_all(ready.as_bytes());
     if ready == "ready"
@@ -63,14 +74,20 @@ fn be(channel: &mut Channel, tell: OwnedFd) -> ! {
     std::process::exit(0)
 }
 
-fn prepare() -> io::Result<()> {
+/// `users`: who this is outside, and is to be in a namespace of users too.
+fn prepare(users: Option<(Uid, Gid)>) -> io::Result<()> {
+    if let Some((uid, gid)) = users {
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    }
     setsid()?; // Its maker led one.
     chdir("/")?;
     fault::step(
         "have /proc tell of the PID namespace",
         namespace::mount_proc,
     )?;
-    std::fs::write("/proc/self/comm", "sls-init")
+    fs::write("/proc/self/comm", "sls-init")
 }
 
 /// Pidfds of those that it is there for.

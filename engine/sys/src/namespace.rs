@@ -17,12 +17,18 @@ pub enum Side {
 }
 
 /// Makes a namespace, by a copy of this process, which must have one thread only, as its init. The
-/// maker's parent is the parent of that too.
+/// maker's parent is the parent of that too. With `users` it has users of its own too, as which a
+/// plain user may do so.
 ///
 /// # Errors
 /// EPERM: only root may.
-pub fn begin() -> io::Result<Side> {
+pub fn begin(users: bool) -> io::Result<Side> {
     let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_PARENT;
+    let flags = if users {
+        flags | libc::CLONE_NEWUSER
+    } else {
+        flags
+    };
     let made = clone(&CloneArgs::new(flags))?;
     Ok(if made == 0 {
         Side::Init
@@ -48,6 +54,42 @@ fn mount(source: &CStr, at: &CStr, kind: Option<&CStr>, flags: libc::c_ulong) ->
     // SAFETY: strings that end in null, alive for the call.
     let done = unsafe { libc::mount(source.as_ptr(), at.as_ptr(), kind, flags, std::ptr::null()) };
     match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whoever is not root in a namespace of users keeps what it may do there over an exec, for the programs
+/// to give up.
+///
+/// # Errors
+/// It may not.
+pub fn keep_capabilities() -> io::Result<()> {
+    const VERSION: u32 = 0x2008_0522;
+    /// Effective, permitted, inheritable.
+    type Sets = [[u32; 3]; 2];
+    let header = [VERSION, 0];
+    let mut sets: Sets = [[0; 3]; 2];
+    // SAFETY: struct __user_cap_header_struct, and the two __user_cap_data_struct of that version.
+    done(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) })?;
+    for [_, permitted, inheritable] in &mut sets {
+        *inheritable = *permitted;
+    }
+    // SAFETY: as above.
+    done(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) })?;
+    let permitted = u64::from(sets[1][1]) << 32 | u64::from(sets[0][1]);
+    for cap in (0..64u64).filter(|cap| permitted >> cap & 1 == 1) {
+        // SAFETY: plain integers.
+        done(unsafe {
+            let raise = libc::PR_CAP_AMBIENT_RAISE;
+            libc::syscall(libc::SYS_prctl, libc::PR_CAP_AMBIENT, raise, cap, 0, 0)
+        })?;
+    }
+    Ok(())
+}
+
+fn done(result: libc::c_long) -> io::Result<()> {
+    match result {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

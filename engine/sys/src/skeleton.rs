@@ -15,8 +15,8 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::pipe2;
 
-use crate::PAGE;
 use crate::frame::Gadgets;
+use crate::{PAGE, namespace};
 
 /// `syscall; ret`, then `mov $15,%eax; syscall`, then a loop that nobody ever comes to.
 const CODE: [u8; 12] = [
@@ -130,6 +130,8 @@ pub struct Namespace<'a> {
     pub init: BorrowedFd<'a>,
     /// A descriptor that it has from its maker, and the number it has that under.
     pub lent: (BorrowedFd<'a>, i32),
+    /// It has users of its own.
+    pub users: bool,
 }
 
 /// A skeleton that waits to be begun.
@@ -151,8 +153,15 @@ impl Skeleton {
             return Self::make_here(pid, address, None);
         };
         let own = File::open("/proc/self/ns/pid")?;
+        if namespace.users {
+            // For good: its maker may do there what a plain user may not do here.
+            setns(namespace.init, CloneFlags::CLONE_NEWUSER)?;
+        }
         setns(namespace.init, CloneFlags::CLONE_NEWPID)?;
         let made = Self::make_here(pid, address, Some(namespace));
+        if namespace.users {
+            return made;
+        }
         // Whatever else is made is made where its maker is.
         setns(own, CloneFlags::CLONE_NEWPID)?;
         made
@@ -211,7 +220,7 @@ fn become_program(program: &OwnedFd, wait: OwnedFd, namespace: Option<&Namespace
     const EMPTY: &CStr = c"";
     let mut byte = [0];
     let begun = File::from(wait).read_exact(&mut byte).is_ok();
-    if begun && namespace.is_none_or(|n| enter_mounts(n).is_ok()) {
+    if begun && namespace.is_none_or(|n| enter(n).is_ok()) {
         let argv = [c"sls".as_ptr(), std::ptr::null()];
         let envp: [*const libc::c_char; 1] = [std::ptr::null()];
         // SAFETY: plain integers; then strings and arrays that end in null, alive for the call.
@@ -237,9 +246,13 @@ fn become_program(program: &OwnedFd, wait: OwnedFd, namespace: Option<&Namespace
     unsafe { libc::_exit(127) }
 }
 
-/// Its /proc tells of its own namespace.
-fn enter_mounts(namespace: &Namespace<'_>) -> io::Result<()> {
-    Ok(setns(namespace.init, CloneFlags::CLONE_NEWNS)?)
+/// Its /proc tells of its own namespace from then on.
+fn enter(namespace: &Namespace<'_>) -> io::Result<()> {
+    setns(namespace.init, CloneFlags::CLONE_NEWNS)?;
+    if namespace.users {
+        namespace::keep_capabilities()?;
+    }
+    Ok(())
 }
 
 /// The wait status of a child that has ended, None while it lives; it is gone for good after this.
