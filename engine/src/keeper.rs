@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sls_keeper::rendezvous::{self, Verdict};
-use sls_keeper::{Ask, BOARD_BYTES, Channel, Collected, End, EventKind, Outcome, Say};
+use sls_keeper::{Ask, BOARD_BYTES, Channel, Collected, End, EventKind, Outcome, Say, Within};
 use sls_sys::fault;
 use sls_sys::probe::Probe;
 use sls_sys::shared::Board;
@@ -72,29 +72,54 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// Starts a keeper that makes a process under the number `pid`, with a page of code at `address`:
-    /// it stands still, and ends with its keeper until it is let go.
+    /// Starts a keeper that makes a process under the number `pid`, that of the namespace if there is
+    /// one, with a page of code at `address`: it stands still, and ends with its keeper until it is let
+    /// go. With the number that it has here.
     pub fn create(
         program: &Path,
         pid: i32,
         address: u64,
+        within: Option<Within>,
         probe: &Probe,
-    ) -> Result<Self, KeeperError> {
+    ) -> Result<(Self, i32), KeeperError> {
         let mut keeper = Self::spawn(program, pid)?;
-        keeper.take_charge(&Ask::Create {
+        let ask = Ask::Create {
             pid,
             address,
             suspend_seccomp: probe.suspend_seccomp,
             sched_debug: probe.sched_debug,
-        })?;
-        Ok(keeper)
+            within,
+        };
+        keeper.send_with(&ask, Some(keeper.board.fd()))?;
+        let outside = keeper.made()?;
+        Ok((keeper, outside))
     }
 
-    /// Starts a keeper that takes up the process which [`Keeper::fork`] of its parent's has made.
-    pub fn take_up(program: &Path, pid: i32, probe: &Probe) -> Result<Self, KeeperError> {
+    /// Starts a keeper that makes a PID namespace for `pid` and others: its init, whose number comes
+    /// along, has the channel from then on.
+    pub fn begin_namespace(program: &Path, pid: i32) -> Result<(Self, i32), KeeperError> {
+        let mut keeper = Self::spawn(program, pid)?;
+        keeper.send(&Ask::BeginNamespace)?;
+        let init = keeper.made()?;
+        Ok((keeper, init))
+    }
+
+    /// Tells the init of a namespace for whom it is there, by its own numbers.
+    pub fn watch(&mut self, pids: Vec<i32>) -> Result<(), KeeperError> {
+        self.have_done(&Ask::Watch { pids })
+    }
+
+    /// Starts a keeper that takes up the process which [`Keeper::fork`] of its parent's has made, by
+    /// the number it has here.
+    pub fn take_up(
+        program: &Path,
+        pid: i32,
+        outside: i32,
+        probe: &Probe,
+    ) -> Result<Self, KeeperError> {
         let mut keeper = Self::spawn(program, pid)?;
         keeper.take_charge(&Ask::TakeUp {
-            pid,
+            pid: outside,
             suspend_seccomp: probe.suspend_seccomp,
             sched_debug: probe.sched_debug,
         })?;
@@ -102,18 +127,19 @@ impl Keeper {
     }
 
     /// Has the process that was made make a child under this number, which ends when its parent does,
-    /// until it is taken up; with `end` it ends at once.
+    /// until it is taken up; with `end` it ends at once. The number it has here comes back.
     pub fn fork(
         &mut self,
         pid: i32,
         exit_signal: i32,
         end: Option<End>,
-    ) -> Result<(), KeeperError> {
-        self.have_done(&Ask::Fork {
+    ) -> Result<i32, KeeperError> {
+        self.send(&Ask::Fork {
             pid,
             exit_signal,
             end,
-        })
+        })?;
+        self.made()
     }
 
     /// Has the process that was made begin a session.
@@ -308,6 +334,13 @@ impl Keeper {
             self.have_done(&Ask::LookAt { connections })?;
         }
         Ok(())
+    }
+
+    fn made(&mut self) -> Result<i32, KeeperError> {
+        match self.answer()? {
+            (Say::Made { pid }, _) => Ok(pid),
+            other => Err(out_of_turn(&other.0)),
+        }
     }
 
     fn have_done(&mut self, ask: &Ask) -> Result<(), KeeperError> {

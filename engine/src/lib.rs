@@ -25,6 +25,7 @@ mod holes;
 mod keeper;
 mod leftover;
 mod maplist;
+mod numbers;
 mod plan;
 mod ranges;
 mod record;

@@ -1,6 +1,6 @@
 //! The record of a checkpoint from what was read under the stop. Off the clock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use sls_sys::sysv;
 use crate::attributes::{self, Outside};
 use crate::capture::Still;
 use crate::flags::Flags;
+use crate::numbers;
 use crate::runs::is_kernel;
 use crate::shared::{Spaces, is_captured, is_device};
 use crate::target::{Told, ToldThread, Tracking};
@@ -113,7 +114,9 @@ pub(crate) fn build(
     }
     let outside = told.outside.clone();
     let threads = threads(pid, &status.name, &states, told);
-    Process {
+    let own = states.iter().map(|s| (s.tid, s.own_tid));
+    let own: BTreeMap<i32, i32> = own.collect();
+    let mut process = Process {
         pid,
         ppid: status.ppid,
         pgid: status.pgid,
@@ -149,7 +152,10 @@ pub(crate) fn build(
         terminal: outside.terminal.clone(),
         segments: segments(pid, &still.maps),
         filters: told.filters.clone(),
-    }
+        outside: 0,
+    };
+    numbers::inward(&mut process, &status, &own);
+    process
 }
 
 fn remember(told: &mut Told, facts: Facts, caught: u64, context: &Context<'_>) {

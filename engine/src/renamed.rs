@@ -27,11 +27,11 @@ pub fn since(then: &[Process]) -> Vec<Renamed> {
     let is_made = |file: &&File| is_made_again(file) || kin.pair(file).is_some();
     for process in then {
         for file in process.files.iter().filter(is_made) {
-            if let Some(new) = name_of(process.pid, file.fd) {
+            if let Some(new) = name_of(process.outside(), file.fd) {
                 note(of_file(file), new);
             }
         }
-        let maps = procfs::maps(process.pid).unwrap_or_default();
+        let maps = procfs::maps(process.outside()).unwrap_or_default();
         let shared = process.mappings.iter().filter(|m| m.perms.shared);
         for old in shared.filter(|m| is_memory_only(&m.path)) {
             let Some(new) = maps.iter().find(|m| m.start == old.start && m.shared) else {

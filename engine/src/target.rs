@@ -97,6 +97,8 @@ pub(crate) struct ToldThread {
 /// One process under capture.
 pub struct Target {
     pub(crate) pid: i32,
+    /// As its own PID namespace has it, and records.
+    pub(crate) own_pid: i32,
     pub(crate) start_ticks: u64,
     /// Start times of those it was restored from, oldest first.
     pub(crate) former: Vec<u64>,
@@ -150,6 +152,7 @@ impl Target {
         Ok(Self {
             notes,
             pid,
+            own_pid: procfs::status(pid).map_or(pid, |s| s.own.tgid),
             start_ticks: stat.start_ticks,
             former: Vec::new(),
             pidfd,

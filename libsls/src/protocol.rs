@@ -88,6 +88,8 @@ pub enum Request {
         force: bool,
         /// Descriptors of the client's, each in the place of what was open on something of this name.
         inherit: Vec<(i32, String)>,
+        /// In a PID namespace of its own.
+        pidns: bool,
     },
     /// How did a process end that was restored?
     Ended {

@@ -161,14 +161,10 @@ fn fetch_process(
     pid: Option<i32>,
 ) -> Result<Process, ClientError> {
     let record = client.borrow_mut().record(Some(part), epoch)?;
-    record
-        .processes
-        .into_iter()
-        .find(|p| pid.is_none_or(|pid| p.pid == pid))
-        .ok_or_else(|| ClientError::Failed {
-            kind: crate::protocol::Failure::NotFound,
-            message: format!("@{epoch} of {part} has no process {}", pid.unwrap_or(0)),
-        })
+    record.process(pid).ok_or_else(|| ClientError::Failed {
+        kind: crate::protocol::Failure::NotFound,
+        message: format!("@{epoch} of {part} has no process {}", pid.unwrap_or(0)),
+    })
 }
 
 fn mapping_at(process: &Process, address: u64) -> Option<&sls_record::Mapping> {

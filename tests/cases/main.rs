@@ -18,6 +18,7 @@ mod leaving;
 mod lifecycle;
 mod locked;
 mod locks;
+mod pidns;
 mod redis;
 mod refusals;
 mod restore;

@@ -31,9 +31,18 @@ impl Again {
     #[must_use]
     pub fn made(sls: &Sls, how: &[&str]) -> (Self, Value) {
         let told = sls.json(&[&["restore", "-m", "-d"], how].concat());
+        (Self::of(&told), told)
+    }
+
+    /// Those of a restore that was told of.
+    ///
+    /// # Panics
+    /// It was none.
+    #[must_use]
+    pub fn of(told: &Value) -> Self {
         let pids = told["pids"].as_object().expect("numbers").values();
         let pid = |pid: &Value| i32::try_from(pid.as_i64().unwrap_or(0)).expect("a number");
-        (Self(pids.map(pid).collect()), told)
+        Self(pids.map(pid).collect())
     }
 
     /// Ends them; their numbers are free then.

@@ -5,15 +5,17 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use sls_keeper::{Agreement, End, Refusal, Way};
+use nix::unistd::getppid;
+use sls_keeper::{Agreement, End, Refusal, Way, Within};
 use sls_sys::cpus::{self, Wandering};
 use sls_sys::frame::{Gadgets, Home};
 use sls_sys::ptrace::{self, Stopped, Waited, Why, event, option};
-use sls_sys::skeleton::{self, Skeleton};
+use sls_sys::skeleton::{self, Namespace, Skeleton};
 use sls_sys::{RemoteMemory, fault, fd, procfs};
 
 use crate::group::{Children, Group, Refused, STOP_OPTIONS, signal_of};
 use crate::inject::Borrowed;
+use crate::numbers;
 use crate::target::Target;
 
 const BIRTH_DEADLINE: Duration = Duration::from_secs(5);
@@ -28,6 +30,8 @@ type Means = (bool, bool);
 
 /// As long as a process is being made.
 pub struct Unborn {
+    /// Its number as it knows it itself, and those who asked for it.
+    known_as: i32,
     /// It and this keeper take turns, which is ten times as quick on one CPU as on two.
     _cpu: Wandering,
     /// One of several: whether all of them are let go, once it is made.
@@ -44,6 +48,7 @@ impl Unborn {
             Ok(cpu)
         })?;
         Ok(Self {
+            known_as: pid,
             _cpu: cpu,
             agreement: None,
             _fault: fault,
@@ -63,32 +68,35 @@ impl Target {
         pid: i32,
         address: u64,
         means: Means,
+        within: Option<Within>,
         children: &Children,
     ) -> Result<Self, Refused> {
         let unborn = Unborn::begin(pid)?;
         let skeleton = fault::point(format_args!("make process {pid}"))
-            .and_then(|()| Skeleton::make(pid, address))
-            .map_err(|error| not_made(pid, &error))?;
+            .and_then(|()| make(pid, address, within))
+            .map_err(|error| not_made(pid, &error, within.is_some()))?;
+        let here = skeleton.pid;
         // Until it begins it ends with `skeleton`.
-        seize(pid, OPTIONS | option::EXEC)?;
+        seize((pid, here), OPTIONS | option::EXEC)?;
         let made = fault::step(format_args!("have process {pid} begin"), || {
             skeleton.begin()?;
-            let stopped = begun(pid, children)?;
+            let stopped = begun(here, children)?;
             stopped.set_options(OPTIONS)?;
             Ok(stopped)
         });
         let made = made.and_then(|stopped| Self::standing(stopped, unborn, means));
-        made.map_err(|error| ended(pid, error).into())
+        made.map_err(|error| ended(here, error).into())
     }
 
     /// Takes charge of one that [`Target::fork`] of another keeper has made; it stands still.
     pub fn take_up(pid: i32, means: Means, children: &Children) -> Result<Self, Refused> {
-        let unborn = Unborn::begin(pid)?;
-        fault::step(format_args!("bring process {pid} to a CPU"), || {
+        let known_as = procfs::status(pid).map_or(pid, |s| s.own.tgid);
+        let unborn = Unborn::begin(known_as)?;
+        fault::step(format_args!("bring process {known_as} to a CPU"), || {
             cpus::fetch(pid)
         })?;
-        seize(pid, OPTIONS)?;
-        let made = fault::step(format_args!("stop process {pid}"), || {
+        seize((known_as, pid), OPTIONS)?;
+        let made = fault::step(format_args!("stop process {known_as}"), || {
             ptrace::interrupt(pid)?;
             await_interrupt(pid, children)
         });
@@ -106,8 +114,8 @@ impl Target {
         unborn: Unborn,
         (suspend_seccomp, sched_debug): Means,
     ) -> io::Result<Self> {
-        let pid = stopped.tid();
-        fault::step(format_args!("look at process {pid}"), || {
+        let (pid, known_as) = (stopped.tid(), unborn.known_as);
+        fault::step(format_args!("look at process {known_as}"), || {
             let mut group = Group::new(pid, OPTIONS)?;
             group.stopped.insert(pid, stopped);
             let mut target = Self::of(group, suspend_seccomp, sched_debug, false)?;
@@ -141,18 +149,20 @@ impl Target {
 
     /// Has it make a child under this number, as it is itself. The child is traced like its parent
     /// from its first moment; then it is let go, to end when its parent does, until another keeper
-    /// takes it up. With `end` it ends at once.
+    /// takes it up. With `end` it ends at once. The number is that of its own namespace; the one that
+    /// it has here comes back.
     pub fn fork(
         &mut self,
         pid: i32,
         exit_signal: i32,
         end: Option<&End>,
         children: &Children,
-    ) -> Result<(), Refused> {
+    ) -> Result<i32, Refused> {
         let parent = self.group.pid;
         let stopped = self.group.stopped.get(&parent);
         let stopped = stopped.ok_or_else(|| Refused::dead(parent))?;
         let home = Borrowed::home_of(stopped, None)?;
+        let is_apart = numbers::are_others(parent);
         let mut refused = None;
         self.in_skeleton("make a child", children, |thread| {
             let set_tid = thread.lay(0, &pid.to_le_bytes())?;
@@ -161,16 +171,18 @@ impl Target {
             let made = thread.call(libc::SYS_clone3, &[at, args.len() as u64])?;
             if made != i64::from(pid) {
                 let errno = i32::try_from(-made).unwrap_or(0);
-                refused = Some(not_made(pid, &io::Error::from_raw_os_error(errno)));
+                let error = io::Error::from_raw_os_error(errno);
+                refused = Some(not_made(pid, &error, is_apart));
             }
             Ok(0)
         })?;
         if let Some(refused) = refused {
             return Err(refused);
         }
+        let here = numbers::child(parent, pid)?;
         let gadgets = self.may_inject()?;
         let child = Child {
-            pid,
+            pid: here,
             home: &home,
             gadgets,
             children,
@@ -183,7 +195,7 @@ impl Target {
                 child.end(end)
             }),
         };
-        left.map_err(|error| ended(pid, error))?;
+        left.map_err(|error| ended(here, error))?;
         if end.is_some() && exit_signal != 0 {
             // The program knows of its end, or the signal waits among those that are put back.
             let bit = 1u64.wrapping_shl(exit_signal.cast_unsigned().wrapping_sub(1));
@@ -194,7 +206,13 @@ impl Target {
                 Ok(0)
             })?;
         }
-        Ok(())
+        Ok(here)
+    }
+
+    /// The number by which those know it who asked for it.
+    pub fn known_as(&self) -> i32 {
+        let unborn = self.unborn.as_ref();
+        unborn.map_or(self.group.pid, |unborn| unborn.known_as)
     }
 
     /// A call in its only thread.
@@ -223,8 +241,24 @@ impl Target {
     }
 }
 
-fn seize(pid: i32, options: usize) -> io::Result<()> {
-    fault::step(format_args!("trace process {pid}"), || {
+/// Its parent is this keeper's, whom it may have descriptors from.
+fn make(pid: i32, address: u64, within: Option<Within>) -> io::Result<Skeleton> {
+    let Some(within) = within else {
+        return Skeleton::make(pid, address, None);
+    };
+    let init = fd::pidfd_open(within.init)?;
+    let parent = fd::pidfd_open(getppid().as_raw())?;
+    let own = procfs::link(std::process::id().cast_signed(), "ns/user");
+    let namespace = Namespace {
+        init: init.as_fd(),
+        lent: (parent.as_fd(), within.lent),
+        users: procfs::link(within.init, "ns/user") != own,
+    };
+    Skeleton::make(pid, address, Some(&namespace))
+}
+
+fn seize((known_as, pid): (i32, i32), options: usize) -> io::Result<()> {
+    fault::step(format_args!("trace process {known_as}"), || {
         ptrace::seize(pid, options)
     })
 }
@@ -346,8 +380,13 @@ fn begun(pid: i32, children: &Children) -> io::Result<Stopped> {
     }
 }
 
-fn not_made(pid: i32, error: &io::Error) -> Refused {
+/// `is_apart`: in a PID namespace of its own.
+fn not_made(pid: i32, error: &io::Error, is_apart: bool) -> Refused {
     match error.raw_os_error() {
+        Some(libc::EEXIST) if is_apart => Refused::new(
+            Refusal::Other,
+            format!("the number {pid} is taken in its PID namespace"),
+        ),
         Some(libc::EEXIST) => Refused::new(Refusal::Taken, taken(pid)),
         Some(libc::EPERM) => Refused::new(
             Refusal::Permission,

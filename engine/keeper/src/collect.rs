@@ -136,5 +136,6 @@ pub fn thread(
         group_stop: matches!(stopped.why(), Why::Group(_)),
         blocked,
         own: None,
+        own_tid: stopped.tid(),
     })
 }

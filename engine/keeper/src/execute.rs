@@ -19,6 +19,7 @@ use crate::group::{Children, Group, Refused};
 use crate::inject::Borrowed;
 use crate::kicks::{self, Kicks};
 use crate::limits::Place;
+use crate::numbers::Numbers;
 use crate::parking::{self, Caller, Found, Parking};
 use crate::steps::{Results, Run, StepFailed};
 
@@ -53,6 +54,8 @@ pub struct Executor<'a> {
     pub gadgets: Gadgets,
     pub memory: &'a RemoteMemory,
     pub children: &'a Children,
+    /// Of its threads: those of a plan are its own.
+    pub numbers: Numbers,
     pub kicks: &'a mut Kicks,
     pub pidfd: &'a OwnedFd,
     pub journal: &'a File,
@@ -221,7 +224,7 @@ impl<'a> Executor<'a> {
         let mut refused = io::Error::from_raw_os_error(libc::ESRCH);
         let tids: Vec<i32> = self.group.stopped.keys().copied().collect();
         // The first that has room on its stack.
-        for tid in std::iter::once(plan.leader).chain(tids) {
+        for tid in std::iter::once(self.numbers.here(plan.leader)).chain(tids) {
             match self.on_own_stack(tid, |thread| map_scratch_call(thread, plan.scratch, prot)) {
                 Ok(()) => return parking.found(),
                 Err(error) => refused = error,
@@ -303,9 +306,10 @@ impl<'a> Executor<'a> {
         for state in finals() {
             let what = format_args!("lead thread {} to its state", state.tid);
             fault::step(what, || {
-                let stopped = self.take(state.tid)?;
+                let tid = self.numbers.here(state.tid);
+                let stopped = self.take(tid)?;
                 parking.lead(&stopped, &home_of(state))?;
-                self.group.stopped.insert(state.tid, stopped);
+                self.group.stopped.insert(tid, stopped);
                 Ok(())
             })?;
         }
@@ -333,13 +337,14 @@ impl<'a> Executor<'a> {
     }
 
     fn set(&mut self, state: &FinalState) -> io::Result<()> {
-        let stopped = self.take(state.tid)?;
+        let tid = self.numbers.here(state.tid);
+        let stopped = self.take(tid)?;
         let home = home_of(state);
         stopped.set_xstate(&home.xstate)?;
         // First the mask, which its frame sets too: else it would go on deaf.
         stopped.set_sigmask(home.sigmask)?;
         stopped.set_regs(&home.regs)?;
-        self.group.stopped.insert(state.tid, stopped);
+        self.group.stopped.insert(tid, stopped);
         Ok(())
     }
 
@@ -349,7 +354,8 @@ impl<'a> Executor<'a> {
         state: &FinalState,
     ) -> Result<(), Refused> {
         fault::step("unmap the scratch area", || Ok(()))?;
-        let stopped = self.take(state.tid)?;
+        let tid = self.numbers.here(state.tid);
+        let stopped = self.take(tid)?;
         let home = home_of(state);
         let mut borrowed = Borrowed::at(
             stopped,
@@ -361,12 +367,12 @@ impl<'a> Executor<'a> {
             self.children,
         )
         .map_err(|(stopped, error)| {
-            self.group.stopped.insert(state.tid, stopped);
+            self.group.stopped.insert(tid, stopped);
             error
         })?;
         borrowed.expect(libc::SYS_munmap, &[start, end - start])?;
         let stopped = borrowed.finish_as(&home)?;
-        self.group.stopped.insert(state.tid, stopped);
+        self.group.stopped.insert(tid, stopped);
         Ok(())
     }
 
@@ -394,7 +400,7 @@ impl<'a> Executor<'a> {
         Ok(touched == 0 && self.memory.read_at(low, &mut room).is_ok())
     }
 
-    /// Runs `act` with a parked thread on a frame of the scratch area.
+    /// Runs `act` with a parked thread, by a plan's number, on a frame of the scratch area.
     pub fn borrow_parked<T>(
         &mut self,
         tid: i32,
@@ -407,6 +413,7 @@ impl<'a> Executor<'a> {
         } else {
             Caller::Other
         };
+        let tid = self.numbers.here(tid);
         let (wait, top) = parking.loan(tid, caller)?;
         let stopped = self.take(tid)?;
         let gadgets = self.gadgets;
@@ -430,7 +437,8 @@ impl<'a> Executor<'a> {
                 && let Some(call) = state.blocked
             {
                 let regs = collect::regs(&state.regs);
-                self.kicks.expect(state.tid, &regs, call, place);
+                let tid = self.numbers.here(state.tid);
+                self.kicks.expect(tid, &regs, call, place);
             }
         }
     }

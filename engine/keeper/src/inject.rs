@@ -224,11 +224,11 @@ impl<'a> Borrowed<'a> {
         let [a, b, c, d, ..] = info;
         let signal = i32::from_le_bytes([a, b, c, d]);
         let address = self.lay(0, &info)?;
-        let tgid = sls_sys::procfs::status(self.tid)?.tgid;
+        let own = sls_sys::procfs::status(self.tid)?.own;
         let word = |n: i32| u64::from(n.cast_unsigned());
         self.expect(
             libc::SYS_rt_tgsigqueueinfo,
-            &[word(tgid), word(self.tid), word(signal), address],
+            &[word(own.tgid), word(own.tid), word(signal), address],
         )
         .map(|_| ())
     }

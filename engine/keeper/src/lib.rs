@@ -14,7 +14,7 @@ pub use plan::{
 };
 pub use protocol::{
     AltStack, Ask, BlockedCall, Collected, Conduct, End, EventKind, Facts, OwnFacts, RawTimer,
-    Refusal, Say, SigActionWords, ThreadState,
+    Refusal, Say, SigActionWords, ThreadState, Within,
 };
 pub use sls_sys::channel::Channel;
 

@@ -181,6 +181,13 @@ impl<'a> Parking<'a> {
         Ok(rsp)
     }
 
+    /// One that was expected under another number is there.
+    pub fn rename(&mut self, expected: i32, tid: i32) {
+        if let Some(place) = self.parked.remove(&expected) {
+            self.parked.insert(tid, place);
+        }
+    }
+
     pub fn forget(&mut self, tid: i32) {
         self.parked.remove(&tid);
     }

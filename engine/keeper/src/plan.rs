@@ -153,6 +153,8 @@ pub enum Step {
         what: String,
         /// Process.
         pid: i32,
+        /// Its number as its parent knows it.
+        known_as: i32,
         /// Start time in ticks: a reused number is not it.
         start_ticks: u64,
         /// What its parent gets at its end, where that is not to have it: 0 for nothing.

@@ -18,7 +18,7 @@ pub enum Ask {
     },
     /// Make a process under this number, with nothing in it but a page of code, and take charge of
     /// it: it stands still, and ends with this keeper until it is let go. The board's descriptor comes
-    /// along. Answered by Adopted.
+    /// along. Answered by Made.
     Create {
         /// Process.
         pid: i32,
@@ -28,6 +28,18 @@ pub enum Ask {
         suspend_seccomp: bool,
         /// As in Adopt.
         sched_debug: bool,
+        /// A namespace to make it in, where not in the keeper's own.
+        within: Option<Within>,
+    },
+    /// Make a PID namespace, with mounts of its own in which /proc tells of it. Answered by Made, with
+    /// the number of its init, which reads what is asked from then on; the keeper leaves. Until it is
+    /// told by Watch for whom it is there, the namespace ends with the channel.
+    BeginNamespace,
+    /// The init of a namespace stays until all of these, and what they leave to it, have ended.
+    /// Answered by Done.
+    Watch {
+        /// By the namespace's numbers.
+        pids: Vec<i32>,
     },
     /// Have the process that was made begin a session. Answered by Done.
     BeginSession {
@@ -35,7 +47,7 @@ pub enum Ask {
         terminal: Option<String>,
     },
     /// Have the process that was made make a child under this number, as it is itself. It ends when
-    /// its parent does, until a keeper takes it up. Answered by Done.
+    /// its parent does, until a keeper takes it up. Answered by Made.
     Fork {
         /// The child.
         pid: i32,
@@ -101,6 +113,15 @@ pub enum Ask {
     Leave,
 }
 
+/// A PID namespace that a process is made in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Within {
+    /// Its init, by the keeper's numbers.
+    pub init: i32,
+    /// The number under which the process has a pidfd of slsd, whom it cannot name.
+    pub lent: i32,
+}
+
 /// How a process ends that was made only for that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
@@ -138,6 +159,11 @@ pub enum Refusal {
 pub enum Say {
     /// In charge.
     Adopted,
+    /// What was asked for is there.
+    Made {
+        /// Its number as the keeper has it.
+        pid: i32,
+    },
     /// The userfaultfd comes along.
     Userfaultfd,
     /// Every thread is stopped.
@@ -234,6 +260,8 @@ pub struct ThreadState {
     pub robust: (u64, u64),
     /// What only the thread itself can be asked, when it was at this stop.
     pub own: Option<OwnFacts>,
+    /// Its number as its own PID namespace has it.
+    pub own_tid: i32,
 }
 
 /// What a thread told of its own.

@@ -18,6 +18,7 @@ use sls_sys::{fault, monotonic, procfs};
 use crate::execute::NotCome;
 use crate::facts::PerThread;
 use crate::group::{Children, Refused};
+use crate::init;
 use crate::kicks;
 use crate::limits::Place;
 use crate::stopping::ATTACH_DEADLINE;
@@ -181,12 +182,21 @@ impl Server {
                 address,
                 suspend_seccomp,
                 sched_debug,
+                within,
             } => {
                 let fd = fd.ok_or_else(|| io::Error::other("create without a board"))?;
                 self.board = Some(Board::map(fd, BOARD_BYTES)?);
+                let children = &self.children;
                 let means = (suspend_seccomp, sched_debug);
-                self.target = Some(Target::create(pid, address, means, &self.children)?);
-                self.say(&Say::Adopted, None)?;
+                let made = Target::create(pid, address, means, within, children)?;
+                let pid = made.group.pid;
+                self.target = Some(made);
+                self.say(&Say::Made { pid }, None)?;
+            }
+            Ask::BeginNamespace => {
+                let pid = init::begin(&mut self.channel)?;
+                self.say(&Say::Made { pid }, None)?;
+                self.leaving = true;
             }
             Ask::TakeUp {
                 pid,
@@ -210,8 +220,8 @@ impl Server {
                 end,
             } => {
                 let (children, target) = self.target()?;
-                target.fork(pid, exit_signal, end.as_ref(), children)?;
-                self.say(&Say::Done, None)?;
+                let pid = target.fork(pid, exit_signal, end.as_ref(), children)?;
+                self.say(&Say::Made { pid }, None)?;
             }
             Ask::MakeUserfaultfd => {
                 let (children, target) = self.target()?;
@@ -236,7 +246,7 @@ impl Server {
             Ask::Collect => self.collect()?,
             Ask::Resume => {
                 let target = self.target()?.1;
-                let what = format_args!("let process {} go", target.group.pid);
+                let what = format_args!("let process {} go", target.known_as());
                 fault::step(what, || Ok(()))?;
                 let stop_ns = target.resume()?;
                 self.say(&Say::Resumed { stop_ns }, None)?;
@@ -254,7 +264,7 @@ impl Server {
                 target.close(&fds, children)?;
                 self.say(&Say::Done, None)?;
             }
-            Ask::GoOn | Ask::GiveUp { .. } | Ask::Leave => {}
+            Ask::GoOn | Ask::GiveUp { .. } | Ask::Leave | Ask::Watch { .. } => {}
         }
         Ok(())
     }
@@ -335,7 +345,7 @@ impl Server {
     }
 
     fn execute(&mut self, file: &File) -> Result<(), Refused> {
-        let pid = self.target()?.1.group.pid;
+        let pid = self.target()?.1.known_as();
         let what = format_args!("read the plan of process {pid}");
         let read = fault::step(what, || journal::read(file))?;
         let mut await_others = awaits(&mut self.channel, read.plans.agreement.as_ref());

@@ -198,11 +198,12 @@ impl Run<'_, '_> {
             Step::Unmake {
                 what,
                 pid,
+                known_as,
                 start_ticks,
                 signal,
             } => {
                 // Nothing may fail any more: the others run already.
-                if let Err(error) = self.unmake(*pid, *start_ticks, *signal) {
+                if let Err(error) = self.unmake((*pid, *known_as), *start_ticks, *signal) {
                     self.results.reports.push(format!("{what}: {error}"));
                 }
                 Ok(())
@@ -293,12 +294,13 @@ impl Run<'_, '_> {
     }
 
     /// Ends a thread without a trace: its exit writes nothing and wakes nobody.
-    fn end(&mut self, tid: i32) -> io::Result<()> {
+    fn end(&mut self, own: i32) -> io::Result<()> {
+        let tid = self.executor.numbers.here(own);
         if !self.executor.group.stopped.contains_key(&tid) {
             return Ok(());
         }
         let rseq = self.executor.group.stopped[&tid].rseq()?;
-        self.borrow(tid, |thread| {
+        self.borrow(own, |thread| {
             if let Some((addr, size, signature)) = rseq {
                 const UNREGISTER: u64 = 1;
                 thread.expect(
@@ -311,6 +313,7 @@ impl Run<'_, '_> {
         })?;
         self.parking.forget(tid);
         let ex = &mut *self.executor;
+        ex.numbers.forget(own);
         let stopped = ex.take(tid)?;
         let mut regs = stopped.regs()?;
         regs.orig_rax = !0;
@@ -332,11 +335,14 @@ impl Run<'_, '_> {
     /// Makes a thread under its old id, parked, then gives it what only it can set. One that is
     /// there may have lost that on its way to an end that did not come.
     fn make(&mut self, thread: &MakeThread) -> io::Result<()> {
-        if self.executor.group.stopped.contains_key(&thread.tid) {
+        let numbers = &self.executor.numbers;
+        let expected = numbers.here(thread.tid);
+        if self.executor.group.stopped.contains_key(&expected) {
             return self.dress(thread);
         }
         let leader = self.plan.leader;
-        let args = clone_args(self.parking.expect(thread.tid, leader)?);
+        let rsp = self.parking.expect(expected, numbers.here(leader))?;
+        let args = clone_args(rsp);
         let made = self.borrow(leader, |leader| {
             let set_tid = leader.lay(0, &thread.tid.to_le_bytes())?;
             let mut bytes = args;
@@ -347,7 +353,9 @@ impl Run<'_, '_> {
         if made != u64::from(thread.tid.cast_unsigned()) {
             return Err(io::Error::other(format!("the new thread is {made}")));
         }
-        self.receive(thread.tid)?;
+        let tid = self.executor.numbers.meet(thread.tid)?;
+        self.parking.rename(expected, tid);
+        self.receive(tid)?;
         self.dress(thread)
     }
 

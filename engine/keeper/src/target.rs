@@ -24,6 +24,7 @@ use crate::hold::{ExecSites, HOLD_OPTIONS};
 use crate::inject::Borrowed;
 use crate::kicks::Kicks;
 use crate::limits::Place;
+use crate::numbers::Numbers;
 use crate::siblings::Siblings;
 use crate::stopping::ATTACH_DEADLINE;
 
@@ -142,6 +143,7 @@ impl Target {
             return Err(Refused::new(Refusal::Other, message));
         }
         Ok(Executor {
+            numbers: Numbers::of(self.group.pid, self.group.stopped.keys()),
             group: &mut self.group,
             gadgets,
             memory: &self.memory,
@@ -274,6 +276,7 @@ impl Target {
         let mut shared = None;
         let status = ByteBuf::from(self.status.read()?.to_vec());
         let caught = procfs::caught_in(&status);
+        let own_numbers = procfs::has_own_numbers(&status);
         for stopped in self.group.stopped.values() {
             let shared = match &shared {
                 Some(shared) => shared,
@@ -287,6 +290,9 @@ impl Target {
                 Place::new(&self.memory, &self.pidfd),
             )?;
             state.own = per_thread.get(&state.tid).copied();
+            if own_numbers {
+                state.own_tid = procfs::status(state.tid)?.own.tid;
+            }
             states.push(state);
         }
         let pending = shared.unwrap_or_default();

@@ -14,9 +14,14 @@ const WNOHANG: u64 = 1;
 const WALL: u64 = 0x4000_0000;
 
 impl Run<'_, '_> {
-    /// Ends it. Where it is a child of this one, this one takes note of that, and of the `signal`
+    /// Ends it, by its number here and as its parent knows it. Where it is a child of this one, this one takes note of that, and of the `signal`
     /// that comes with it, without running.
-    pub fn unmake(&mut self, pid: i32, start_ticks: u64, signal: i32) -> io::Result<()> {
+    pub fn unmake(
+        &mut self,
+        (pid, known_as): (i32, i32),
+        start_ticks: u64,
+        signal: i32,
+    ) -> io::Result<()> {
         if let Ok(life) = fd::pidfd_open(pid)
             && procfs::stat(pid).is_ok_and(|stat| stat.start_ticks == start_ticks)
         {
@@ -27,7 +32,7 @@ impl Run<'_, '_> {
         }
         let leader = self.plan.leader;
         let deadline = Instant::now() + PATIENCE;
-        let child = u64::from(pid.cast_unsigned());
+        let child = u64::from(known_as.cast_unsigned());
         loop {
             // Its own tracer takes note first.
             let noted = self.borrow(leader, |thread| {

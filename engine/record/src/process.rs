@@ -153,6 +153,34 @@ pub struct Process {
     pub segments: Vec<Segment>,
     /// Seccomp filters of the threads of which they are known; nothing when none has any.
     pub filters: Vec<Filters>,
+    /// Its number for slsd, where it is in a PID namespace of its own: all others here are those that
+    /// it knows itself; else 0.
+    pub outside: i32,
+}
+
+impl Process {
+    /// Its number for slsd.
+    #[must_use]
+    pub fn outside(&self) -> i32 {
+        if self.outside == 0 {
+            self.pid
+        } else {
+            self.outside
+        }
+    }
+}
+
+impl Record {
+    /// The process of a number, by slsd's or its own; without one the root.
+    #[must_use]
+    pub fn process(mut self, number: Option<i32>) -> Option<Process> {
+        let Some(number) = number else {
+            return self.processes.into_iter().next();
+        };
+        let at = |is_it: &dyn Fn(&Process) -> bool| self.processes.iter().position(is_it);
+        let at = at(&|p| p.outside() == number).or_else(|| at(&|p| p.pid == number))?;
+        Some(self.processes.swap_remove(at))
+    }
 }
 
 /// A terminal as the controlling one of a process.

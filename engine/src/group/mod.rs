@@ -20,7 +20,7 @@ use crate::error::{AttachError, CaptureError, KeeperError};
 use crate::keeper::Event;
 use crate::shared::Spaces;
 use crate::target::{Options, Target};
-use crate::{former, renamed};
+use crate::{former, numbers, renamed};
 use connections::Connections;
 use descendants::Descendants;
 use descriptions::Descriptions;
@@ -174,7 +174,7 @@ impl Group {
     /// One more, a child of `parent` if that is a member. Its memory has the number in the history
     /// that it had there, if it was there.
     fn join(&mut self, mut target: Target, parent: i32) {
-        let own = |p: &Process| (p.pid, p.start_ticks) == (target.pid, target.start_ticks);
+        let own = |p: &Process| (p.pid, p.start_ticks) == (target.own_pid, target.start_ticks);
         let parent = self.members.iter().find(|m| m.pid == parent);
         if let Some(parent) = parent {
             target.came_with = parent.came_with;
@@ -223,7 +223,8 @@ impl Group {
         let Some(member) = self.members.iter_mut().find(|m| m.pid == pid) else {
             return;
         };
-        let was = |p: &&Process| p.pid == pid && former.contains(&p.start_ticks);
+        let own = member.own_pid;
+        let was = |p: &&Process| p.pid == own && former.contains(&p.start_ticks);
         if let Some(was) = self.past.iter().find(was) {
             member.space = was.space;
         }
@@ -264,17 +265,11 @@ impl Group {
             };
             let is_child = members.iter().any(|m| m.pid == stat.ppid);
             let is_it = stat.state == 'Z' && is_child && !members.iter().any(|m| m.pid == pid);
-            if is_it && !found.iter().any(|e| e.pid == pid) {
-                let status = procfs::status(pid).unwrap_or_default();
-                found.push(Ended {
-                    pid,
-                    ppid: stat.ppid,
-                    pgid: status.pgid,
-                    sid: status.sid,
-                    comm: status.name,
-                    status: stat.exit_code,
-                    exit_signal: stat.exit_signal,
-                });
+            if is_it && let Ok(status) = procfs::status(pid) {
+                let ended = numbers::ended(&stat, status);
+                if !found.iter().any(|e| e.pid == ended.pid) {
+                    found.push(ended);
+                }
             }
             is_it
         });

@@ -53,6 +53,9 @@ impl<'a> Files<'a> {
         self.open_all(steps, |origin| {
             matches!(origin, Origin::Own | Origin::Given(_) | Origin::Master(_))
         });
+        if let Some(lent) = self.kin.lent() {
+            close_one(steps, lent);
+        }
     }
 
     /// What others have made, and it has by way of them; connections begin.
@@ -100,7 +103,7 @@ impl<'a> Files<'a> {
                 }
                 Origin::Given(fd) => self.given(steps, fd, file),
                 Origin::Master(fd) => {
-                    self.have(steps, (std::process::id().cast_signed(), fd), file);
+                    self.have_ours(steps, fd, file);
                     set_flags(steps, file);
                 }
                 Origin::Own | Origin::OpenedBy(_) => {
@@ -125,7 +128,7 @@ impl<'a> Files<'a> {
 
     /// A descriptor of this process's in its place: flags, offset and content are as they are.
     fn given(&self, steps: &mut Steps, fd: i32, file: &File) {
-        self.have(steps, (std::process::id().cast_signed(), fd), file);
+        self.have_ours(steps, fd, file);
         if let FileKind::Pipe {
             content: Queued::Bytes(bytes),
             ..
@@ -140,10 +143,26 @@ impl<'a> Files<'a> {
         }
     }
 
+    /// A descriptor of this process's.
+    fn have_ours(&self, steps: &mut Steps, fd: i32, file: &File) {
+        let Some(lent) = self.kin.lent() else {
+            return self.have(steps, (std::process::id().cast_signed(), fd), file);
+        };
+        let what = format!("{} as it is given", file.fd);
+        let args = vec![int(lent), int(F_DUPFD_CLOEXEC), 0.into()];
+        steps.call(&*what, libc::SYS_fcntl, args, Want::Save(2));
+        self.take_from(steps, &what, fd, file);
+    }
+
     fn have(&self, steps: &mut Steps, (pid, fd): (i32, i32), file: &File) {
         let what = format!("{} as process {pid} has it", file.fd);
         let args = vec![int(pid), 0.into()];
         steps.call(&*what, libc::SYS_pidfd_open, args, Want::Save(2));
+        self.take_from(steps, &what, fd, file);
+    }
+
+    /// From the process behind the pidfd that is saved as 2, which is closed.
+    fn take_from(&self, steps: &mut Steps, what: &str, fd: i32, file: &File) {
         let args = vec![Arg::Saved(2), int(fd), 0.into()];
         steps.call(what, libc::SYS_pidfd_getfd, args, Want::Save(0));
         close_saved(steps, 2);

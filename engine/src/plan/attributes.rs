@@ -124,9 +124,13 @@ fn credentials(
         steps.call_in(tid, what, nr, args, Want::Success);
     };
     let prctl = |words: &[u64]| words.iter().copied().map(Arg::Value).collect::<Vec<_>>();
-    let groups: Vec<u8> = is.groups.iter().flat_map(|g| g.to_le_bytes()).collect();
-    let args = vec![(is.groups.len() as u64).into(), Arg::Bytes(groups)];
-    call("set its groups", libc::SYS_setgroups, args);
+    if was.groups != is.groups {
+        let args = vec![
+            (is.groups.len() as u64).into(),
+            Arg::Bytes(is.groups.iter().flat_map(|g| g.to_le_bytes()).collect()),
+        ];
+        call("set its groups", libc::SYS_setgroups, args);
+    }
     let ids = |ids: [u32; 4]| ids[..3].iter().map(|&id| Arg::Value(id.into())).collect();
     call("set its group", libc::SYS_setresgid, ids(is.gids));
     call(

@@ -76,6 +76,7 @@ pub struct Kin<'a> {
     makers: BTreeMap<Thing, Maker>,
     /// Masters of pseudo terminals that we keep for them, by number.
     masters: BTreeMap<u32, i32>,
+    is_apart: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +95,7 @@ impl<'a> Kin<'a> {
             given,
             makers: BTreeMap::new(),
             masters: BTreeMap::new(),
+            is_apart: false,
         };
         for process in all {
             for file in process.files.iter().filter(|f| is_made(f)) {
@@ -131,6 +133,18 @@ impl<'a> Kin<'a> {
     pub fn with_masters(mut self, masters: BTreeMap<u32, i32>) -> Self {
         self.masters = masters;
         self
+    }
+
+    /// They are made in a PID namespace of their own.
+    #[must_use]
+    pub fn apart(mut self, is_apart: bool) -> Self {
+        self.is_apart = is_apart;
+        self
+    }
+
+    /// The number under which each is born with a pidfd of this process, where they cannot name it.
+    pub fn lent(&self) -> Option<i32> {
+        self.is_apart.then(|| lent(self.all))
     }
 
     /// True: nobody else makes it.
@@ -335,6 +349,14 @@ fn path(pid: i32, maker: Maker, end: i32) -> String {
     } else {
         format!("/proc/{}/fd/{fd}", maker.pid)
     }
+}
+
+/// A number beyond those that any of them uses.
+pub fn lent(all: &[Process]) -> i32 {
+    let kept = |p: &Process| 2 * (p.files.len() + p.mappings.len());
+    let kept = all.iter().map(kept).sum::<usize>();
+    let highest = all.iter().map(highest).max().unwrap_or(0);
+    highest + 4 * ROOM + i32::try_from(kept).unwrap_or(0)
 }
 
 fn highest(process: &Process) -> i32 {

@@ -64,6 +64,11 @@ impl<'a> Openings<'a> {
         self.anew.is_some()
     }
 
+    /// Can it have what processes outside have, by their numbers?
+    fn sees_others(&self) -> bool {
+        self.anew.is_some_and(|(kin, _)| kin.lent().is_none())
+    }
+
     /// Opens it under its number.
     pub fn open(&mut self, steps: &mut Steps, file: &File) {
         let flags = i32::try_from(file.flags).unwrap_or(0) & !ONCE;
@@ -257,7 +262,9 @@ impl<'a> Openings<'a> {
         if file.target.starts_with('/') {
             return self.named(file);
         }
-        if let Some(holder) = self.restored().then(|| holder(file)).flatten() {
+        if self.sees_others()
+            && let Some(holder) = holder(file)
+        {
             return Source::At(holder);
         }
         Source::Nowhere("its other end is closed, or was in a process that has ended".to_owned())

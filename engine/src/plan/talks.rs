@@ -31,7 +31,7 @@ pub fn note<'a>(ends: &mut Ends<'a>, from: &'a Process, to: &'a Process) {
         let now = from.files.iter().find(same).and_then(connected);
         if let (Some(now), Some(then)) = (now, connected(file)) {
             let end = End {
-                pid: to.pid,
+                pid: from.outside(),
                 fd: file.fd,
                 now,
                 then,

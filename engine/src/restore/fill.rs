@@ -48,7 +48,8 @@ pub fn pages(partition: &Partition, epoch: Epoch, all: &[Process]) -> Result<u64
         .collect();
     for to in all {
         let what = format!("open the memory of process {}", to.pid);
-        let memory = fault::step(what, || RemoteMemory::open(to.pid)).map_err(|e| e.to_string())?;
+        let memory =
+            fault::step(what, || RemoteMemory::open(to.outside())).map_err(|e| e.to_string())?;
         add(
             &mut pieces,
             partition,
@@ -89,7 +90,7 @@ fn files(
     let (mut done, mut written) = (BTreeSet::new(), 0);
     let files = all
         .iter()
-        .flat_map(|p| p.files.iter().map(move |f| (p.pid, f)));
+        .flat_map(|p| p.files.iter().map(move |f| (p.outside(), f)));
     for (pid, file) in files {
         let (Some(space), Some(unnamed)) = (file.content(), &file.unnamed) else {
             continue;

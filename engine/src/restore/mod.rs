@@ -1,12 +1,14 @@
-//! Processes made anew from a checkpoint, under their old numbers: skeletons are made, each by its
-//! parent, their keepers bring them to the recorded state by plans, and their pages are written from
+//! Processes made anew from a checkpoint, under their old numbers, or those in a PID namespace of
+//! their own: skeletons are made, each by its parent, their keepers bring them to the recorded state by plans, and their pages are written from
 //! the log. Until the very end each lives only as long as its keeper.
 //!
 //! - **Invariant**: all of them run in the end, or none is left. Before the first is let go that is
 //!   written down; a keeper whose slsd is gone by then lets go too.
 
+mod births;
 mod fill;
 mod lines;
+mod namespace;
 mod recorded;
 mod rehearsal;
 mod segments;
@@ -20,10 +22,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use slos::{Epoch, Partition};
-use sls_keeper::{Agreement, End, Journal, Outcome, Refusal, Way};
-use sls_record::{Ended, Process, Record, Renamed};
-use sls_sys::skeleton::reap;
-use sls_sys::{fault, fd, procfs};
+use sls_keeper::{Agreement, Journal, Outcome, Way};
+use sls_record::{Process, Renamed};
+use sls_sys::{fault, fd};
 
 use crate::error::{KeeperError, RestoreError};
 use crate::given::{self, Given};
@@ -33,7 +34,9 @@ use crate::plan::family::{self, Act};
 use crate::plan::kin::Kin;
 use crate::target::Options;
 use crate::{branch, leftover, renamed};
+use births::Births;
 use lines::Lines;
+use namespace::Namespace;
 use segments::Prepared;
 use terminals::Terminals;
 
@@ -41,16 +44,14 @@ pub use rehearsal::rehearse;
 
 const SIGSTOP: i32 = 19;
 const SIGKILL: i32 = 9;
-/// How long those that failed may take to be gone.
-const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A restore that was done.
 #[derive(Debug)]
 pub struct Restored {
-    /// The processes, the root first.
-    pub pids: Vec<i32>,
-    /// Those of them whose parent is the caller, who has to reap them; with what is readable once each
-    /// has ended.
+    /// The processes, each by the number it had and that which it has, the root first.
+    pub pids: Vec<(i32, i32)>,
+    /// Those of them whose parent is the caller, who has to reap them, and the init of their namespace;
+    /// with what is readable once each has ended.
     pub roots: Vec<(i32, OwnedFd)>,
     /// Those that had ended, for their parents to take note of.
     pub ended: Vec<i32>,
@@ -77,6 +78,8 @@ pub struct Wish {
     pub stay_stopped: bool,
     /// Although something of them is not as it was.
     pub force: bool,
+    /// In a PID namespace of their own, under other numbers outside.
+    pub pidns: bool,
     /// Descriptors in the place of what they had open.
     pub given: Vec<Given>,
 }
@@ -98,42 +101,58 @@ pub fn restore(
         source,
     };
     let _held = partition.hold(epoch).map_err(read)?;
-    let record = recorded::record(partition, epoch)?;
-    let all = &record.processes;
+    let mut record = recorded::record(partition, epoch)?;
     let impossible = |why: &str| RestoreError::Impossible {
         epoch: epoch.0,
         why: why.to_owned(),
     };
-    given::check(&wish.given, all).map_err(|why| impossible(&why))?;
+    given::check(&wish.given, &record.processes).map_err(|why| impossible(&why))?;
     let acts = family::acts(&record).ok_or_else(|| impossible("its processes are no tree"))?;
-    let terminals = Terminals::make(all);
-    let mut segments = Prepared::of(all);
+    let terminals = Terminals::make(&record.processes);
+    let mut segments = Prepared::of(&record.processes);
     let known = segments.all.clone();
+    if wish.pidns && record.processes.iter().any(|p| p.pid == 1) {
+        let why =
+            "process 1 is the init of its own PID namespace, where another cannot have its place";
+        return Err(impossible(why));
+    }
+    let begin = || Namespace::begin(options, &record);
+    let mut namespace = wish.pidns.then(begin).transpose()?;
+    let mut births = Births::default();
+    let made = births.all((&mut record, epoch.0), &acts, options, namespace.as_ref());
+    let keepers = made.inspect_err(|_| births.await_ends())?;
+    let all = &record.processes;
+    let kin = Kin::new(all, &known, &wish.given).with_masters(terminals.kept());
     let maker = Maker {
         partition,
         epoch,
-        record: &record,
         all,
-        kin: &Kin::new(all, &known, &wish.given).with_masters(terminals.kept()),
+        kin: &kin.apart(wish.pidns),
         terminals: &terminals,
         options,
         force: wish.force,
         token: sls_sys::monotonic(),
     };
     let stopped = wish.stay_stopped || all.iter().all(|p| p.stopped);
-    let mut made = Vec::new();
-    let done = maker.make(&acts, &mut made, &mut segments, wish.stay_stopped);
+    let done = maker.make(
+        keepers,
+        &acts,
+        namespace.as_mut(),
+        &mut segments,
+        wish.stay_stopped,
+    );
     let Done {
         pages,
-        roots,
+        mut roots,
         renamed,
         not_restored,
-    } = done.inspect_err(|_| await_ends(&made))?;
+    } = done.inspect_err(|_| births.await_ends())?;
     segments.keep();
+    roots.extend(namespace.and_then(Namespace::keep));
     let former = |p: &Process| [&p.former[..], &[p.start_ticks]].concat();
     Ok(Restored {
-        pids: all.iter().map(|p| p.pid).collect(),
-        ended: record.ended.iter().map(|e| e.pid).collect(),
+        pids: all.iter().map(|p| (p.pid, p.outside())).collect(),
+        ended: births.ended,
         roots,
         former: all.iter().map(former).collect(),
         branch: branch::new(partition, "restore"),
@@ -143,33 +162,6 @@ pub fn restore(
         not_restored,
         stopped,
     })
-}
-
-/// Takes note of the end of those that were not let go, if there are any, so that their numbers are
-/// free again.
-fn await_ends(made: &[i32]) {
-    let deadline = Instant::now() + END_PATIENCE;
-    // Of a child its parent takes note, or who is in the place of that.
-    let is_there = |&pid: &i32| match reap(pid) {
-        Ok(status) => status.is_none(),
-        Err(_) => procfs::stat(pid).is_ok(),
-    };
-    while made.iter().any(is_there) && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn refused(epoch: Epoch) -> impl Fn(KeeperError) -> RestoreError {
-    move |error| match error {
-        KeeperError::Refused {
-            refusal: Refusal::Taken,
-            message,
-        } => RestoreError::Taken {
-            epoch: epoch.0,
-            why: message,
-        },
-        other => other.into(),
-    }
 }
 
 /// What was done.
@@ -184,7 +176,6 @@ struct Done {
 struct Maker<'a> {
     partition: &'a Partition,
     epoch: Epoch,
-    record: &'a Record,
     all: &'a [Process],
     kin: &'a Kin<'a>,
     terminals: &'a Terminals,
@@ -195,16 +186,15 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Makes all of them and lets them go. In `made` are the
-    /// numbers of those that may be there.
+    /// Brings all of them to their state and lets them go.
     fn make(
         &self,
+        mut keepers: Vec<Keeper>,
         acts: &[Act],
-        made: &mut Vec<i32>,
+        namespace: Option<&mut Namespace>,
         segments: &mut Prepared,
         stay_stopped: bool,
     ) -> Result<Done, RestoreError> {
-        let mut keepers = self.skeletons(acts, made)?;
         let mut told = Lines::new(self.all);
         let journals = self.journals(&mut told)?;
         for (keeper, journal) in keepers.iter_mut().zip(&journals) {
@@ -214,12 +204,16 @@ impl Maker<'_> {
         segments.attached();
         for process in self.all {
             if stay_stopped || process.stopped {
-                self.step("stop", process.pid, || signal(process.pid, SIGSTOP))?;
+                let stop = || signal(process.outside(), SIGSTOP);
+                self.step("stop", process.pid, stop)?;
             }
         }
         // Before they run: nothing that may fail comes after that.
-        let roots = acts.iter().filter_map(|act| self.root(act));
+        let roots = self.roots(acts).map(|process| self.life(process));
         let roots = roots.collect::<Result<_, _>>()?;
+        if let Some(namespace) = namespace {
+            namespace.watch(self.roots(acts).map(|p| p.pid).collect())?;
+        }
         let renamed = renamed::since(self.all);
         let lines = self.terminals.set_modes(self.all);
         told.add(self.all[0].pid, lines);
@@ -232,13 +226,18 @@ impl Maker<'_> {
         })
     }
 
-    fn root(&self, act: &Act) -> Option<Result<(i32, OwnedFd), RestoreError>> {
-        let Act::Make(at) = act else {
-            return None;
-        };
-        let pid = self.all[*at].pid;
-        let life = self.step("watch", pid, || fd::pidfd_open(pid));
-        Some(life.map(|life| (pid, life)))
+    /// Those that have no parent among them.
+    fn roots(&self, acts: &[Act]) -> impl Iterator<Item = &Process> {
+        acts.iter().filter_map(|act| match act {
+            Act::Make(at) => Some(&self.all[*at]),
+            _ => None,
+        })
+    }
+
+    fn life(&self, process: &Process) -> Result<(i32, OwnedFd), RestoreError> {
+        let pid = process.outside();
+        let life = self.step("watch", process.pid, || fd::pidfd_open(pid))?;
+        Ok((pid, life))
     }
 
     /// A step of the caller's own, with one process.
@@ -255,52 +254,6 @@ impl Maker<'_> {
         })
     }
 
-    /// Each with nothing in it, in the charge of its keeper.
-    fn skeletons(&self, acts: &[Act], made: &mut Vec<i32>) -> Result<Vec<Keeper>, RestoreError> {
-        let impossible = |why: &str| RestoreError::Impossible {
-            epoch: self.epoch.0,
-            why: why.to_owned(),
-        };
-        let page = birth::page(self.all).ok_or_else(|| impossible("no free address"))?;
-        let (program, probe) = (&self.options.keeper, &self.options.probe);
-        let mut keepers: Vec<Option<Keeper>> = self.all.iter().map(|_| None).collect();
-        for act in acts {
-            match *act {
-                Act::Make(at) => {
-                    let pid = self.all[at].pid;
-                    let keeper = Keeper::create(program, pid, page, probe);
-                    note(made, pid, &keeper);
-                    keepers[at] = Some(keeper.map_err(refused(self.epoch))?);
-                }
-                Act::Fork { child, parent } => {
-                    let process = &self.all[child];
-                    if let Some(parent) = &mut keepers[parent] {
-                        let forked = parent.fork(process.pid, process.exit_signal, None);
-                        note(made, process.pid, &forked);
-                        forked.map_err(refused(self.epoch))?;
-                    }
-                    keepers[child] = Some(Keeper::take_up(program, process.pid, probe)?);
-                }
-                Act::End { child, parent } => {
-                    let ended = &self.record.ended[child];
-                    if let Some(parent) = &mut keepers[parent] {
-                        let end = Some(end_of(ended));
-                        let forked = parent.fork(ended.pid, ended.exit_signal, end);
-                        note(made, ended.pid, &forked);
-                        forked.map_err(refused(self.epoch))?;
-                    }
-                }
-                Act::BeginSession(at) => {
-                    if let Some(keeper) = &mut keepers[at] {
-                        let terminal = self.all[at].terminal.as_ref();
-                        keeper.begin_session(terminal.map(|t| t.path.clone()))?;
-                    }
-                }
-            }
-        }
-        Ok(keepers.into_iter().flatten().collect())
-    }
-
     /// Plans the way of each from its skeleton.
     fn journals<'b>(&'b self, told: &mut Lines<'b>) -> Result<Vec<OwnedFd>, RestoreError> {
         let epoch = self.epoch.0;
@@ -309,13 +262,13 @@ impl Maker<'_> {
         let mut objections = Lines::new(self.all);
         let mut journals = Vec::with_capacity(self.all.len());
         for to in self.all {
-            let skeleton = self.step("look at", to.pid, || skeleton::of(to.pid))?;
+            let skeleton = self.step("look at", to.pid, || skeleton::of(to))?;
             fill::check_vdso(self.partition, self.epoch, to).map_err(impossible)?;
             let born = birth::build(self.kin, &skeleton, to).map_err(impossible)?;
             told.add(to.pid, born.not_restored);
             objections.add(to.pid, born.objections);
             let journal = Journal {
-                pid: to.pid,
+                pid: to.outside(),
                 start_ticks: skeleton.start_ticks,
                 forward: born.plan,
                 back: None,
@@ -394,7 +347,7 @@ impl Maker<'_> {
         }
         if result.is_err() {
             for process in self.all {
-                let _ = signal(process.pid, SIGKILL); // It is the keeper that was killed, or its own.
+                let _ = signal(process.outside(), SIGKILL); // It is the keeper that was killed, or its own.
             }
         }
         if let Some(agreement) = &agreement {
@@ -409,27 +362,11 @@ impl Maker<'_> {
     fn agreement(&self) -> Option<Agreement> {
         let root = self.all.first().filter(|_| self.all.len() > 1)?;
         Some(Agreement {
-            path: leftover::agreement(root.pid, &self.options.state),
+            path: leftover::agreement(root.outside(), &self.options.state),
             token: self.token,
-            all: self.all.iter().map(|p| p.pid).collect(),
+            all: self.all.iter().map(Process::outside).collect(),
         })
     }
-}
-
-fn end_of(ended: &Ended) -> End {
-    End {
-        comm: ended.comm.clone(),
-        leads_session: ended.sid == ended.pid,
-        leads_group: ended.pgid == ended.pid,
-        status: ended.status,
-    }
-}
-
-/// One that failed may have made it already; where another has the number nobody has.
-fn note<T>(made: &mut Vec<i32>, pid: i32, result: &Result<T, KeeperError>) {
-    let refusal = result.as_ref().err().and_then(KeeperError::refusal);
-    let not = refusal == Some(Refusal::Taken);
-    made.extend((!not).then_some(pid));
 }
 
 fn signal(pid: i32, signal: i32) -> std::io::Result<()> {

@@ -118,7 +118,7 @@ impl Group {
         let mut at = 0;
         while at < self.members.len() {
             let place = at + leave.0.len();
-            if stay.contains(&self.members[at].pid) {
+            if stay.contains(&self.members[at].own_pid) {
                 at += 1;
             } else {
                 leave.0.push((place, self.members.remove(at)));
@@ -143,7 +143,7 @@ impl Group {
         then: Moment,
     ) -> Result<BTreeMap<i32, Vec<Process>>, String> {
         let mut unmade: BTreeMap<i32, Vec<Process>> = BTreeMap::new();
-        let is_member = |pid: i32| self.members.iter().any(|member| member.pid == pid);
+        let is_member = |pid: i32| self.members.iter().any(|member| member.own_pid == pid);
         let all = &present.processes;
         for process in all.iter().filter(|p| !is_member(p.pid)) {
             let mut parent = process.ppid;
@@ -155,7 +155,7 @@ impl Group {
                 }
             }
             if !is_member(parent) || !then.is_before(process.start_ticks) {
-                let (pid, name) = (process.pid, &process.comm);
+                let (pid, name) = (process.outside(), &process.comm);
                 return Err(format!(
                     "process {pid} ({name}) is of the partition now, and was not then, but it is not known to have been made since; let it go first: slsctl detach -p {pid}"
                 ));
@@ -173,8 +173,13 @@ impl crate::plan::Built {
         self.plan
             .steps
             .extend(these.into_iter().map(|process| Step::Unmake {
-                what: format!("process {} ({}), made since", process.pid, process.comm),
-                pid: process.pid,
+                what: format!(
+                    "process {} ({}), made since",
+                    process.outside(),
+                    process.comm
+                ),
+                pid: process.outside(),
+                known_as: process.pid,
                 start_ticks: process.start_ticks,
                 // One that waited then as well is the one that waits again.
                 signal: if waits(process.exit_signal) {
@@ -187,7 +192,7 @@ impl crate::plan::Built {
 }
 
 fn is_of(process: &Process, member: &Target) -> bool {
-    process.pid == member.pid && member.was(process.start_ticks)
+    process.pid == member.own_pid && member.was(process.start_ticks)
 }
 
 /// Children that had ended then, or have since: nobody makes them again, or unmakes their end.

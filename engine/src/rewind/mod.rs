@@ -86,7 +86,7 @@ impl Group {
         }
         let mut ways = Vec::with_capacity(pasts.len());
         for past in pasts {
-            let Some(member) = self.members.iter_mut().find(|m| m.pid == past.pid) else {
+            let Some(member) = self.members.iter_mut().find(|m| m.own_pid == past.pid) else {
                 continue; // Found out below.
             };
             let changed = member.look_ahead(&mut self.staging)?;
@@ -212,7 +212,7 @@ impl Group {
                 forward.forward_together();
                 returning.back_together();
             }
-            forward.unmake(unmade.remove(&member.pid).unwrap_or_default(), past);
+            forward.unmake(unmade.remove(&member.own_pid).unwrap_or_default(), past);
             let plans = journal::Plans {
                 who: (member.pid, member.start_ticks),
                 forward: &forward,
@@ -353,7 +353,7 @@ impl Target {
                     thread.name
                 ));
             }
-            if procfs::status(tid).is_ok_and(|s| s.tgid != self.pid) {
+            if now.outside == 0 && procfs::status(tid).is_ok_and(|s| s.tgid != self.pid) {
                 return Err(format!(
                     "thread id {tid} ({}) belongs to another process by now",
                     thread.name

@@ -216,6 +216,21 @@ pub fn processes() -> io::Result<Vec<i32>> {
     Ok(pids)
 }
 
+/// The numbers of a thread as its own PID namespace has them; 0 for what is outside of that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Of its process.
+    pub tgid: i32,
+    /// Its own.
+    pub tid: i32,
+    /// Process group.
+    pub pgid: i32,
+    /// Session.
+    pub sid: i32,
+    /// PID namespaces between the reader's and its own.
+    pub depth: usize,
+}
+
 /// Fields of /proc/PID/status that matter here.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
@@ -229,6 +244,8 @@ pub struct Status {
     pub pgid: i32,
     /// Session.
     pub sid: i32,
+    /// The same as its own PID namespace has them.
+    pub own: Numbers,
     /// Tracer, 0 for none.
     pub tracer: i32,
     /// Real, effective, saved, file system user.
@@ -287,12 +304,21 @@ pub fn caught_in(text: &[u8]) -> u64 {
         .unwrap_or(0)
 }
 
+/// Is the process of this text of /proc/PID/status in a PID namespace below the reader's?
+#[must_use]
+pub fn has_own_numbers(text: &[u8]) -> bool {
+    let mut lines = text.split(|&b| b == b'\n');
+    let numbers = lines.find_map(|line| line.strip_prefix(b"NSpid:\t"));
+    numbers.is_some_and(|numbers| numbers.contains(&b'\t'))
+}
+
 /// Parses /proc/PID/status.
 #[must_use]
 pub fn parse_status(text: &[u8]) -> Option<Status> {
     let text = String::from_utf8_lossy(text);
     let mut s = Status::default();
     let hex = |v: &str| u64::from_str_radix(v, 16).unwrap_or(0);
+    let innermost = |v: &str| v.split_whitespace().next_back()?.parse().ok();
     let four = |v: &str| {
         let mut ids = [0; 4];
         for (id, word) in ids.iter_mut().zip(v.split_whitespace()) {
@@ -310,10 +336,25 @@ pub fn parse_status(text: &[u8]) -> Option<Status> {
             "Name" => value.clone_into(&mut s.name),
             "Umask" => s.umask = u32::from_str_radix(value, 8).unwrap_or(0),
             "State" => s.state = value.chars().next().unwrap_or('?'),
-            "Tgid" => s.tgid = value.parse().unwrap_or(0),
+            "Tgid" => {
+                s.tgid = value.parse().unwrap_or(0);
+                s.own.tgid = s.tgid;
+            }
+            "Pid" => s.own.tid = value.parse().unwrap_or(0),
             "PPid" => s.ppid = value.parse().unwrap_or(0),
-            "NSpgid" => s.pgid = first().parse().unwrap_or(0),
-            "NSsid" => s.sid = first().parse().unwrap_or(0),
+            "NStgid" => s.own.tgid = innermost(value).unwrap_or(0),
+            "NSpid" => {
+                s.own.tid = innermost(value).unwrap_or(0);
+                s.own.depth = value.split_whitespace().count().saturating_sub(1);
+            }
+            "NSpgid" => {
+                s.pgid = first().parse().unwrap_or(0);
+                s.own.pgid = innermost(value).unwrap_or(0);
+            }
+            "NSsid" => {
+                s.sid = first().parse().unwrap_or(0);
+                s.own.sid = innermost(value).unwrap_or(0);
+            }
             "TracerPid" => s.tracer = value.parse().unwrap_or(0),
             "Uid" => s.uids = four(value),
             "Gid" => s.gids = four(value),

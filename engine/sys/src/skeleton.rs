@@ -8,14 +8,15 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::pipe2;
 
-use crate::PAGE;
 use crate::frame::Gadgets;
+use crate::{PAGE, namespace};
 
 /// `syscall; ret`, then `mov $15,%eax; syscall`, then a loop that nobody ever comes to.
 const CODE: [u8; 12] = [
@@ -71,7 +72,7 @@ fn program(address: u64) -> Vec<u8> {
 /// Of struct clone_args the part that has set_tid, 80 bytes.
 #[repr(C)]
 #[derive(Default)]
-struct CloneArgs {
+pub(crate) struct CloneArgs {
     flags: u64,
     pidfd: u64,
     child_tid: u64,
@@ -85,6 +86,13 @@ struct CloneArgs {
 }
 
 impl CloneArgs {
+    pub(crate) fn new(flags: i32) -> Self {
+        Self {
+            flags: u64::from(flags.cast_unsigned()),
+            ..Self::default()
+        }
+    }
+
     fn words(&self) -> [u64; 10] {
         [
             self.flags,
@@ -115,40 +123,68 @@ pub fn fork_args(set_tid: u64, exit_signal: i32) -> Vec<u8> {
     args.words().iter().flat_map(|w| w.to_le_bytes()).collect()
 }
 
+/// Where a process is made that has a PID namespace and mounts of its own, and what it is born with.
+#[derive(Debug)]
+pub struct Namespace<'a> {
+    /// A pidfd of the namespace's init.
+    pub init: BorrowedFd<'a>,
+    /// A descriptor that it has from its maker, and the number it has that under.
+    pub lent: (BorrowedFd<'a>, i32),
+    /// It has users of its own.
+    pub users: bool,
+}
+
 /// A skeleton that waits to be begun.
 #[derive(Debug)]
 pub struct Skeleton {
+    /// Its number as its maker has it.
+    pub pid: i32,
     start: File,
 }
 
 impl Skeleton {
-    /// Makes it under the number `pid`, its program to be mapped at `address`.
+    /// Makes it under the number `pid`, which is that of the namespace, its program to be mapped at
+    /// `address`.
     ///
     /// # Errors
     /// EEXIST: the number is taken. EPERM: only root (CAP_CHECKPOINT_RESTORE) may choose one.
-    pub fn make(pid: i32, address: u64) -> io::Result<Self> {
+    pub fn make(pid: i32, address: u64, namespace: Option<&Namespace<'_>>) -> io::Result<Self> {
+        let Some(namespace) = namespace else {
+            return Self::make_here(pid, address, None);
+        };
+        let own = File::open("/proc/self/ns/pid")?;
+        if namespace.users {
+            // For good: its maker may do there what a plain user may not do here.
+            setns(namespace.init, CloneFlags::CLONE_NEWUSER)?;
+        }
+        setns(namespace.init, CloneFlags::CLONE_NEWPID)?;
+        let made = Self::make_here(pid, address, Some(namespace));
+        if namespace.users {
+            return made;
+        }
+        // Whatever else is made is made where its maker is.
+        setns(own, CloneFlags::CLONE_NEWPID)?;
+        made
+    }
+
+    fn make_here(pid: i32, address: u64, namespace: Option<&Namespace<'_>>) -> io::Result<Self> {
         let program = memfd(&program(address))?;
         let (wait, start) = pipe2(OFlag::O_CLOEXEC)?;
         let set_tid = [pid];
         let args = CloneArgs {
-            flags: u64::from(libc::CLONE_PARENT.cast_unsigned()),
             set_tid: set_tid.as_ptr() as u64,
             set_tid_size: 1,
-            ..CloneArgs::default()
+            ..CloneArgs::new(libc::CLONE_PARENT)
         };
-        // SAFETY: without CLONE_VM this is a fork, of a process that has one thread only, whose child
-        // calls nothing but `become_program`.
-        let made =
-            unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
-        match i32::try_from(made) {
-            Ok(0) => {
+        match clone(&args)? {
+            0 => {
                 drop(start); // Else its own end would keep it waiting when the maker dies.
-                become_program(&program, wait)
+                become_program(&program, wait, namespace)
             }
-            Ok(made) if made == pid => Ok(Self {
+            made => Ok(Self {
+                pid: made,
                 start: start.into(),
             }),
-            _ => Err(io::Error::last_os_error()),
         }
     }
 
@@ -161,6 +197,17 @@ impl Skeleton {
     }
 }
 
+/// clone3 without CLONE_VM, by a process that has one thread only.
+pub(crate) fn clone(args: &CloneArgs) -> io::Result<i32> {
+    // SAFETY: this is a fork, by a process whose callers have one thread only; `args` and what it
+    // points to live for the call.
+    let made = unsafe { libc::syscall(libc::SYS_clone3, args, size_of::<CloneArgs>()) };
+    match i32::try_from(made) {
+        Ok(made) if made >= 0 => Ok(made),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 fn memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create("sls", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(bytes)?;
@@ -169,16 +216,22 @@ fn memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(File::open(name)?.into())
 }
 
-fn become_program(program: &OwnedFd, wait: OwnedFd) -> ! {
+fn become_program(program: &OwnedFd, wait: OwnedFd, namespace: Option<&Namespace<'_>>) -> ! {
     const EMPTY: &CStr = c"";
     let mut byte = [0];
     let begun = File::from(wait).read_exact(&mut byte).is_ok();
-    if begun {
+    if begun && namespace.is_none_or(|n| enter(n).is_ok()) {
         let argv = [c"sls".as_ptr(), std::ptr::null()];
         let envp: [*const libc::c_char; 1] = [std::ptr::null()];
         // SAFETY: plain integers; then strings and arrays that end in null, alive for the call.
         unsafe {
             libc::close_range(0, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed());
+            if let Some(Namespace {
+                lent: (ours, its), ..
+            }) = namespace
+            {
+                libc::dup2(ours.as_raw_fd(), *its);
+            }
             libc::syscall(
                 libc::SYS_execveat,
                 program.as_raw_fd(),
@@ -191,6 +244,15 @@ fn become_program(program: &OwnedFd, wait: OwnedFd) -> ! {
     }
     // SAFETY: ends this process, running nothing of its maker's.
     unsafe { libc::_exit(127) }
+}
+
+/// Its /proc tells of its own namespace from then on.
+fn enter(namespace: &Namespace<'_>) -> io::Result<()> {
+    setns(namespace.init, CloneFlags::CLONE_NEWNS)?;
+    if namespace.users {
+        namespace::keep_capabilities()?;
+    }
+    Ok(())
 }
 
 /// The wait status of a child that has ended, None while it lives; it is gone for good after this.

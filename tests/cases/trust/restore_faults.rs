@@ -13,6 +13,8 @@ use testkit::{
 };
 
 const SOON: Duration = Duration::from_secs(20);
+/// The init of a PID namespace, as faults know it.
+const INIT: i32 = 1;
 /// After so many failures a restore is left undisturbed.
 const BETWEEN: u64 = 8;
 
@@ -72,17 +74,19 @@ while True:
 struct Made {
     sls: Sls,
     pids: Vec<i32>,
+    /// More that is asked of a restore.
+    how: &'static [&'static str],
 }
 
 impl Made {
-    fn of(program: &str) -> Self {
+    fn of(program: &str, how: &'static [&'static str]) -> Self {
         let sls = Sls::new();
         let mut target = Target::python(sls.folder(), program);
         sls.run(&["attach", "-p", &target.p(), "-m", "-r"]);
         sls.run(&["checkpoint", "-m", "-n", "whole"]);
         let pids = sls.pids();
         end_all(&mut target, &pids);
-        Self { sls, pids }
+        Self { sls, pids, how }
     }
 
     fn ticks(&self) -> String {
@@ -103,14 +107,14 @@ impl Made {
         let asked = format!("{whose} {n}");
         fs::write(self.sls.fault(), &asked).unwrap();
         let restore = ["--json", "restore", "-m", "-d", "@whole"];
-        let out = self.sls.try_run(&restore);
+        let out = self.sls.try_run(&[&restore, self.how].concat());
         let said = fs::read_to_string(self.sls.fault()).unwrap();
         fs::remove_file(self.sls.fault()).unwrap();
         ((said != asked).then_some(said), out)
     }
 
     fn undisturbed(&self, when: &str) {
-        let (again, told) = Again::made(&self.sls, &["@whole"]);
+        let (again, told) = Again::made(&self.sls, &[&["@whole"], self.how].concat());
         assert_eq!(told["pids"].as_object().unwrap().len(), self.pids.len());
         self.runs(when);
         again.end();
@@ -123,6 +127,7 @@ impl Made {
         assert!(said.contains(step), "{step:?} is not in {said:?}");
         let named = |pid: &i32| said.contains(&format!("process {pid}"));
         let named = match whose {
+            INIT => true, // Which is nobody's that the user knows.
             0 => self.pids.iter().any(named),
             pid => named(&pid),
         };
@@ -152,15 +157,19 @@ fn below(folder: &Path, all: &mut BTreeSet<PathBuf>) {
     }
 }
 
+fn told_of(out: &Output) -> Value {
+    serde_json::from_str(&out.stdout).unwrap()
+}
+
 fn is_told(out: &Output, step: &str) -> bool {
-    let told: Value = serde_json::from_str(&out.stdout).unwrap();
+    let told = told_of(out);
     let lines = told["not_restored"].as_array().unwrap().iter();
     lines.map(|l| l.as_str().unwrap()).any(|l| l.contains(step))
 }
 
 /// Every n-th step in `./x test`, in `./x soak` every one.
-fn sweep(campaign: &str, program: &str, stride: u64) {
-    let made = Made::of(program);
+fn sweep(campaign: &str, program: &str, stride: u64, how: &'static [&'static str]) {
+    let made = Made::of(program, how);
     let mut row = Row {
         campaign: campaign.to_owned(),
         about: "Each step of a restore fails once, as if the kernel had refused it: nothing stays behind and the error names the step and the process; or the step is named in not_restored, and all run".to_owned(),
@@ -170,14 +179,15 @@ fn sweep(campaign: &str, program: &str, stride: u64) {
     let mut dice = Dice::new(row.seed);
     let stride = rounds_of(stride, 1);
     let mut named = 0;
-    for whose in [&[0], &made.pids[..]].concat() {
+    let init: &[i32] = if how.is_empty() { &[] } else { &[INIT] };
+    for whose in [&[0], init, &made.pids[..]].concat() {
         let mut n = 1 + dice.below(stride);
         loop {
             let files = made.files();
             let (step, out) = made.with_fault(whose, n);
             let Some(step) = step else {
                 assert_eq!(out.code, 0, "{out:?}");
-                let again = Again(made.pids.clone());
+                let again = Again::of(&told_of(&out));
                 made.runs("beyond the last step");
                 again.end();
                 break;
@@ -185,8 +195,7 @@ fn sweep(campaign: &str, program: &str, stride: u64) {
             row.tries += 1;
             if out.code == 0 {
                 assert!(is_told(&out, &step), "{step} is not in {}", out.stdout);
-                let again = Again(made.pids.clone());
-                again.end();
+                Again::of(&told_of(&out)).end();
                 named += 1;
             } else {
                 made.assert_nothing_left(whose, &step, &out, &files);
@@ -207,10 +216,16 @@ fn sweep(campaign: &str, program: &str, stride: u64) {
 
 #[test]
 fn of_one_process() {
-    sweep("a step of a restore fails", ONE, 7);
+    sweep("a step of a restore fails", ONE, 7, &[]);
 }
 
 #[test]
 fn of_a_tree() {
-    sweep("a step of a restore of a group fails", TREE, 149);
+    sweep("a step of a restore of a group fails", TREE, 149, &[]);
+}
+
+#[test]
+fn of_a_tree_in_a_namespace() {
+    let campaign = "a step of a restore into a PID namespace fails";
+    sweep(campaign, TREE, 149, &["--pidns"]);
 }

@@ -137,6 +137,7 @@ pub fn process() -> Process {
         }],
         stopped: false,
         exit_signal: 17,
+        outside: 0,
     }
 }
 

@@ -159,6 +159,7 @@ pub fn every_request() -> Vec<Request> {
             stay_stopped: false,
             force: true,
             inherit: vec![(3, "pipe:[7]".into())],
+            pidns: true,
         },
         Request::Ended { part: None, pid: 7 },
         Request::Suspend { part: part() },

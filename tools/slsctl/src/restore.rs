@@ -52,6 +52,10 @@ pub struct Restore {
     /// Go on although files it had mapped or open have changed or are gone
     #[arg(long)]
     force: bool,
+    /// In a PID namespace of its own, so that it does not matter who has its numbers: it sees those
+    /// that it had, everybody else sees others
+    #[arg(long)]
+    pidns: bool,
     /// In the place of what was open on RESOURCE, as `slsctl fds` names it, have this descriptor of
     /// whoever calls slsctl: fd[1]:pipe:[7]. It stays as it is, with its offset and flags
     #[arg(long, value_name = "fd[N]:RESOURCE", value_parser = inherited)]
@@ -138,6 +142,7 @@ fn ask(session: &Session, part: String, epoch: u64, how: &Restore) -> anyhow::Re
         stay_stopped: how.stay_stopped,
         force: how.force,
         inherit: how.inherit_fd.clone(),
+        pidns: how.pidns,
     };
     match session.ask(&request)? {
         Answer::Restored(restored) => Ok(restored),
@@ -194,7 +199,11 @@ fn restored_json(restored: &Restored) -> Json {
 }
 
 fn restored_text(restored: &Restored, paint: Paint) -> String {
-    let pids: Vec<String> = restored.pids.iter().map(|p| p.1.to_string()).collect();
+    let name = |&(old, new): &(i32, i32)| match old == new {
+        true => new.to_string(),
+        false => format!("{new} ({old} inside)"),
+    };
+    let pids: Vec<String> = restored.pids.iter().map(name).collect();
     let mut text = format!(
         "restored {} as {} {}: {} pages in {}; now on branch {}\n",
         paint.name(&format!("@{}", restored.epoch)),

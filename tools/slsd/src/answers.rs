@@ -92,11 +92,13 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
             stay_stopped,
             force,
             inherit: _,
+            pidns,
         } => {
             let part = registry.find(part.as_deref())?;
             let wish = Wish {
                 stay_stopped,
                 force,
+                pidns,
                 given,
             };
             let from = Epoch(epoch);

@@ -2,18 +2,24 @@
 
 use libsls::record::{Event, SigInfo};
 use sls_engine::Event as Seen;
+use sls_engine::procfs;
+
+/// By its own number, which it has as long as it stands still for this.
+fn own(tid: i32) -> i32 {
+    procfs::status(tid).map_or(tid, |status| status.own.tid)
+}
 
 /// None when the process is gone and there is nothing left to look at.
 pub fn of_record(seen: &Seen) -> Option<Event> {
     Some(match seen {
         Seen::Fatal { tid, info } => Event::Fatal {
-            tid: *tid,
+            tid: own(*tid),
             info: SigInfo(info.clone()),
         },
-        Seen::Exec { tid } => Event::Exec { tid: *tid },
+        Seen::Exec { tid } => Event::Exec { tid: own(*tid) },
         Seen::Fork { tid, child } => Event::Fork {
-            tid: *tid,
-            child: *child,
+            tid: own(*tid),
+            child: own(*child),
         },
         Seen::Exit { status } => Event::Exit { status: *status },
         Seen::Gone { .. } => return None,

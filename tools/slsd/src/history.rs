@@ -145,8 +145,7 @@ fn mappings(
     let bytes = part.history.record(Epoch(epoch)).map_err(read)?;
     let record = libsls::record::decode(&bytes)
         .map_err(|e| Refusal::other(format!("the record of @{epoch}: {e}")))?;
-    let process = (record.processes.into_iter()).find(|p| pid.is_none_or(|pid| p.pid == pid));
-    Ok(process.map(|p| (p.space, p.mappings)))
+    Ok(record.process(pid).map(|p| (p.space, p.mappings)))
 }
 
 /// Has any of the pages another content at `to` than at `from`?

@@ -42,7 +42,9 @@ pub fn restore_refusal(error: &RestoreError) -> Refusal {
     match error {
         RestoreError::Taken { .. } => Refusal::new(
             Failure::Exists,
-            format!("{error}; end who has it, or wait until it is free"),
+            format!(
+                "{error}; end who has it, wait until it is free, or restore with `--pidns`, which gives it the number in a PID namespace of its own"
+            ),
         ),
         RestoreError::Objections { .. } => {
             Refusal::other(format!("{error}; `--force` goes on all the same"))

@@ -357,7 +357,7 @@ impl Work {
         let mut not_restored = done.not_restored;
         self.group = Some(Group::new(options, Some(from)));
         let mut how = None;
-        for (&pid, former) in done.pids.iter().zip(done.former) {
+        for (&(_, pid), former) in done.pids.iter().zip(done.former) {
             match self.join(pid, false, false) {
                 Ok(tracking) => {
                     if let Some(group) = &mut self.group {
@@ -389,7 +389,7 @@ impl Work {
         Ok(Reply::Restored(Restored {
             partition: self.history.name().to_owned(),
             epoch: from.0,
-            pids: done.pids.iter().map(|&pid| (pid, pid)).collect(),
+            pids: done.pids,
             branch: done.branch,
             pages: done.pages,
             us: u64::try_from(done.took.as_micros()).unwrap_or(u64::MAX),
