@@ -59,7 +59,8 @@ fn on_and_on(sls: &Sls, mut target: Target, done: impl Fn() -> u64) -> Again {
         let (made, told) = Again::made(sls, &[&format!("@{name}")]);
         assert_eq!(made.0, pids, "round {round}: {told}");
         let lost = told["not_restored"].to_string();
-        assert!(!lost.contains("hang-up"), "round {round}: {lost}");
+        // A connection of who asks here may be one that the server has not closed yet.
+        assert!(!lost.contains("its other end, or"), "round {round}: {lost}");
         again = Some(made);
         sls.run(&["resume", "-m"]);
         moves_on();

@@ -197,9 +197,12 @@ impl Tmux {
 
     fn await_text(&self, window: &str, text: &str) {
         let shown = || self.run(&["capture-pane", "-p", "-t", window]);
-        wait_until(SOON, &format!("{text} in {window}"), || {
-            shown().contains(text)
-        });
+        let until = Instant::now() + SOON;
+        while !shown().contains(text) {
+            let screen = shown();
+            assert!(Instant::now() < until, "{text} in {window}:\n{screen}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
