@@ -169,6 +169,7 @@ impl Group {
             };
             let mut past = processes.swap_remove(found);
             renamed::apply(&self.renamed, &mut past);
+            past.outside = member.pid; // It may have had another then.
             pasts.push(past);
         }
         match processes.first() {
@@ -376,7 +377,7 @@ impl Target {
                     thread.name
                 ));
             }
-            if now.outside == 0 && procfs::status(tid).is_ok_and(|s| s.tgid != self.pid) {
+            if now.outside() == now.pid && procfs::status(tid).is_ok_and(|s| s.tgid != self.pid) {
                 return Err(format!(
                     "thread id {tid} ({}) belongs to another process by now",
                     thread.name
