@@ -404,3 +404,44 @@ while True:
     });
     again.end();
 }
+
+/// What is on its way between two of them is drained and sent again by numbers that the keepers know.
+#[test]
+fn a_rewind_fills_streams_between_clones() {
+    let program = "
+import os, socket, time
+a, b = socket.socketpair()
+child = os.fork()
+if child:
+    a.send(b'waits'); print('ready', flush=True)
+    os.waitpid(child, 0)
+while not os.path.exists('read'): time.sleep(0.005)
+said = b.recv(99)
+open(f'read-{said.decode()}', 'a').write('once\\n')
+while True: time.sleep(1)
+";
+    let sls = Sls::new();
+    let mut target = Target::python(sls.folder(), program);
+    sls.run(&["attach", "-p", &target.p(), "-m", "-r"]);
+    sls.run(&["checkpoint", "-m", "-n", "whole"]);
+    end_all(&mut target, &sls.pids());
+    let (again, _) = Again::made(&sls, &["--pidns"]);
+    sls.run(&["checkpoint", "-m", "-n", "again"]);
+    let path = sls.folder().join("read-waits");
+    let times = || {
+        fs::read_to_string(&path)
+            .unwrap_or_default()
+            .lines()
+            .count()
+    };
+    fs::write(sls.folder().join("read"), "").unwrap();
+    for round in 1..4 {
+        wait_until(SOON, "it is read", || times() == round);
+        let done = sls.json(&["rewind", "-m", "@again"]);
+        assert!(
+            !done["not_restored"].to_string().contains("socket"),
+            "{done}"
+        );
+    }
+    again.end();
+}

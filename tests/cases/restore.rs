@@ -197,16 +197,18 @@ os._exit(0)
 
 #[test]
 fn its_state_is_whole() {
-    let sls = Sls::new();
-    let target = python(sls.folder(), STATE);
-    sls.run(&["attach", "-p", &target.p(), "-m"]);
-    sls.run(&["checkpoint", "-m"]);
-    let output = sls.folder().join("python3.out");
-    killed(target);
-    fs::write(sls.folder().join("deep/er/go"), "").unwrap();
-    let out = sls.try_run(&["restore", "-m"]);
-    let said = fs::read_to_string(output).unwrap();
-    assert!(out.code == 0 && said.contains("whole"), "{out:?}\n{said}");
+    for how in [&[][..], &["--pidns"]] {
+        let sls = Sls::new();
+        let target = python(sls.folder(), STATE);
+        sls.run(&["attach", "-p", &target.p(), "-m"]);
+        sls.run(&["checkpoint", "-m"]);
+        let output = sls.folder().join("python3.out");
+        killed(target);
+        fs::write(sls.folder().join("deep/er/go"), "").unwrap();
+        let out = sls.try_run(&[&["restore", "-m"], how].concat());
+        let said = fs::read_to_string(output).unwrap();
+        assert!(out.code == 0 && said.contains("whole"), "{out:?}\n{said}");
+    }
 }
 
 /// It listens where it did, and has its data.

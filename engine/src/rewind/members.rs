@@ -74,8 +74,9 @@ impl Group {
         let mut pasts = Vec::with_capacity(record.processes.len());
         let mut gone = Vec::new();
         for mut process in record.processes {
-            if self.members.iter().any(|member| is_of(&process, member)) {
+            if let Some(member) = self.members.iter().find(|member| is_of(&process, member)) {
                 renamed::apply(&self.renamed, &mut process);
+                process.outside = member.pid; // It may have had another then.
                 pasts.push(process);
             } else {
                 gone.push(process);
@@ -107,6 +108,7 @@ impl Group {
             let found = processes.iter().position(|p| is_of(p, member))?;
             let mut now = processes.swap_remove(found);
             renamed::apply(&self.renamed, &mut now);
+            now.outside = member.pid;
             Some(now)
         };
         self.members.iter().filter_map(own).collect()

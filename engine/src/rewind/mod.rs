@@ -353,7 +353,7 @@ impl Target {
                     thread.name
                 ));
             }
-            if now.outside == 0 && procfs::status(tid).is_ok_and(|s| s.tgid != self.pid) {
+            if now.outside() == now.pid && procfs::status(tid).is_ok_and(|s| s.tgid != self.pid) {
                 return Err(format!(
                     "thread id {tid} ({}) belongs to another process by now",
                     thread.name
