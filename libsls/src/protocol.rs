@@ -4,10 +4,12 @@
 //! is [`Hello`]; another version is refused by name. Page contents never change once numbered, so
 //! a client may keep what it read.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// First word of a hello.
 pub const MAGIC: u32 = 0x534c_5301;
 /// Longest request.
@@ -148,6 +150,34 @@ pub enum Request {
         epochs: Vec<u64>,
         pages: Vec<(u32, u64, u64)>,
     },
+    /// Bring to a store what it does not have yet of the checkpoints from `first` to `last`.
+    Export {
+        part: Option<String>,
+        first: Option<u64>,
+        last: Option<u64>,
+        /// Absolute.
+        store: PathBuf,
+        /// What the history is called there; None: as the partition.
+        name: Option<String>,
+    },
+    /// Make a partition of a history in a store.
+    Import {
+        store: PathBuf,
+        /// Which history; None: that of the partition's name, or the only one.
+        from: Option<String>,
+        /// None: named as the history.
+        part: Option<String>,
+        budget: Option<u64>,
+    },
+    /// Remove a history from a store.
+    Unstore {
+        store: PathBuf,
+        part: String,
+    },
+    /// The histories of a store, or of the daemon.
+    Snapshots {
+        store: Option<PathBuf>,
+    },
 }
 
 /// What slsd answers.
@@ -187,6 +217,8 @@ pub enum Answer {
         same: u32,
         remapped: bool,
     },
+    Moved(Moved),
+    Snapshots(Vec<History>),
 }
 
 /// Kinds of failure a program may act on.
@@ -254,6 +286,20 @@ pub struct Restored {
     pub pages: u64,
     pub us: u64,
     pub not_restored: Vec<String>,
+}
+
+/// Checkpoints that were brought to a store or from one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Moved {
+    /// Its name where it came to.
+    pub partition: String,
+    /// So many that were not there before.
+    pub checkpoints: u64,
+    pub pages: u64,
+    pub bytes: u64,
+    /// Older than what was there: they cannot be put in between.
+    pub passed: Vec<u64>,
 }
 
 /// A process of a partition.

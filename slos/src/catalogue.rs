@@ -67,6 +67,13 @@ pub(crate) struct CatalogueEpoch {
     pub name: Option<String>,
 }
 
+impl Mark {
+    /// Does it let go of something, so that there is more room in the end?
+    fn makes_room(&self) -> bool {
+        matches!(self, Self::RemovePartition { .. } | Self::Drop { .. })
+    }
+}
+
 /// Where the newest catalogue lies.
 #[derive(Default)]
 pub(crate) struct Filed {
@@ -112,7 +119,13 @@ impl Shared {
             epoch: 0,
             partition: 0,
         };
-        for loc in writer.log.append_split(subject, &payload)? {
+        let makes_room = marks.iter().all(Mark::makes_room);
+        let before = writer
+            .log
+            .making_room(makes_room || writer.log.makes_room());
+        let appended = writer.log.append_split(subject, &payload);
+        writer.log.making_room(before);
+        for loc in appended? {
             writer.filed.since += u64::from(loc.length);
         }
         self.adopt_segments(writer)
@@ -138,7 +151,11 @@ impl Shared {
         // A roll inside the append would put a footer's lsn first, which does no harm: it only
         // makes the catalogue look older than it is.
         let first_lsn = writer.log.next_lsn;
-        let locs = writer.log.append_split(subject, &payload)?;
+        // The one before it goes.
+        let before = writer.log.making_room(true);
+        let locs = writer.log.append_split(subject, &payload);
+        writer.log.making_room(before);
+        let locs = locs?;
         self.adopt_segments(writer)?;
         let mut index = self.write()?;
         for &loc in &locs {

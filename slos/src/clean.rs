@@ -19,11 +19,16 @@ use crate::{Epoch, PAGE, SegmentId};
 const WORTH: u64 = 16;
 /// Segments cleaned after one commit when no budget presses.
 const AT_LEISURE: usize = 2;
+/// With fewer slots left for checkpoints a segment is cleaned after each.
+const FEW_SLOTS: u64 = 4;
 
 impl Shared {
     /// Removes dead segments, and cleans a few when more than half of the log is dead.
     pub(crate) fn reclaim(&self, writer: &mut Writer) -> Result<(), WriteError> {
         self.remove_dead(writer)?;
+        if writer.log.slots_left().is_some_and(|left| left < FEW_SLOTS) {
+            self.clean_one(writer)?;
+        }
         let slack = 2 * u64::from(writer.log.segment_size());
         for _ in 0..AT_LEISURE {
             let (files, live) = {
@@ -40,7 +45,14 @@ impl Shared {
     /// Cleans the segment that pays best; `false` when none is worth it, or there is no room to
     /// copy what lives in it.
     pub(crate) fn clean_one(&self, writer: &mut Writer) -> Result<bool, WriteError> {
-        let room = writer.log.room().unwrap_or(u64::MAX);
+        let before = writer.log.making_room(true);
+        let cleaned = self.clean_a_segment(writer);
+        writer.log.making_room(before);
+        cleaned
+    }
+
+    fn clean_a_segment(&self, writer: &mut Writer) -> Result<bool, WriteError> {
+        let room = writer.log.room_to_clean();
         let mut victim = self.read()?.victim(writer.log.active(), room);
         if victim.is_none() {
             // What is dead may all be in the segment that is being written.
@@ -55,6 +67,11 @@ impl Shared {
         let Some(victim) = victim else {
             return Ok(false);
         };
+        self.clean_victim(writer, victim)
+    }
+
+    /// Copies what lives in a segment elsewhere, so that it goes; `false` when it is not there.
+    fn clean_victim(&self, writer: &mut Writer, victim: SegmentId) -> Result<bool, WriteError> {
         let last_lsn = match self.read()?.versions.segments.get(&victim) {
             Some(entry) => entry.segment.last_lsn(),
             None => return Ok(false),
@@ -72,6 +89,22 @@ impl Shared {
         self.write()?.cleaned += 1;
         self.remove_dead(writer)?;
         Ok(true)
+    }
+
+    /// Empties segments, however much lives in them.
+    pub(crate) fn empty(
+        &self,
+        writer: &mut Writer,
+        segments: &[SegmentId],
+    ) -> Result<(), WriteError> {
+        let before = writer.log.making_room(true);
+        let mut done = Ok(());
+        for &segment in segments {
+            done = done.and_then(|()| self.clean_victim(writer, segment).map(|_| ()));
+        }
+        writer.log.making_room(before);
+        done?;
+        writer.log.sync()
     }
 
     /// Writes a checkpoint's manifest anew from the index, as a difference from what is above it
@@ -112,6 +145,10 @@ impl Shared {
             });
             dead.map(|(&id, _)| id).collect()
         };
+        if !dead.is_empty() {
+            // What says that nothing of them is needed has to last before they go.
+            writer.log.sync()?;
+        }
         for id in dead {
             writer.log.remove(id)?;
             self.write()?.versions.segments.remove(&id);

@@ -3,13 +3,14 @@ use std::ops::Range;
 
 use crate::codec::Encoder;
 use crate::error::{CommitError, WriteError};
-use crate::format::{RecordType, put_varint, record_len};
+use crate::format::{COUNTER_LIMIT, RecordType, put_varint, record_len};
 use crate::history::CheckpointInfo;
 use crate::index::Index;
 use crate::log::{Loc, Subject};
 use crate::manifest::{Entry, Manifest, ManifestSpace};
 use crate::pass::{Change, NewBody, Pass, Planned};
 use crate::store::{Shared, Writer};
+use crate::transfer::{Met, Original};
 use crate::tree::{History, NewNode, NewSpace};
 use crate::versions::NewVersion;
 use crate::{Epoch, PAGE, PageIndex, SegmentId, SpaceId};
@@ -69,6 +70,7 @@ impl Shared {
         id: u32,
         partition: &str,
         draft: &Draft<'_>,
+        original: Option<&Original<'_>>,
     ) -> Result<Committed, CommitError> {
         let mut writer = self.writer()?;
         let mut dropped = Vec::new();
@@ -76,7 +78,7 @@ impl Shared {
             dropped = self.make_room_for_whole(&mut writer, id, draft.parent)?;
         }
         loop {
-            match self.try_commit(&mut writer, id, partition, draft) {
+            match self.try_commit(&mut writer, (id, partition), draft, original) {
                 Ok(mut committed) => {
                     committed.dropped.append(&mut dropped);
                     committed.dropped.sort_unstable();
@@ -96,16 +98,16 @@ impl Shared {
     fn try_commit(
         &self,
         writer: &mut Writer,
-        id: u32,
-        partition: &str,
+        (id, partition): (u32, &str),
         draft: &Draft<'_>,
+        original: Option<&Original<'_>>,
     ) -> Result<Committed, CommitError> {
         match self.file_catalogue_if_due(writer) {
             Err(WriteError::Full { .. }) => {} // It stays due.
             done => done?,
         }
         let point = writer.log.point();
-        let drafted = self.draft(writer, id, partition, draft);
+        let drafted = self.draft(writer, (id, partition), draft, original);
         let written = drafted.and_then(|d| self.write_draft(writer, id, draft.record, d));
         let (drafted, blob, manifest) = match written {
             Err(CommitError::Write(error)) => {
@@ -113,6 +115,7 @@ impl Shared {
             }
             other => other?,
         };
+        writer.log.sync()?;
         self.finish(
             writer,
             id,
@@ -125,14 +128,14 @@ impl Shared {
     fn draft(
         &self,
         writer: &mut Writer,
-        id: u32,
-        partition: &str,
+        (id, partition): (u32, &str),
         draft: &Draft<'_>,
+        original: Option<&Original<'_>>,
     ) -> Result<Drafted, CommitError> {
         let (plan, epoch, depth) = {
             let index = self.read()?;
             let history = history(&index, id, partition)?;
-            let epoch = Epoch(history.next_epoch);
+            let epoch = number(history, original)?;
             let parent = draft.parent.and_then(|p| history.node(p));
             (
                 plan(history, draft)?,
@@ -143,22 +146,30 @@ impl Shared {
         let mut pass = Pass::new(self, writer, id);
         let mut changed = Vec::with_capacity(plan.len());
         let mut encoder = Encoder::new();
-        for space in &plan {
-            changed.push(pass.encode_space(&mut encoder, space, draft.parent)?);
+        let mut met = Met::default();
+        for (at, space) in plan.iter().enumerate() {
+            let parent = draft.parent;
+            changed.push(match original.map(|o| &o.spaces[at]) {
+                None => pass.encode_space(&mut encoder, space, parent)?,
+                Some(copied) => pass.copy_space(&mut encoder, (space, copied), parent, &mut met)?,
+            });
         }
         pass.out.flush(&mut pass.writer.log)?;
         let (out, bodies) = (pass.out, pass.bodies);
         let info = CheckpointInfo {
             epoch,
-            parent: draft.parent,
+            parent: original.map_or(draft.parent, |o| o.info.parent),
             branch: draft.branch.as_str().into(),
             name: draft.name.clone(),
             time_ns: draft.time_ns,
             stop_us: draft.stop_us,
-            pages: changed.iter().map(|c| c.len() as u64).sum(),
+            pages: match original {
+                Some(original) => original.info.pages,
+                None => changed.iter().map(|c| c.len() as u64).sum(),
+            },
             bytes: out.appended,
             meta: draft.meta.as_slice().into(),
-            pinned: false,
+            pinned: original.is_some_and(|o| o.info.pinned),
         };
         let spaces = plan.iter().zip(changed).map(|(p, changes)| EncodedSpace {
             space: p.space,
@@ -167,6 +178,7 @@ impl Shared {
         });
         Ok(Drafted {
             info,
+            base: draft.parent,
             depth,
             spaces: spaces.collect(),
             bodies,
@@ -249,6 +261,8 @@ struct EncodedSpace {
 /// A checkpoint whose pages lie in the log, but that no manifest names yet.
 struct Drafted {
     info: CheckpointInfo,
+    /// What its maps build on: the parent, or of a copy the nearest above that is here.
+    base: Option<Epoch>,
     depth: u64,
     spaces: Vec<EncodedSpace>,
     bodies: Vec<NewBody>,
@@ -271,7 +285,7 @@ impl Drafted {
         Manifest {
             live: true,
             info: self.info.clone(),
-            base: self.info.parent,
+            base: self.base,
             depth: self.depth,
             record_len,
             spaces,
@@ -316,7 +330,7 @@ impl Drafted {
         let mut info = self.info;
         info.branch = history.branch_name(&info.branch);
         let node = NewNode {
-            up: info.parent,
+            up: self.base,
             info,
             depth: self.depth,
             spaces: spaces.collect(),
@@ -325,6 +339,16 @@ impl Drafted {
             manifest,
         };
         history.insert(versions, node);
+    }
+}
+
+/// The number of the next checkpoint.
+fn number(history: &History, original: Option<&Original<'_>>) -> Result<Epoch, WriteError> {
+    let next = history.next_epoch;
+    match original.map(|o| o.info.epoch) {
+        None => Ok(Epoch(next)),
+        Some(epoch) if (next..COUNTER_LIMIT).contains(&epoch.0) => Ok(epoch),
+        Some(epoch) => Err(WriteError::Passed(epoch)),
     }
 }
 

@@ -20,6 +20,8 @@ pub enum OpenError {
         found: u32,
         supported: u32,
     },
+    #[error("{path}: {source}")]
+    Device { path: PathBuf, source: io::Error },
     #[error("segment size {0} is outside 64 KiB to 1 GiB")]
     SegmentSize(u64),
     #[error("reading {segment}: {source}")]
@@ -41,6 +43,8 @@ pub enum WriteError {
         segment: SegmentId,
         source: io::Error,
     },
+    #[error("making what was written last: {0}")]
+    Flush(io::Error),
     /// The log is as it was before: the same may be tried again once there is room.
     #[error("there is no room for {segment}: {source}")]
     Full {
@@ -59,6 +63,8 @@ pub enum WriteError {
     NoEpoch(Epoch),
     #[error("checkpoint {0} is pinned")]
     Pinned(Epoch),
+    #[error("number {0} was given away before")]
+    Passed(Epoch),
     #[error("the budget of {budget} bytes cannot hold the {held} bytes that must be kept")]
     Budget { budget: u64, held: u64 },
     #[error(transparent)]
@@ -104,6 +110,30 @@ pub enum CommitError {
     Write(#[from] WriteError),
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+/// Why checkpoints could not be taken over from another history.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    #[error("{0} is another checkpoint there than here: they are not one history")]
+    Strangers(Epoch),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl TransferError {
+    /// Is there nothing wrong but that the medium has no room?
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Commit(CommitError::Write(error)) | Self::Write(error) => error.is_full(),
+            _ => false,
+        }
+    }
 }
 
 /// Why something could not be read back.

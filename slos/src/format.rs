@@ -7,13 +7,14 @@
 //! | at | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `SLSSEG\r\n` |
-//! | 8 | 4 | format version, 2 |
+//! | 8 | 4 | format version, 3 |
 //! | 12 | 4 | segment number |
 //! | 16 | 16 | store uuid |
 //! | 32 | 8 | lsn of the first record |
 //! | 40 | 4 | generation: how often the store had been opened |
 //! | 44 | 4 | nominal segment size |
-//! | 48 | 12 | zero |
+//! | 48 | 8 | all records with lsns below lasted when the segment was begun |
+//! | 56 | 4 | zero |
 //! | 60 | 4 | crc32c of bytes 0 to 59 |
 //!
 //! Record header, 48 bytes, then the payload:
@@ -44,6 +45,7 @@
 //! | 4 | MARK | postcard list of changes to names, pins, settings, partitions, drops |
 //! | 5 | CATALOGUE | postcard: every partition with its settings and live epochs; supersedes older marks |
 //! | 6 | FOOTER | 4 bytes record count, 8 bytes last lsn: the segment is sealed |
+//! | 7 | FLUSHED | nothing: all records with lsns below it last; on a device, after a flush |
 //!
 //! Page encodings: 0 raw, 1 lz4, 2 lz4 of the XOR with the base version, 3 the words of that XOR which
 //! are not zero. A base's encoding is 0 or 1.
@@ -64,7 +66,7 @@ pub(crate) const RECORD_HEADER_U32: u32 = 48;
 pub(crate) const FOOTER_ROOM: usize = RECORD_HEADER + 16;
 /// The largest payload of a record; longer logical records are split.
 pub(crate) const MAX_PAYLOAD: usize = 2 << 20;
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// Lsns, epochs and uids at or above are not ours: counting on from them could overflow.
 pub(crate) const COUNTER_LIMIT: u64 = 1 << 62;
 const SEGMENT_MAGIC: &[u8; 8] = b"SLSSEG\r\n";
@@ -78,6 +80,7 @@ pub(crate) enum RecordType {
     Mark = 4,
     Catalogue = 5,
     Footer = 6,
+    Flushed = 7,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +90,8 @@ pub(crate) struct SegmentHeader {
     pub first_lsn: u64,
     pub generation: u32,
     pub size: u32,
+    /// All lsns below lasted when the segment was begun.
+    pub durable: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +139,7 @@ impl SegmentHeader {
         b[32..40].copy_from_slice(&self.first_lsn.to_le_bytes());
         b[40..44].copy_from_slice(&self.generation.to_le_bytes());
         b[44..48].copy_from_slice(&self.size.to_le_bytes());
+        b[48..56].copy_from_slice(&self.durable.to_le_bytes());
         let crc = crc32c(&b[..60]);
         b[60..].copy_from_slice(&crc.to_le_bytes());
         b
@@ -149,6 +155,9 @@ impl SegmentHeader {
         if u32_at(b, 8) != VERSION {
             return Err(HeaderFault::Version(u32_at(b, 8)));
         }
+        if u64_at(b, 32).max(u64_at(b, 48)) >= COUNTER_LIMIT {
+            return Err(HeaderFault::Checksum);
+        }
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&b[16..32]);
         Ok(SegmentHeader {
@@ -157,6 +166,7 @@ impl SegmentHeader {
             first_lsn: u64_at(b, 32),
             generation: u32_at(b, 40),
             size: u32_at(b, 44),
+            durable: u64_at(b, 48),
         })
     }
 }
@@ -190,6 +200,7 @@ impl RecordHeader {
             4 => RecordType::Mark,
             5 => RecordType::Catalogue,
             6 => RecordType::Footer,
+            7 => RecordType::Flushed,
             _ => return None,
         };
         let length = u32_at(b, 28);
@@ -263,13 +274,13 @@ pub(crate) fn put_blob(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-fn u32_at(b: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_at(b: &[u8], at: usize) -> u32 {
     let mut v = [0; 4];
     v.copy_from_slice(&b[at..at + 4]);
     u32::from_le_bytes(v)
 }
 
-fn u64_at(b: &[u8], at: usize) -> u64 {
+pub(crate) fn u64_at(b: &[u8], at: usize) -> u64 {
     let mut v = [0; 8];
     v.copy_from_slice(&b[at..at + 8]);
     u64::from_le_bytes(v)

@@ -19,6 +19,8 @@ pub(crate) struct Index {
     pub base_cache: u64,
     /// Segments cleaned since the store was opened.
     pub cleaned: u64,
+    /// Segments lie in slots, and what follows their last records means nothing.
+    pub slots: bool,
 }
 
 /// A page version found under the index's lock, readable without it: segments stay readable for
@@ -44,6 +46,7 @@ impl Index {
             next_partition: 1,
             base_cache: 0,
             cleaned: 0,
+            slots: false,
         }
     }
 

@@ -8,10 +8,14 @@ use crate::format::{
     FOOTER_ROOM, MAX_PAYLOAD, RECORD_HEADER, RecordHeader, RecordType, SEGMENT_HEADER,
     SegmentHeader, crc32c, life, record_len,
 };
-use crate::medium::{Medium, SegmentFile};
+use crate::medium::{Layout, Medium, SegmentFile};
 
 /// Room for marks and a catalogue that name thousands of checkpoints.
 const NOTES: u64 = 256 << 10;
+/// Of the slots of a medium one in so many is kept for notes of what goes and for the cleaner, and at
+/// least [`FEWEST_KEPT`].
+const KEPT: u64 = 20;
+const FEWEST_KEPT: u64 = 2;
 
 /// Where a record lies, header and padding included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +53,12 @@ pub(crate) struct Log {
     /// Segments made since the index last took them over.
     pub born: BTreeMap<SegmentId, Arc<Segment>>,
     buffer: Vec<u8>,
+    /// Something was written that may not last yet.
+    unsynced: bool,
+    /// All lsns below last.
+    durable: u64,
+    /// What is written now makes room, and may take the last of it.
+    makes_room: bool,
     dead: bool,
 }
 
@@ -110,6 +120,9 @@ impl Log {
             active: None,
             born: BTreeMap::new(),
             buffer: Vec::new(),
+            unsynced: false,
+            durable: resume.next_lsn,
+            makes_room: false,
             dead: false,
         }
     }
@@ -144,7 +157,11 @@ impl Log {
     /// After an error: where nothing is wrong but that the medium is full, what was written since
     /// is taken back, and the log lives. Uids that were given away are not given again.
     pub fn take_back(&mut self, to: Point, error: WriteError) -> WriteError {
-        if !error.is_full() || self.cut(to).is_err() {
+        if !error.is_full() {
+            return error;
+        }
+        if self.cut(to).is_err() {
+            self.dead = true;
             return error;
         }
         self.dead = false;
@@ -172,7 +189,60 @@ impl Log {
         self.next_segment = to.next_segment;
         self.next_lsn = to.next_lsn;
         self.active = to.active;
+        // Numbers are given again: nothing that had them may come back.
+        self.medium.sync()
+    }
+
+    /// Waits until all that was written lasts, whatever ends then. After an error nobody knows what
+    /// does: the log is dead.
+    pub fn sync(&mut self) -> Result<(), WriteError> {
+        if self.dead {
+            return Err(WriteError::Dead);
+        }
+        if !std::mem::take(&mut self.unsynced) {
+            return Ok(());
+        }
+        self.medium.sync().map_err(|error| {
+            self.dead = true;
+            WriteError::Flush(error)
+        })?;
+        self.durable = self.next_lsn;
+        if self.medium.layout().is_some() {
+            self.note_flush()?;
+        }
         Ok(())
+    }
+
+    /// From here on damage before the note can be told from a write that did not come to its end. The
+    /// note itself lasts with the next flush; where it does not fit, the next segment's header says it.
+    fn note_flush(&mut self) -> Result<(), WriteError> {
+        let room = record_len(0) + FOOTER_ROOM;
+        let fits = |a: &Active| a.at as usize + room <= self.segment_size as usize;
+        if self.active.as_ref().is_some_and(fits) {
+            let note = Subject {
+                kind: RecordType::Flushed,
+                epoch: 0,
+                partition: 0,
+            };
+            self.write(note, &[], false, false)?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// What is written in here makes room in the end, and may take what is kept free for it.
+    pub fn making_room(&mut self, makes_room: bool) -> bool {
+        std::mem::replace(&mut self.makes_room, makes_room)
+    }
+
+    pub fn makes_room(&self) -> bool {
+        self.makes_room
+    }
+
+    /// On a medium of slots: those that are left for checkpoints.
+    pub fn slots_left(&self) -> Option<u64> {
+        let layout = self.medium.layout()?;
+        Some(self.medium.free_slots().saturating_sub(kept(layout)))
     }
 
     /// All of it or nothing, where the medium is full.
@@ -226,6 +296,14 @@ impl Log {
         self.write(footer, &payload, false, false)?;
         self.active = None;
         Ok(())
+    }
+
+    /// Bytes that the cleaner may copy to.
+    pub fn room_to_clean(&self) -> u64 {
+        match self.medium.layout() {
+            Some(_) => self.medium.free_slots() * u64::from(self.segment_size),
+            None => self.room().unwrap_or(u64::MAX),
+        }
     }
 
     /// [`Medium::room`], less what it takes to note what goes when room is made: without that a full
@@ -314,12 +392,16 @@ impl Log {
             .store(u64::from(loc.offset + loc.length), Ordering::Relaxed);
         segment.last_lsn.store(self.next_lsn, Ordering::Relaxed);
         self.next_lsn += 1;
+        self.unsynced = true;
         self.or_die(loc.segment, written)?;
         Ok(loc)
     }
 
     fn begin_segment(&mut self) -> Result<(), WriteError> {
         let id = SegmentId(self.next_segment);
+        if !self.makes_room && self.slots_left() == Some(0) {
+            return Err(self.full());
+        }
         self.next_segment = self
             .next_segment
             .checked_add(1)
@@ -330,6 +412,7 @@ impl Log {
             first_lsn: self.next_lsn,
             generation: self.generation,
             size: self.segment_size,
+            durable: self.durable,
         }
         .encode();
         let made = self.medium.create(id).and_then(|file| {
@@ -388,6 +471,10 @@ pub(crate) fn read_record(
     }
     let payload = payload.to_vec();
     Ok((header, payload))
+}
+
+fn kept(layout: Layout) -> u64 {
+    (u64::from(layout.slots) / KEPT).max(FEWEST_KEPT)
 }
 
 fn narrow(len: usize) -> u32 {

@@ -20,6 +20,31 @@ pub trait Medium: Send + Sync {
     fn room(&self) -> Option<u64> {
         None
     }
+    /// What was settled when the medium was made, where it is one of slots.
+    fn layout(&self) -> Option<Layout> {
+        None
+    }
+    /// Slots that segments can still be made in; of a medium of slots.
+    fn free_slots(&self) -> u64 {
+        0
+    }
+    /// All that was written and removed before lasts once this returns, whatever ends then. Where there
+    /// are no slots it lasts as it is written.
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A medium of slots: each holds a segment, and has bytes after the last record that mean nothing.
+/// What was not followed by a sync may be lost in any order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub uuid: [u8; 16],
+    /// How often it was opened for writing.
+    pub generation: u32,
+    /// Bytes of a slot that a segment may take.
+    pub segment_size: u32,
+    pub slots: u32,
 }
 
 /// One segment. Bytes once written are never changed, but for the truncation of a torn tail.

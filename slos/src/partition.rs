@@ -9,6 +9,7 @@ use crate::history::{CheckpointInfo, Settings};
 use crate::index::{Index, Located};
 use crate::log::{Loc, Segment, read_record};
 use crate::store::Shared;
+use crate::transfer::Original;
 use crate::tree::{History, Node, SpaceNode};
 use crate::versions::Value;
 use crate::{Epoch, PAGE, PageIndex, SpaceId};
@@ -47,9 +48,20 @@ impl Partition {
         &self.name
     }
 
-    /// Makes a checkpoint of a draft. Once this returns it survives `kill -9` of the process.
+    /// Makes a checkpoint of a draft. Once this returns it survives `kill -9` of the process, and on a
+    /// device a power cut.
     pub fn commit(&self, draft: &Draft<'_>) -> Result<Committed, CommitError> {
-        self.shared.commit(self.id, &self.name, draft)
+        self.shared.commit(self.id, &self.name, draft, None)
+    }
+
+    /// Makes a checkpoint under the number it has elsewhere.
+    pub(crate) fn commit_original(
+        &self,
+        draft: &Draft<'_>,
+        original: &Original<'_>,
+    ) -> Result<Committed, CommitError> {
+        let shared = &self.shared;
+        shared.commit(self.id, &self.name, draft, Some(original))
     }
 
     pub fn read_page(
@@ -244,7 +256,8 @@ impl Partition {
         if dropped.is_empty() {
             return Err(WriteError::Pinned(epoch));
         }
-        self.shared.reclaim(&mut writer)
+        self.shared.reclaim(&mut writer)?;
+        writer.log.sync()
     }
 
     /// Changes what the partition may keep, and thins it accordingly; returns what was dropped.
@@ -256,7 +269,9 @@ impl Partition {
         if let Some(history) = self.shared.write()?.histories.get_mut(&id) {
             history.settings = settings;
         }
-        self.shared.thin_fully(&mut writer, id)
+        let dropped = self.shared.thin_fully(&mut writer, id)?;
+        writer.log.sync()?;
+        Ok(dropped)
     }
 
     /// Runs with the index locked for reading.
@@ -289,6 +304,7 @@ impl Partition {
         self.with(|_, history| live(history, epoch).map(|_| ()))
             .map_err(|_| WriteError::NoEpoch(epoch))?;
         self.shared.mark(&mut writer, &[mark])?;
+        writer.log.sync()?;
         if let Some(history) = self.shared.write()?.histories.get_mut(&self.id) {
             history.edit(epoch, edit);
         }

@@ -71,7 +71,7 @@ impl<'s, 'a> Pass<'s, 'a> {
             absent.next_if_eq(&page);
             let bytes = bytes.first_chunk().expect("the plan checked the length");
             let old = self.old_value(space, parent, page)?;
-            if let Some(change) = self.encode(encoder, old, bytes)? {
+            if let Some(change) = self.encode(encoder, old, bytes, Some(bytes))? {
                 changes.push((page, change));
             }
         }
@@ -79,7 +79,7 @@ impl<'s, 'a> Pass<'s, 'a> {
         Ok(changes)
     }
 
-    fn old_value(
+    pub fn old_value(
         &self,
         space: &Planned<'_>,
         parent: Option<Epoch>,
@@ -93,12 +93,14 @@ impl<'s, 'a> Pass<'s, 'a> {
         Ok(history.map_or(Value::ABSENT, |h| h.lines.value(line, parent.0, page)))
     }
 
-    /// Decides how a page is stored; `None` when it is what it was.
-    fn encode(
+    /// Decides how a page is stored; `None` when it is what it was. One that stays where it is while
+    /// the draft is encoded is given as `lasting` too.
+    pub fn encode(
         &mut self,
         encoder: &mut Encoder,
         old: Value,
-        page: &'a [u8; PAGE],
+        page: &[u8; PAGE],
+        lasting: Option<&'a [u8; PAGE]>,
     ) -> Result<Option<Change>, CommitError> {
         if is_zero(page) {
             let change = Change::Held(Value::ZERO);
@@ -106,7 +108,7 @@ impl<'s, 'a> Pass<'s, 'a> {
         }
         let crc = crc32c(page);
         if !old.is_version() {
-            return self.encode_new(encoder, page, crc).map(Some);
+            return self.encode_new(encoder, page, crc, lasting).map(Some);
         }
         if self.holds(old, page, crc)? {
             return Ok(None);
@@ -128,8 +130,9 @@ impl<'s, 'a> Pass<'s, 'a> {
     fn encode_new(
         &mut self,
         encoder: &mut Encoder,
-        page: &'a [u8; PAGE],
+        page: &[u8; PAGE],
         crc: u32,
+        lasting: Option<&'a [u8; PAGE]>,
     ) -> Result<Change, CommitError> {
         if let Some(&(content, body)) = self.fresh.get(&crc)
             && content == page
@@ -143,7 +146,7 @@ impl<'s, 'a> Pass<'s, 'a> {
             return Ok(Change::Held(known));
         }
         let change = self.store_whole(encoder, page, crc)?;
-        if let Change::New(body) = change {
+        if let (Change::New(body), Some(page)) = (change, lasting) {
             self.fresh.insert(crc, (page, body));
         }
         Ok(change)

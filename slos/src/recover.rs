@@ -13,10 +13,11 @@ use crate::history::Settings;
 use crate::index::Index;
 use crate::log::{Loc, Resume, Segment};
 use crate::manifest::Manifest;
-use crate::medium::Medium;
+use crate::medium::{Layout, Medium};
 use crate::pages::{PageRow, read_table};
 use crate::replay::replay;
 use crate::scan::{Found, Identity, Record, Scanned, header_of, scan};
+use crate::tail::settle;
 use crate::versions::SegmentEntry;
 use crate::{Epoch, SegmentId, WriteError};
 
@@ -102,13 +103,24 @@ struct Partial {
 const UID_GAP: u64 = 1 << 24;
 
 pub(crate) fn recover(medium: &dyn Medium, label: &Path) -> Result<Recovered, OpenError> {
-    let found = find_segments(medium, label)?;
-    let identity = identify(&found, label)?;
+    let mut found = find_segments(medium, label)?;
+    let slots = medium.layout();
+    let identity = match slots {
+        Some(layout) => layout.identity(),
+        None => identify(&found, label)?,
+    };
     let mut gathered = Gathered::default();
     let mut report = RecoveryReport::default();
+    let mut next_lsn = 1;
+    if slots.is_some() {
+        let settled = settle(medium, found, &identity)?;
+        found = settled.found;
+        next_lsn = settled.next_lsn;
+        report.torn_bytes = settled.torn_bytes;
+    }
     let mut index = Index::new();
     let last = found.last().map(|f| f.id);
-    for segment in &found {
+    for (at, segment) in found.iter().enumerate() {
         let scanned = scan(segment, &identity, &mut report.damage, |r| gathered.take(r));
         let mut scanned = scanned.map_err(|source| OpenError::Segment {
             segment: segment.id,
@@ -124,7 +136,11 @@ pub(crate) fn recover(medium: &dyn Medium, label: &Path) -> Result<Recovered, Op
             })?;
             continue;
         }
-        judge_tail(segment, &mut scanned, Some(segment.id) == last, &mut report)?;
+        if slots.is_some() {
+            judge_slot(segment, &scanned, found.get(at + 1), &mut report);
+        } else {
+            judge_tail(segment, &mut scanned, Some(segment.id) == last, &mut report)?;
+        }
         let known = Segment::new(Arc::clone(&segment.file), scanned.len, scanned.last_lsn);
         let entry = SegmentEntry {
             segment: Arc::new(known),
@@ -137,14 +153,15 @@ pub(crate) fn recover(medium: &dyn Medium, label: &Path) -> Result<Recovered, Op
     report.records = gathered.records_seen;
     report.damage.append(&mut gathered.undecodable);
     let size = found.iter().find_map(|f| f.header.as_ref().ok());
+    let size = size.map_or(1 << 24, |h| h.size).clamp(1 << 16, 1 << 30);
     let resume = Resume {
         uuid: identity.uuid,
-        generation: identity.generation.saturating_add(1),
-        segment_size: size.map_or(1 << 24, |h| h.size).clamp(1 << 16, 1 << 30),
+        generation: slots.map_or(identity.generation.saturating_add(1), |s| s.generation),
+        segment_size: slots.map_or(size, |s| s.segment_size),
         next_segment: last
             .map_or(Some(1), |l| l.0.checked_add(1))
             .ok_or(OpenError::Write(WriteError::SegmentsUsedUp))?,
-        next_lsn: gathered.last_lsn + 1,
+        next_lsn: next_lsn.max(gathered.last_lsn + 1),
         next_uid: gathered.next_uid(),
     };
     let filed = replay(&mut index, gathered, &mut report);
@@ -238,6 +255,32 @@ fn judge_tail(
     Ok(())
 }
 
+/// Bytes after the last valid record of a slot mean nothing, unless a record should be there.
+fn judge_slot(found: &Found, scanned: &Scanned, next: Option<&Found>, report: &mut RecoveryReport) {
+    let follows = next.filter(|n| n.id.0 == found.id.0 + 1);
+    let follows = follows.and_then(|n| n.header.as_ref().ok());
+    let missing = follows.is_some_and(|h| h.first_lsn != scanned.last_lsn + 1);
+    if let Some(damage) = scanned.damaged_tail.clone() {
+        report.damage.push(damage);
+    } else if missing {
+        report.damage.push(Damage {
+            segment: found.id,
+            offset: scanned.end,
+            length: scanned.len - scanned.end,
+            epoch: None,
+        });
+    }
+}
+
+impl Layout {
+    fn identity(&self) -> Identity {
+        Identity {
+            uuid: self.uuid,
+            generation: self.generation,
+        }
+    }
+}
+
 impl Gathered {
     fn take(&mut self, record: Record<'_>) {
         let Record {
@@ -295,7 +338,7 @@ impl Gathered {
             RecordType::Catalogue => postcard::from_bytes(payload)
                 .ok()
                 .map(|catalogue| self.catalogue = Some((lsn, catalogue, locs))),
-            RecordType::Footer => Some(()),
+            RecordType::Footer | RecordType::Flushed => Some(()),
         };
         if understood.is_none() {
             self.undecodable.push(Damage {

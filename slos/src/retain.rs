@@ -187,6 +187,9 @@ impl Shared {
         parent: Option<Epoch>,
     ) -> Result<Option<Vec<Epoch>>, WriteError> {
         self.adopt_segments(writer)?;
+        if let Some(left) = writer.log.slots_left() {
+            return self.clean_for_slots(writer, left);
+        }
         let before = self.read()?.versions.file_bytes();
         let mut own = Vec::new();
         loop {
@@ -201,6 +204,20 @@ impl Shared {
             }
             *pressed = (*pressed * 2).max(Headroom::OVERHEAD);
         }
+    }
+
+    /// On a device nothing goes that nobody asked to go: only what is dead makes room.
+    fn clean_for_slots(
+        &self,
+        writer: &mut Writer,
+        before: u64,
+    ) -> Result<Option<Vec<Epoch>>, WriteError> {
+        while self.clean_if_it_fits(writer)? {
+            if writer.log.slots_left().is_some_and(|left| left > before) {
+                return Ok(Some(Vec::new()));
+            }
+        }
+        Ok(None)
     }
 
     /// Makes room for a checkpoint that builds on nothing: it may be as large as many others.

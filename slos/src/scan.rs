@@ -70,7 +70,11 @@ pub(crate) fn scan(
         generation: found.header.as_ref().ok().map(|h| h.generation),
         bytes: &bytes,
         at: SEGMENT_HEADER.min(bytes.len()),
-        last_lsn: 0,
+        // What lay in the same place before has lower ones.
+        last_lsn: found
+            .header
+            .as_ref()
+            .map_or(0, |h| h.first_lsn.saturating_sub(1)),
         sealed: false,
     };
     while let Some(record) = walk.next(damage) {

@@ -2,8 +2,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::SegmentId;
 use crate::bases::BaseCache;
 use crate::catalogue::{Filed, Mark};
+use crate::device::Device;
 use crate::error::{OpenError, ReadError, WriteError};
 use crate::history::Settings;
 use crate::index::Index;
@@ -12,6 +14,7 @@ use crate::medium::{FolderMedium, Medium};
 use crate::partition::Partition;
 use crate::recover::{RecoveryReport, recover};
 use crate::retain::Headroom;
+use crate::slots::DeviceMedium;
 use crate::tree::Node;
 use crate::versions::SegmentEntry;
 
@@ -126,6 +129,15 @@ impl Store {
         Store::open_on(Box::new(medium), dir, options)
     }
 
+    /// Opens the store on a device, as [`format_device`](crate::format_device) or an earlier user left it.
+    pub fn open_device(
+        device: Arc<dyn Device>,
+        label: &Path,
+    ) -> Result<(Store, RecoveryReport), OpenError> {
+        let medium = DeviceMedium::open(device, label)?;
+        Store::open_on(Box::new(medium), label, Options::default())
+    }
+
     pub fn open_on(
         medium: Box<dyn Medium>,
         label: &Path,
@@ -145,6 +157,7 @@ impl Store {
         filed: Filed,
         options: Options,
     ) -> Result<Store, OpenError> {
+        index.slots = log.slots_left().is_some();
         index.base_cache = BaseCache::reserved(options.budget);
         let bases = BaseCache::new(options.budget);
         let shared = Shared {
@@ -163,6 +176,12 @@ impl Store {
         // The catalogue proves the folder to be a store, and makes all found segments cleanable.
         let mut writer = store.shared.writer()?;
         let filed = store.shared.file_catalogue(&mut writer);
+        let filed = filed.and_then(|()| writer.log.sync());
+        let filed = filed.and_then(|()| match writer.log.slots_left() {
+            // The catalogue of each opening begins a slot: that of the last one is free now.
+            Some(_) => store.shared.reclaim(&mut writer),
+            None => Ok(()),
+        });
         let settled = filed.and_then(|()| {
             store
                 .shared
@@ -194,6 +213,7 @@ impl Store {
             settings,
         };
         shared.mark(&mut writer, &[mark])?;
+        writer.log.sync()?;
         shared.write()?.add_history(id, name.to_owned(), settings);
         Ok(Partition::new(Arc::clone(shared), id, name))
     }
@@ -229,7 +249,20 @@ impl Store {
         };
         shared.mark(&mut writer, &[Mark::RemovePartition { id }])?;
         shared.write()?.remove_history(id);
-        shared.reclaim(&mut writer)
+        shared.reclaim(&mut writer)?;
+        writer.log.sync()
+    }
+
+    /// Did a write fail? Then only what lies there counts: open it again.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.shared.writer().is_err()
+    }
+
+    /// Copies what lives in these segments elsewhere and removes them.
+    pub(crate) fn empty_segments(&self, segments: &[SegmentId]) -> Result<(), WriteError> {
+        let mut writer = self.shared.writer()?;
+        self.shared.empty(&mut writer, segments)
     }
 
     /// Bytes that count against the budget; much cheaper than [`Store::stats`].
@@ -327,6 +360,10 @@ fn folder_error(path: &Path, source: io::Error) -> OpenError {
 
 fn new_uuid() -> io::Result<[u8; 16]> {
     let mut uuid = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut uuid)?;
+    random(&mut uuid)?;
     Ok(uuid)
+}
+
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
+    std::fs::File::open("/dev/urandom")?.read_exact(bytes)
 }

@@ -108,6 +108,7 @@ fn check_segments(index: &Index, report: &mut VerifyReport) {
             damage.push(whole(64));
         }
         match scan(segment, &identity, &mut damage, |_| {}) {
+            Ok(scanned) if index.slots => damage.extend(scanned.damaged_tail),
             Ok(scanned) if scanned.end < scanned.len => damage.push(Damage {
                 offset: scanned.end,
                 ..whole(scanned.len - scanned.end)

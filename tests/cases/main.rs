@@ -28,6 +28,7 @@ mod siblings;
 mod spawn;
 mod state;
 mod stopped;
+mod stores;
 mod terminals;
 mod threads;
 mod tracking;

@@ -5,12 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use slos::{
-    Base, Draft, Epoch, Keep, Medium, Options, PAGE, PageIndex, Partition, Presence,
+    Base, CommitError, Draft, Epoch, Keep, Medium, Options, PAGE, PageIndex, Partition, Presence,
     RecoveryReport, Settings, SpaceDelta, SpaceId, Store,
 };
 
+pub mod device;
 pub mod disk;
+pub mod script;
+pub use device::SimDevice;
 pub use disk::Disk;
+#[allow(unused_imports)] // as above
+pub use script::script;
 
 pub type Page = Box<[u8; PAGE]>;
 pub type Space = BTreeMap<u64, Page>;
@@ -62,6 +67,8 @@ pub struct Model {
 
 pub struct Bench {
     pub disk: Disk,
+    /// It lies there instead.
+    pub device: Option<SimDevice>,
     options: Options,
     store: Option<Store>,
     pub model: BTreeMap<Epoch, Model>,
@@ -123,7 +130,25 @@ impl Bench {
         store.add_partition("p", Settings::default()).unwrap();
         Bench {
             disk,
+            device: None,
             options,
+            store: Some(store),
+            model: BTreeMap::new(),
+            last: None,
+            keep: Keep::All,
+        }
+    }
+
+    /// On a device of so many bytes.
+    pub fn on_device(bytes: usize) -> Bench {
+        let device = SimDevice::new(bytes);
+        let (store, report) = Store::open_device(device.device(), Path::new("device")).unwrap();
+        assert!(report.is_clean());
+        store.add_partition("p", Settings::default()).unwrap();
+        Bench {
+            disk: Disk::default(),
+            device: Some(device),
+            options: Options::default(),
             store: Some(store),
             model: BTreeMap::new(),
             last: None,
@@ -160,8 +185,13 @@ impl Bench {
     /// Opens the store as it lies, whatever happened to it.
     pub fn recover(&mut self) -> RecoveryReport {
         self.close();
-        let medium: Box<dyn Medium> = self.disk.medium();
-        let (store, report) = Store::open_on(medium, Path::new("disk"), self.options).unwrap();
+        let (store, report) = match &self.device {
+            Some(device) => Store::open_device(device.device(), Path::new("device")).unwrap(),
+            None => {
+                let medium: Box<dyn Medium> = self.disk.medium();
+                Store::open_on(medium, Path::new("disk"), self.options).unwrap()
+            }
+        };
         self.store = Some(store);
         report
     }
@@ -178,7 +208,9 @@ impl Bench {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.apply(op)));
         std::panic::set_hook(quiet);
         if done.is_err() {
-            assert!(self.disk.has_failed(), "only a fault may stop {op:?}");
+            let device = self.device.as_ref();
+            let failed = device.map_or(self.disk.has_failed(), SimDevice::has_failed);
+            assert!(failed, "only a fault may stop {op:?}");
             (self.model, self.last, self.keep) = before;
         }
         done.is_ok()
@@ -271,6 +303,14 @@ impl Bench {
     }
 
     pub fn commit(&mut self, parent: Option<Epoch>, ops: &[(u32, PageOp)]) -> Epoch {
+        self.try_commit(parent, ops).unwrap()
+    }
+
+    pub fn try_commit(
+        &mut self,
+        parent: Option<Epoch>,
+        ops: &[(u32, PageOp)],
+    ) -> Result<Epoch, CommitError> {
         let old = parent.map_or(Spaces::new(), |p| self.model[&p].spaces.clone());
         let mut staged = Staged::new(&old);
         for (space, op) in ops {
@@ -290,7 +330,7 @@ impl Bench {
             spaces: staged.deltas(),
             meta: vec![7; 3],
         };
-        let committed = self.partition().commit(&draft).unwrap();
+        let committed = self.partition().commit(&draft)?;
         let epoch = committed.epoch;
         let spaces = staged.spaces.iter().map(|(&s, d)| (s, d.now.clone()));
         let model = Model {
@@ -304,7 +344,7 @@ impl Bench {
         self.model.insert(epoch, model);
         self.last = Some(epoch);
         self.thin(&committed.dropped);
-        epoch
+        Ok(epoch)
     }
 
     /// After a fault in the midst of an operation: all that was acknowledged before is there, but

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::session::{Outcome, Session};
 use crate::{
-    daemon, diff, history, manual, memory, partitions, processes, restore, spawn, threads, time,
-    timeline, values,
+    daemon, diff, history, manual, memory, partitions, processes, restore, spawn, stores, threads,
+    time, timeline, values,
 };
 
 /// Checkpoint running processes many times a second, and look at or return to any of them
@@ -54,8 +54,12 @@ pub enum Verb {
     Restore(restore::Restore),
     Ps(processes::Ps),
     History(history::History),
+    Listsnaps(stores::ListSnaps),
     Suspend(processes::Suspend),
     Resume(processes::Resume),
+    Export(stores::Export),
+    Import(stores::Import),
+    Fsck(stores::Fsck),
     Stat(daemon::Stat),
     Check(daemon::Check),
     Rewind(time::Rewind),
@@ -90,8 +94,12 @@ impl Verb {
             Self::Restore(verb) => verb.run(session),
             Self::Ps(verb) => verb.run(session),
             Self::History(verb) => verb.run(session),
+            Self::Listsnaps(verb) => verb.run(session),
             Self::Suspend(verb) => verb.run(session),
             Self::Resume(verb) => verb.run(session),
+            Self::Export(verb) => verb.run(session),
+            Self::Import(verb) => verb.run(session),
+            Self::Fsck(verb) => verb.run(session),
             Self::Stat(verb) => verb.run(session),
             Self::Check(verb) => verb.run(session),
             Self::Rewind(verb) => verb.run(session),
@@ -157,6 +165,14 @@ mod tests {
             "slsctl restore",
             "slsctl restore -m @3 -s -d --force",
             "slsctl history -o a",
+            "slsctl listsnaps",
+            "slsctl listsnaps --store f",
+            "slsctl export -m @1..@-1 --to f",
+            "slsctl export -o a --to /dev/x --as b",
+            "slsctl import f -o a",
+            "slsctl import f --from b --budget 1G",
+            "slsctl fsck --repair f --json",
+            "slsctl partdel -o a --store f",
             "slsctl suspend",
             "slsctl resume -m",
             "slsctl rewind -m @3 -s",
@@ -240,7 +256,10 @@ mod tests {
             "slsctl maps 7",
             "slsctl maps @-0",
             "slsctl bt --tid 1 --all-threads",
-            "slsctl listsnaps",
+            "slsctl export -m",
+            "slsctl import",
+            "slsctl fsck",
+            "slsctl partdel --store f",
             "slsctl disas",
         ] {
             assert!(!parses(line), "{line}");

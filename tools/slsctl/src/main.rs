@@ -20,6 +20,7 @@ mod restore;
 mod scripts;
 mod session;
 mod spawn;
+mod stores;
 mod threads;
 mod time;
 mod timeline;

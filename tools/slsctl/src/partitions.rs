@@ -1,5 +1,7 @@
 //! Partitions: made and removed.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use libsls::partition_name;
 use libsls::protocol::{Keep, Request};
@@ -7,6 +9,7 @@ use serde_json::json;
 
 use crate::arguments::{PartArg, keep, size};
 use crate::session::{Outcome, Session};
+use crate::stores::place;
 
 /// Where a partition keeps its history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -59,14 +62,32 @@ impl PartAdd {
 pub struct PartDel {
     #[command(flatten)]
     part: PartArg,
+    /// Remove the history of that name from this store instead
+    #[arg(long, value_name = "STORE", requires = "part")]
+    store: Option<PathBuf>,
 }
 
 impl PartDel {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
+        if let (Some(store), Some(part)) = (&self.store, self.part.name()) {
+            return Self::from_store(session, place(store)?, part);
+        }
         let part = session.part(&self.part)?;
         session.tell(&Request::PartDel { part: part.clone() })?;
         session.answer(&json!({ "partition": part }), |_| {
             format!("partition {part} is gone\n")
+        })?;
+        Ok(Outcome::Done)
+    }
+
+    fn from_store(session: &Session, store: PathBuf, part: String) -> anyhow::Result<Outcome> {
+        let shown = store.display().to_string();
+        session.tell(&Request::Unstore {
+            store,
+            part: part.clone(),
+        })?;
+        session.answer(&json!({ "partition": part, "store": shown }), |_| {
+            format!("history {part} is gone from {shown}\n")
         })?;
         Ok(Outcome::Done)
     }

@@ -9,7 +9,7 @@ use sls_engine::{Given, Wish};
 
 use crate::registry::{Refusal, Registry};
 use crate::worker::{Command, Reply};
-use crate::{check, history, names};
+use crate::{check, history, names, transfer};
 
 /// Shortest period between checkpoints.
 const SHORTEST_PERIOD_MS: u64 = 1;
@@ -160,6 +160,30 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
                 .set_name(Epoch(epoch), name)
                 .map_err(Refusal::other)?;
             Ok(Answer::Done)
+        }
+        Request::Export {
+            part,
+            first,
+            last,
+            store,
+            name,
+        } => {
+            let range = (first, last);
+            transfer::export(registry, part.as_deref(), range, &store, name.as_deref())
+                .map(Answer::Moved)
+        }
+        Request::Import {
+            store,
+            from,
+            part,
+            budget,
+        } => transfer::import(registry, &store, from.as_deref(), part.as_deref(), budget)
+            .map(Answer::Moved),
+        Request::Unstore { store, part } => {
+            transfer::remove(registry, &store, &part).map(|()| Answer::Done)
+        }
+        Request::Snapshots { store } => {
+            transfer::snapshots(registry, store.as_deref()).map(Answer::Snapshots)
         }
         Request::Stat => Ok(Answer::Stat(stat(registry))),
         Request::Check => Ok(Answer::Check(check::rows(&registry.probe))),

@@ -267,6 +267,7 @@ fn is_question(request: &Request) -> bool {
             | Request::Changed { .. }
             | Request::DiffPages { .. }
             | Request::Steady { .. }
+            | Request::Snapshots { .. }
     )
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use libsls::protocol::{Answer, History, HistoryRow, MAX_PAGES};
 use libsls::record::Mapping;
-use slos::{Epoch, PageIndex, Presence, SpaceId};
+use slos::{CheckpointInfo, Epoch, PageIndex, Partition, Presence, SpaceId};
 
 use crate::part::Part;
 use crate::registry::Refusal;
@@ -36,10 +36,31 @@ pub fn history(part: &Part) -> Result<History, Refusal> {
     let newest = infos.iter().rev().find(|info| *info.branch == *branch);
     let head = newest.map(|info| info.epoch).or(begins);
     let head = head.map_or(0, |epoch| epoch.0);
+    Ok(History {
+        partition: part.name.clone(),
+        head,
+        branch,
+        checkpoints: rows(&part.history, infos),
+    })
+}
+
+/// The history of a partition that only lies in a store.
+pub fn stored(part: &Partition) -> Result<History, Refusal> {
+    let infos = part.history().map_err(read)?;
+    let newest = infos.last();
+    Ok(History {
+        partition: part.name().to_owned(),
+        head: newest.map_or(0, |info| info.epoch.0),
+        branch: newest.map_or("main", |info| &info.branch).to_owned(),
+        checkpoints: rows(part, infos),
+    })
+}
+
+fn rows(part: &Partition, infos: Vec<CheckpointInfo>) -> Vec<HistoryRow> {
     let mut checkpoints = Vec::with_capacity(infos.len());
     for info in infos {
         // It may be thinned between the two looks: then its own parent's number must do.
-        let parent = part.history.ancestor(info.epoch).unwrap_or(info.parent);
+        let parent = part.ancestor(info.epoch).unwrap_or(info.parent);
         checkpoints.push(HistoryRow {
             epoch: info.epoch.0,
             parent: parent.map(|e| e.0),
@@ -56,12 +77,7 @@ pub fn history(part: &Part) -> Result<History, Refusal> {
                 .collect(),
         });
     }
-    Ok(History {
-        partition: part.name.clone(),
-        head,
-        branch,
-        checkpoints,
-    })
+    checkpoints
 }
 
 pub fn record(part: &Part, epoch: u64) -> Result<Answer, Refusal> {

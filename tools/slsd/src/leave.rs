@@ -79,6 +79,7 @@ fn until_over(registry: &Registry, door: &Door, asked: &AtomicBool) {
     let mut needed = Instant::now();
     loop {
         std::thread::sleep(STEP);
+        registry.stores.close_idle();
         if asked.load(Ordering::SeqCst) {
             tracing::info!("asked to leave");
             registry.close(true);

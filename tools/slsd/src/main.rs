@@ -15,7 +15,9 @@ mod part;
 mod registry;
 mod room;
 mod stops;
+mod stores;
 mod timed;
+mod transfer;
 mod trouble;
 mod worker;
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use libsls::protocol::{Failure, Keep, PartStat, PsRow};
-use slos::{Epoch, Options, Partition, Settings, Store};
+use slos::{Epoch, Options, Partition, Settings, Store, Taken};
 
 use crate::registry::{Refusal, Registry};
 use crate::stops::Stops;
@@ -15,6 +15,8 @@ use crate::worker::{Command, Reply, Worker};
 
 /// Without --budget a memory partition may take this share of the machine's memory.
 const DEFAULT_SHARE: u64 = 4;
+/// In the folder of a partition as long as its history is still coming from a store.
+const HALF_IMPORTED: &str = "half-imported";
 
 /// What `stat` and `ps` show of a partition, kept by its worker.
 #[derive(Debug, Default)]
@@ -124,6 +126,70 @@ impl Part {
         };
         let history = store.add_partition(name, settings)?;
         Self::start(name, folder, store, history, budget, period, registry)
+    }
+
+    /// A partition with the history of another store. What is not whole goes, also when the daemon ends
+    /// meanwhile.
+    pub fn import(
+        name: &str,
+        folder: &Path,
+        source: &Partition,
+        budget: Option<u64>,
+        registry: &Registry,
+    ) -> Result<(Self, Taken), Refusal> {
+        let budget = budget.unwrap_or_else(default_budget);
+        let trouble = |e: anyhow::Error| Refusal::other(format!("import {name}: {e:#}"));
+        if folder.exists() {
+            return Err(Refusal::new(
+                Failure::Exists,
+                format!("{} is there already", folder.display()),
+            ));
+        }
+        private(folder).map_err(|e| trouble(e.into()))?;
+        let filled = Self::fill(name, folder, source, budget);
+        let done = filled.and_then(|(store, history, taken)| {
+            fs::remove_file(folder.join(HALF_IMPORTED))?;
+            let part = Self::start(name, folder, store, history, budget, None, registry)?;
+            Ok((part, taken))
+        });
+        done.map_err(|error| {
+            if let Err(error) = fs::remove_dir_all(folder) {
+                tracing::warn!(name, %error, "remove what was begun");
+            }
+            trouble(error)
+        })
+    }
+
+    fn fill(
+        name: &str,
+        folder: &Path,
+        source: &Partition,
+        budget: u64,
+    ) -> anyhow::Result<(Store, Partition, Taken)> {
+        fs::write(folder.join(HALF_IMPORTED), "")?;
+        let options = Options {
+            budget: Some(budget),
+            segment_size: None,
+        };
+        let store = Store::create(folder, options)?;
+        let settings = Settings {
+            keep: slos::Keep::All,
+            budget: Some(budget),
+        };
+        let history = store.add_partition(name, settings)?;
+        let all = (Epoch(1), Epoch(u64::MAX));
+        let taken = history.take_over(source, all, |_| {})?;
+        if let Some(oldest) = taken.dropped.first() {
+            bail!(
+                "its history does not fit into {budget} bytes ({oldest} had to go); give it more with --budget"
+            );
+        }
+        Ok((store, history, taken))
+    }
+
+    /// Is it what an import had made by the time its daemon ended?
+    pub fn is_half_imported(folder: &Path) -> bool {
+        folder.join(HALF_IMPORTED).exists()
     }
 
     /// A partition that an earlier daemon left.

@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use libsls::is_temporary;
 use libsls::protocol::{Failure, Keep};
+use slos::{Partition, Taken};
 use sls_engine::Probe;
 
 use crate::guests::Guests;
 use crate::names;
 use crate::part::Part;
+use crate::stores::Stores;
 
 /// No partition's name starts with a dot.
 const JOURNALS: &str = ".journals";
@@ -48,6 +50,7 @@ pub struct Registry {
     parts: Mutex<BTreeMap<String, Arc<Part>>>,
     pub clients: AtomicU64,
     pub guests: Arc<Guests>,
+    pub stores: Stores,
     /// The daemon leaves: who comes now is turned away, and starts another.
     closed: AtomicBool,
     pub started: Instant,
@@ -68,6 +71,7 @@ impl Registry {
             parts: Mutex::new(BTreeMap::new()),
             clients: AtomicU64::new(0),
             guests: Arc::default(),
+            stores: Stores::default(),
             closed: AtomicBool::new(false),
             started: Instant::now(),
             probe,
@@ -98,8 +102,8 @@ impl Registry {
             if name == JOURNALS {
                 continue;
             }
-            if is_temporary(&name) {
-                // Who looked is not connected any more.
+            if is_temporary(&name) || Part::is_half_imported(&entry.path()) {
+                // Who looked, or waited for it, is not connected any more.
                 if let Err(error) = std::fs::remove_dir_all(entry.path()) {
                     tracing::warn!(%name, %error, "remove");
                 }
@@ -186,12 +190,7 @@ impl Registry {
             ));
         }
         if parts.contains_key(&name) {
-            return Err(Refusal::new(
-                Failure::Exists,
-                format!(
-                    "there is a partition {name} already; remove it with `slsctl partdel -o {name}`"
-                ),
-            ));
+            return Err(exists(&name));
         }
         self.make_folder()
             .map_err(|e| Refusal::other(format!("make {}: {e}", self.journals.display())))?;
@@ -200,6 +199,32 @@ impl Registry {
         let part = Arc::new(part);
         parts.insert(name, Arc::clone(&part));
         Ok(part)
+    }
+
+    /// Makes a memory partition of a history that lies in a store.
+    pub fn add_imported(
+        &self,
+        name: &str,
+        source: &Partition,
+        budget: Option<u64>,
+    ) -> Result<Taken, Refusal> {
+        names::partition(name)?;
+        if self.lock().contains_key(name) {
+            return Err(exists(name));
+        }
+        self.make_folder()
+            .map_err(|e| Refusal::other(format!("make {}: {e}", self.journals.display())))?;
+        // Not under the lock: gigabytes take their time.
+        let imported = Part::import(name, &self.memory.join(name), source, budget, self);
+        let (part, taken) = imported.inspect_err(|_| self.tidy(&self.lock()))?;
+        let mut parts = self.lock();
+        if parts.len() >= MOST_PARTITIONS || parts.contains_key(name) {
+            drop(parts);
+            part.erase().map_err(Refusal::other)?;
+            return Err(exists(name));
+        }
+        parts.insert(name.to_owned(), Arc::new(part));
+        Ok(taken)
     }
 
     /// Lets a partition's process go and gives its memory back.
@@ -296,6 +321,13 @@ impl Registry {
         std::fs::remove_dir_all(&self.journals)?;
         std::fs::remove_dir(&self.memory)
     }
+}
+
+fn exists(name: &str) -> Refusal {
+    Refusal::new(
+        Failure::Exists,
+        format!("there is a partition {name} already; remove it with `slsctl partdel -o {name}`"),
+    )
 }
 
 fn list(parts: &BTreeMap<String, Arc<Part>>) -> String {
