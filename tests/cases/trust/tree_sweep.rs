@@ -93,7 +93,8 @@ fn apart(pids: &[i32]) -> Vec<i32> {
         let mut inner = numbers.split_whitespace().skip(1);
         inner.any(|number| pids.iter().any(|pid| number.parse() == Ok(*pid)))
     };
-    processes().into_iter().filter(is_one).collect()
+    let all = processes().into_iter().filter(is_one);
+    all.filter(|&pid| is_there(pid)).collect()
 }
 
 /// Inits of PID namespaces that were made for this test.
