@@ -161,10 +161,10 @@ impl Group {
             }
             match attach_in_time(pid, &self.options) {
                 Ok(target) => self.join(target, parent),
-                // Who lives for a moment only.
-                Err(AttachError::NoProcess(_)) => {}
+                // Who lives for a moment only: its parent may have to take note of it yet.
                 Err(AttachError::Zombie(_)) => self.ended.push(pid),
                 Err(_) if ends_soon(pid) => self.ended.push(pid),
+                Err(AttachError::NoProcess(_)) => {}
                 Err(error) => return Err(error),
             }
         }
