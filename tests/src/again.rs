@@ -7,7 +7,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::daemon::{Sls, wait_until};
+use crate::daemon::{Sls, all_children, wait_until};
 use crate::target::{Target, field};
 
 /// Where init takes note of the ended once a second.
@@ -92,10 +92,24 @@ pub fn is_gone(pid: i32) -> bool {
 }
 
 /// From here on the orphans among our descendants are ours, and not init's, which may take note of
-/// the ended only once a second: long for those who end thousands.
+/// the ended only once a second: long for those who end thousands. Of daemons, keepers and the like we
+/// take note in the background; of others when they are asked about.
 ///
 /// # Panics
 /// The kernel is older than 3.4.
 pub fn adopt() {
     nix::sys::prctl::set_child_subreaper(true).expect("orphans can be had");
+    std::thread::spawn(|| {
+        loop {
+            std::thread::sleep(Duration::from_millis(50));
+            let ours = ["slsd", "sls-keeper", "sls-init"];
+            let is_ours = |pid: &i32| {
+                field(*pid, "State:").starts_with('Z') && ours.contains(&&*field(*pid, "Name:"))
+            };
+            let all = all_children(std::process::id().cast_signed());
+            for pid in all.into_iter().filter(is_ours) {
+                let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+            }
+        }
+    });
 }

@@ -314,13 +314,21 @@ pub fn kill(pid: i32, signal: i32) {
 /// The process has ended.
 #[must_use]
 pub fn children(pid: i32) -> Vec<i32> {
+    let mut children = all_children(pid);
+    children.retain(|p| is_there(*p));
+    children
+}
+
+/// With those that have ended and that it has not taken note of.
+pub(crate) fn all_children(pid: i32) -> Vec<i32> {
     let of = |tid: i32| {
         let path = format!("/proc/{pid}/task/{tid}/children");
         std::fs::read_to_string(path).unwrap_or_default()
     };
     let text: String = threads(pid).into_iter().map(of).collect();
-    let children = text.split_whitespace().filter_map(|p| p.parse().ok());
-    children.filter(|p| is_there(*p)).collect()
+    text.split_whitespace()
+        .filter_map(|p| p.parse().ok())
+        .collect()
 }
 
 fn is_there(pid: i32) -> bool {
