@@ -129,6 +129,7 @@ pub fn every_request() -> Vec<Request> {
             keep: Keep::Last(9),
             budget: Some(1 << 20),
             period_ms: Some(10),
+            store: Some("/s".into()),
         },
         Request::PartDel { part: "web".into() },
         Request::Attach {
