@@ -52,6 +52,8 @@ pub enum Request {
         keep: Keep,
         budget: Option<u64>,
         period_ms: Option<u64>,
+        /// Absolute: it is written there as it runs.
+        store: Option<PathBuf>,
     },
     PartDel {
         part: String,
@@ -177,6 +179,11 @@ pub enum Request {
     /// The histories of a store, or of the daemon.
     Snapshots {
         store: Option<PathBuf>,
+    },
+    /// Wait until a checkpoint (None: the newest) lasts in its partition's store.
+    EpochWait {
+        part: Option<String>,
+        epoch: Option<u64>,
     },
 }
 
@@ -379,6 +386,20 @@ pub struct PartStat {
     pub stop_us_p99: u64,
     pub stop_us_max: u64,
     pub last_error: Option<String>,
+    /// Where it is written to a store as it runs.
+    pub kept: Option<Kept>,
+}
+
+/// How far a store follows its partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Kept {
+    pub store: String,
+    /// All up to this checkpoint lasts.
+    pub durable: u64,
+    /// Checkpoints newer than that.
+    pub behind: u64,
+    pub trouble: Option<String>,
 }
 
 /// One line of `slsctl check`.

@@ -26,7 +26,8 @@ impl Shared {
     /// Removes dead segments, and cleans a few when more than half of the log is dead.
     pub(crate) fn reclaim(&self, writer: &mut Writer) -> Result<(), WriteError> {
         self.remove_dead(writer)?;
-        if writer.log.slots_left().is_some_and(|left| left < FEW_SLOTS) {
+        let few = writer.log.slots_left().is_some_and(|left| left < FEW_SLOTS);
+        if few && self.gains_a_slot(writer)? {
             self.clean_one(writer)?;
         }
         let slack = 2 * u64::from(writer.log.segment_size());
@@ -40,6 +41,15 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// On a medium of slots: is so much dead, or unused, in those that are taken that copying what lives
+    /// together can give one back?
+    pub(crate) fn gains_a_slot(&self, writer: &Writer) -> Result<bool, WriteError> {
+        let index = self.read()?;
+        let size = u64::from(writer.log.segment_size());
+        let taken = index.versions.segments.len() as u64 * size;
+        Ok(taken.saturating_sub(index.versions.live_bytes()) >= 3 * size)
     }
 
     /// Cleans the segment that pays best; `false` when none is worth it, or there is no room to

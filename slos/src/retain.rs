@@ -212,7 +212,11 @@ impl Shared {
         writer: &mut Writer,
         before: u64,
     ) -> Result<Option<Vec<Epoch>>, WriteError> {
-        while self.clean_if_it_fits(writer)? {
+        // Each once at most: copying what lives leaves some room unused every time.
+        for _ in 0..self.read()?.versions.segments.len() {
+            if !self.gains_a_slot(writer)? || !self.clean_if_it_fits(writer)? {
+                break;
+            }
             if writer.log.slots_left().is_some_and(|left| left > before) {
                 return Ok(Some(Vec::new()));
             }

@@ -423,6 +423,155 @@ fn killed_exports(sls: &Sls, store: &str, rounds: u64) {
     assert_eq!(contents(sls, "copy"), contents(sls, "mem"));
 }
 
+/// What a checkpoint of such a partition was told to be lasts, whatever is lost after.
+#[test]
+fn a_partition_is_kept_in_its_store() {
+    let sls = Sls::new();
+    let (_, store) = file_store(&sls, "128M");
+    let mut target = Target::python(sls.folder(), CHECKS_ITSELF);
+    let pid = target.pid();
+    let add = || sls.run(&["partadd", "slos", "-o", "disk", "--store", &store]);
+    add();
+    sls.run(&["attach", "-p", &target.p(), "-o", "disk", "-t", "20"]);
+    std::thread::sleep(Duration::from_millis(300));
+    let told = sls.json(&["checkpoint", "-o", "disk", "-n", "told"]);
+    sls.run(&["detach", "-o", "disk"]);
+    sls.run(&["epochwait", "-o", "disk"]);
+    let stat = sls.json(&["stat"])["partitions"][0]["store"].clone();
+    assert_eq!(
+        (&stat["path"], &stat["behind"], &stat["trouble"]),
+        (&json!(store), &json!(0), &json!(null))
+    );
+    let before = (history(&sls, "disk"), contents(&sls, "disk"));
+    assert!(before.0.len() > 5, "{before:?}");
+    assert_eq!(fsck(&sls, &store, &[]).0, 0);
+    end_all(&mut target, &[pid]);
+    lose_memory(&sls);
+    add();
+    assert_eq!(history(&sls, "disk"), before.0);
+    assert_eq!(contents(&sls, "disk"), before.1);
+    let restored = sls.json(&["restore", "-o", "disk", "@told", "-d"]);
+    assert_eq!(restored["epoch"], told["epoch"]);
+    let again = Again(vec![pid]);
+    let output = sls.folder().join("python3.out");
+    let rounds = || {
+        fs::read_to_string(&output)
+            .unwrap()
+            .matches("round")
+            .count()
+    };
+    let then = rounds();
+    wait_until(SOON, "it goes on and finds itself whole", || {
+        rounds() > then + 3
+    });
+    // Its new branch goes to the store as well, and the next daemon goes on with it by itself.
+    let newer = sls.json(&["checkpoint", "-o", "disk", "-n", "newer"]);
+    assert!(newer["epoch"].as_u64() > told["epoch"].as_u64());
+    sls.kill_daemon();
+    sls.run(&["attach", "-p", &pid.to_string(), "-o", "disk"]);
+    sls.run(&["checkpoint", "-o", "disk", "-n", "newest"]);
+    let snaps = sls.json(&["listsnaps", "--store", &store]).to_string();
+    assert!(
+        ["told", "newer", "newest"]
+            .iter()
+            .all(|n| snaps.contains(n)),
+        "{snaps}"
+    );
+    again.end();
+}
+
+/// slsd is killed again and again while it writes to the store, now and then with all that it had in
+/// memory: what was told to last is there.
+#[test]
+fn what_was_told_to_last_lasts() {
+    let sls = Sls::new();
+    let (_, store) = file_store(&sls, "256M");
+    let mut target = sls.tracee("ticker", &[]);
+    let add = || {
+        sls.run(&[
+            "partadd", "slos", "-o", "disk", "--store", &store, "--keep", "last:200",
+        ])
+    };
+    add();
+    let mut told = BTreeMap::new();
+    for round in 0..testkit::rounds(10) {
+        sls.run(&["attach", "-p", &target.p(), "-o", "disk", "-t", "3"]);
+        let name = format!("told-{round}");
+        let epoch = sls.json(&["checkpoint", "-o", "disk", "-n", &name])["epoch"].clone();
+        told.insert(name, epoch);
+        std::thread::sleep(Duration::from_millis(5 + 7 * (round % 11)));
+        if round % 3 == 2 {
+            lose_memory(&sls);
+            assert_eq!(fsck(&sls, &store, &[]).0, 0, "round {round}");
+            add();
+        } else {
+            sls.kill_daemon();
+        }
+        target.assert_unharmed();
+        let rows = history(&sls, "disk");
+        for (name, epoch) in &told {
+            assert!(
+                rows.iter()
+                    .any(|r| r["name"] == *name && r["epoch"] == *epoch),
+                "round {round}: {name}"
+            );
+        }
+        let counter =
+            |name: &str| sls.json(&["print", "-o", "disk", &format!("@{name}"), "counter"]);
+        assert!(counter("told-0")["value"].as_i64().is_some());
+    }
+    sls.run(&["epochwait", "-o", "disk"]);
+    assert_eq!(fsck(&sls, &store, &[]).0, 0);
+}
+
+/// A store that is full, or not there, costs the process nothing, and is named.
+#[test]
+fn trouble_with_the_store_is_told() {
+    let sls = Sls::new();
+    let (path, store) = file_store(&sls, "8M");
+    sls.refused(&["partadd", "slos", "-o", "disk"], 2, "--store");
+    sls.refused(
+        &["partadd", "memory", "-o", "x", "--store", &store],
+        2,
+        "partadd slos",
+    );
+    sls.refused(
+        &["partadd", "slos", "-o", "x", "--store", "/nowhere/s"],
+        1,
+        "newfs_sls --size",
+    );
+    let mut target = Target::python(
+        sls.folder(),
+        "import os,time\nprint('ready',flush=True)\nwhile True:\n b=os.urandom(3<<20)\n time.sleep(0.01)",
+    );
+    sls.run(&["attach", "-p", &target.p(), "-m"]);
+    sls.run(&["checkpoint", "-m"]);
+    sls.refused(&["epochwait", "-m"], 2, "is only in memory");
+    sls.run(&["partdel", "-o", "mem"]);
+    sls.run(&["partadd", "slos", "-o", "disk", "--store", &store]);
+    sls.run(&["attach", "-p", &target.p(), "-o", "disk"]);
+    let full = (0..20)
+        .find_map(|_| Some(sls.try_run(&["checkpoint", "-o", "disk"])).filter(|out| out.code != 0));
+    let said = full.expect("it gets full").stderr;
+    assert!(
+        said.contains("is in memory, but not in its store") && said.contains("is full"),
+        "{said}"
+    );
+    let stat = sls.json(&["stat"])["partitions"][0]["store"].clone();
+    assert!(
+        stat["behind"].as_u64() > Some(0) && stat["trouble"].is_string(),
+        "{stat}"
+    );
+    target.assert_unharmed();
+    let newest = history(&sls, "disk").len();
+    assert_eq!(
+        sls.json(&["history", "-o", "disk"])["head"],
+        newest,
+        "all are in memory"
+    );
+    assert_eq!(fsck(&sls, path.to_str().unwrap(), &[]).0, 0);
+}
+
 /// A loop device over a file of its own; detached with the test.
 struct Loop(String);
 

@@ -129,8 +129,33 @@ pub fn every_request() -> Vec<Request> {
             keep: Keep::Last(9),
             budget: Some(1 << 20),
             period_ms: Some(10),
+            store: Some("/s".into()),
         },
         Request::PartDel { part: "web".into() },
+        Request::Export {
+            part: part(),
+            first: Some(1),
+            last: None,
+            store: "/s".into(),
+            name: Some("web".into()),
+        },
+        Request::Import {
+            store: "/s".into(),
+            from: None,
+            part: part(),
+            budget: Some(1 << 20),
+        },
+        Request::Unstore {
+            store: "/s".into(),
+            part: "web".into(),
+        },
+        Request::Snapshots {
+            store: Some("/s".into()),
+        },
+        Request::EpochWait {
+            part: part(),
+            epoch: Some(7),
+        },
         Request::Attach {
             pid: 1,
             part: "web".into(),

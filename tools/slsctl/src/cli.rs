@@ -60,6 +60,7 @@ pub enum Verb {
     Export(stores::Export),
     Import(stores::Import),
     Fsck(stores::Fsck),
+    Epochwait(stores::EpochWait),
     Stat(daemon::Stat),
     Check(daemon::Check),
     Rewind(time::Rewind),
@@ -100,6 +101,7 @@ impl Verb {
             Self::Export(verb) => verb.run(session),
             Self::Import(verb) => verb.run(session),
             Self::Fsck(verb) => verb.run(session),
+            Self::Epochwait(verb) => verb.run(session),
             Self::Stat(verb) => verb.run(session),
             Self::Check(verb) => verb.run(session),
             Self::Rewind(verb) => verb.run(session),
@@ -153,6 +155,9 @@ mod tests {
     fn lines_of_the_contract_parse() {
         for line in [
             "slsctl partadd memory -o a -t 10 --budget 64M --keep last:3",
+            "slsctl partadd slos -o disk --store f -t 10",
+            "slsctl epochwait -o disk @3",
+            "slsctl epochwait",
             "slsctl partdel -o 5116",
             "slsctl attach -p 1 -m -t 5 --hold",
             "slsctl attach -p 1 -r",

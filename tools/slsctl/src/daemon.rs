@@ -53,6 +53,12 @@ fn part_json(part: &PartStat) -> Json {
         "stop_us_p99": part.stop_us_p99,
         "stop_us_max": part.stop_us_max,
         "last_error": part.last_error,
+        "store": part.kept.as_ref().map(|kept| json!({
+            "path": kept.store,
+            "durable": kept.durable,
+            "behind": kept.behind,
+            "trouble": kept.trouble,
+        })),
     })
 }
 
@@ -98,6 +104,17 @@ fn stat_text(figures: &Figures, paint: Paint) -> String {
         ]);
     }
     text += &table.text(paint);
+    for part in &figures.partitions {
+        if let Some(kept) = &part.kept {
+            text += &format!(
+                "{} is in {} up to @{}, {} checkpoints behind\n",
+                part.partition, kept.store, kept.durable, kept.behind
+            );
+            if let Some(trouble) = &kept.trouble {
+                text += &format!("{}\n", paint.bad(trouble));
+            }
+        }
+    }
     text
 }
 

@@ -129,7 +129,7 @@ mod tests {
         for absent in [
             "__exec",
             "__reference",
-            "listsnaps",
+            "whatif",
             "disas",
             "bisect",
             "mount",

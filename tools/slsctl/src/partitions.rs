@@ -7,7 +7,8 @@ use libsls::partition_name;
 use libsls::protocol::{Keep, Request};
 use serde_json::json;
 
-use crate::arguments::{PartArg, keep, size};
+use crate::arguments::{PartArg, WrongUsage, keep, size};
+use crate::progress::Shown;
 use crate::session::{Outcome, Session};
 use crate::stores::place;
 
@@ -16,6 +17,8 @@ use crate::stores::place;
 pub enum BackEnd {
     /// In memory, lost at a reboot
     Memory,
+    /// In memory, and in a store that follows as it runs
+    Slos,
 }
 
 /// Make a partition: a group of processes with one history
@@ -37,18 +40,27 @@ pub struct PartAdd {
     /// Which checkpoints stay: all, last:N, or log (spacing doubles with age)
     #[arg(long, value_name = "all|last:N|log", value_parser = keep, default_value = "all")]
     keep: Keep,
+    /// The store, which newfs_sls made: a device or a file; a history of that name there is its past
+    #[arg(long, value_name = "PATH", required_if_eq("back_end", "slos"))]
+    store: Option<PathBuf>,
 }
 
 impl PartAdd {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
-        let BackEnd::Memory = self.back_end;
+        if self.store.is_some() && self.back_end == BackEnd::Memory {
+            let message = "--store is for `partadd slos`; a memory partition has none".to_owned();
+            return Err(WrongUsage(message).into());
+        }
+        let shown = Shown::waiting("partadd");
         let part = partition_name(&self.part);
         session.tell(&Request::PartAdd {
             part: part.clone(),
             keep: self.keep,
             budget: self.budget,
             period_ms: self.period_ms,
+            store: self.store.as_deref().map(place).transpose()?,
         })?;
+        drop(shown);
         session.answer(&json!({ "partition": part }), |_| {
             format!("partition {part} is there\n")
         })?;

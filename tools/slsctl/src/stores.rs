@@ -19,9 +19,7 @@ const STEPS: usize = 100;
 
 /// Bring checkpoints to a store; those that are there already are not brought again
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example: newfs_sls --size 4G kept.store && slsctl export -m @before.. --to kept.store"
-)]
+#[command(after_help = "Example: slsctl export -m @before.. --to kept.store")]
 pub struct Export {
     #[command(flatten)]
     part: PartArg,
@@ -255,6 +253,41 @@ impl Fsck {
             Some(Ok(code)) => Ok(Outcome::Status(code)),
             _ => anyhow::bail!("fsck_sls ended by signal {:?}", status.signal()),
         }
+    }
+}
+
+/// Wait until a checkpoint lasts in the store of its partition
+#[derive(Debug, Args)]
+#[command(after_help = "Example: slsctl epochwait -o disk @-1")]
+pub struct EpochWait {
+    #[command(flatten)]
+    part: PartArg,
+    /// The checkpoint [default: the newest of any branch]
+    #[arg(value_name = "@N")]
+    epoch: Option<libsls::EpochRef>,
+}
+
+impl EpochWait {
+    pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
+        let history = session.history(self.part.name().as_deref())?;
+        let epoch = self
+            .epoch
+            .as_ref()
+            .map(|e| e.resolve(&history))
+            .transpose()?;
+        let shown = Shown::waiting("epochwait");
+        session.tell(&Request::EpochWait {
+            part: Some(history.partition.clone()),
+            epoch,
+        })?;
+        drop(shown);
+        let newest = history.checkpoints.last().map_or(0, |row| row.epoch);
+        let epoch = epoch.unwrap_or(newest);
+        let json = json!({ "partition": history.partition, "epoch": epoch });
+        session.answer(&json, |_| {
+            format!("@{epoch} of {} lasts\n", history.partition)
+        })?;
+        Ok(Outcome::Done)
     }
 }
 

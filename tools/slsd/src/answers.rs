@@ -40,12 +40,16 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
             keep,
             budget,
             period_ms,
-        } => registry
-            .add(&part, keep, budget, period(period_ms)?)
-            .map(|part| {
-                part.figures().awaits = true;
-                Answer::Done
-            }),
+            store,
+        } => {
+            let period = period(period_ms)?;
+            let part = match store {
+                Some(store) => registry.add_durable(&part, &store, keep, budget, period)?,
+                None => registry.add(&part, keep, budget, period)?,
+            };
+            part.figures().awaits = true;
+            Ok(Answer::Done)
+        }
         Request::PartDel { part } => registry.remove(&part).map(|()| Answer::Done),
         Request::Attach {
             pid,
@@ -73,7 +77,11 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
         Request::Checkpoint { part, name, follow } => {
             names::checkpoint(name.as_deref())?;
             let part = registry.find(part.as_deref())?;
-            command(part.command(Command::Checkpoint { name, follow })?)
+            let taken = part.command(Command::Checkpoint { name, follow })?;
+            if let (Reply::Checkpoint(taken), Some(flusher)) = (&taken, part.flusher()) {
+                flusher.wait(Epoch(taken.epoch), None)?;
+            }
+            command(taken)
         }
         Request::Rewind {
             part,
@@ -159,6 +167,9 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
             part.history
                 .set_name(Epoch(epoch), name)
                 .map_err(Refusal::other)?;
+            if let Some(flusher) = part.flusher() {
+                flusher.renamed();
+            }
             Ok(Answer::Done)
         }
         Request::Export {
@@ -185,9 +196,31 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
         Request::Snapshots { store } => {
             transfer::snapshots(registry, store.as_deref()).map(Answer::Snapshots)
         }
+        Request::EpochWait { part, epoch } => wait(registry, part.as_deref(), epoch),
         Request::Stat => Ok(Answer::Stat(stat(registry))),
         Request::Check => Ok(Answer::Check(check::rows(&registry.probe))),
     }
+}
+
+fn wait(registry: &Registry, part: Option<&str>, epoch: Option<u64>) -> Result<Answer, Refusal> {
+    let part = registry.find(part)?;
+    let flusher = part.flusher().ok_or_else(|| {
+        let name = &part.name;
+        let message = format!(
+            "partition {name} is only in memory; `slsctl export -o {name} --to STORE` brings it to a store"
+        );
+        Refusal::new(Failure::Usage, message)
+    })?;
+    let epoch = match epoch.map(Epoch) {
+        Some(epoch) => part.history.info(epoch).map_err(Refusal::other)?.epoch,
+        None => part
+            .history
+            .newest()
+            .map_err(Refusal::other)?
+            .unwrap_or(Epoch(0)),
+    };
+    flusher.wait(epoch, None)?;
+    Ok(Answer::Done)
 }
 
 /// How to attach.

@@ -5,6 +5,7 @@ mod check;
 mod child;
 mod connection;
 mod events;
+mod flush;
 mod gate;
 mod guests;
 mod history;

@@ -1,22 +1,28 @@
 //! A partition: its history, and the worker that owns its process.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use libsls::protocol::{Failure, Keep, PartStat, PsRow};
+use libsls::protocol::{Failure, Keep, Kept, PartStat, PsRow};
 use slos::{Epoch, Options, Partition, Settings, Store, Taken};
 
+use crate::flush::Flusher;
 use crate::registry::{Refusal, Registry};
 use crate::stops::Stops;
+use crate::stores::Stores;
 use crate::worker::{Command, Reply, Worker};
 
 /// Without --budget a memory partition may take this share of the machine's memory.
 const DEFAULT_SHARE: u64 = 4;
 /// In the folder of a partition as long as its history is still coming from a store.
 const HALF_IMPORTED: &str = "half-imported";
+/// In the folder of a partition that is written to a store: where that lies.
+const KEPT_IN: &str = "kept-in";
 
 /// What `stat` and `ps` show of a partition, kept by its worker.
 #[derive(Debug, Default)]
@@ -78,6 +84,8 @@ pub struct Part {
     budget: u64,
     figures: std::sync::Arc<Mutex<Figures>>,
     worker: Worker,
+    /// Where it is written to a store as it runs.
+    flusher: OnceLock<Flusher>,
 }
 
 impl Part {
@@ -205,7 +213,52 @@ impl Part {
         } else {
             tracing::warn!(name, ?report, "recovered with damage");
         }
-        Self::start(name, folder, store, history, budget, None, registry)
+        let part = Self::start(name, folder, store, history, budget, None, registry)?;
+        match fs::read(folder.join(KEPT_IN)) {
+            Ok(path) => {
+                part.begin_flushing(&registry.stores, Path::new(OsStr::from_bytes(&path)))?
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).context("where it is kept"),
+        }
+        Ok(part)
+    }
+
+    /// From now on it is written to a store, also by the next daemon.
+    pub fn keep_in(&self, stores: &Arc<Stores>, store: &Path) -> std::io::Result<()> {
+        fs::write(self.folder.join(KEPT_IN), store.as_os_str().as_bytes())?;
+        self.begin_flushing(stores, store)
+    }
+
+    fn begin_flushing(&self, stores: &Arc<Stores>, store: &Path) -> std::io::Result<()> {
+        let flusher = Flusher::start(self.history.clone(), stores, store)?;
+        // It has none yet: this comes once.
+        let _ = self.flusher.set(flusher);
+        Ok(())
+    }
+
+    /// What an import could not know.
+    pub fn settle(&self, keep: Keep, period: Option<Duration>) -> Result<(), slos::WriteError> {
+        self.figures().default_period = period;
+        let budget = Some(self.budget);
+        let keep = slos_keep(keep);
+        self.history.set_settings(Settings { keep, budget })?;
+        Ok(())
+    }
+
+    /// Where it is written to a store.
+    pub fn flusher(&self) -> Option<&Flusher> {
+        self.flusher.get()
+    }
+
+    /// Waits a while until all of it lasts, where it is written to a store.
+    pub fn flush(&self, patience: Duration) {
+        let newest = self.history.newest().ok().flatten();
+        if let (Some(flusher), Some(newest)) = (self.flusher(), newest)
+            && let Err(refusal) = flusher.wait(newest, Some(Instant::now() + patience))
+        {
+            tracing::warn!(name = self.name, error = refusal.message, "flush");
+        }
     }
 
     fn start(
@@ -242,6 +295,7 @@ impl Part {
             budget,
             figures,
             worker,
+            flusher: OnceLock::new(),
         })
     }
 
@@ -293,6 +347,9 @@ impl Part {
 
     /// Gives the memory back. Readers that still hold a segment open go on reading.
     pub fn erase(&self) -> std::io::Result<()> {
+        if let Some(flusher) = self.flusher() {
+            flusher.end();
+        }
         fs::remove_dir_all(&self.folder)
     }
 
@@ -337,6 +394,7 @@ impl Part {
     /// Its counters.
     pub fn stat(&self) -> PartStat {
         let held = self.store.stats().unwrap_or_default();
+        let lag = self.flusher().map(|flusher| flusher.lag(&self.history));
         let figures = self.figures();
         let (stop_us_p50, stop_us_p99, stop_us_max) = figures.stops.figures();
         PartStat {
@@ -358,6 +416,12 @@ impl Part {
             stop_us_p99,
             stop_us_max,
             last_error: figures.last_error.clone(),
+            kept: lag.map(|lag| Kept {
+                store: lag.store,
+                durable: lag.durable,
+                behind: lag.behind,
+                trouble: lag.trouble,
+            }),
         }
     }
 }

@@ -25,6 +25,9 @@ const JOURNALS: &str = ".journals";
 /// Each has a thread, a folder and descriptors.
 const MOST_PARTITIONS: usize = 256;
 
+/// What is new may take so long to come to its store when the daemon leaves; memory has it anyway.
+const LAST_FLUSH: Duration = Duration::from_secs(3);
+
 /// A refusal a client can act on.
 #[derive(Debug)]
 pub struct Refusal {
@@ -50,7 +53,7 @@ pub struct Registry {
     parts: Mutex<BTreeMap<String, Arc<Part>>>,
     pub clients: AtomicU64,
     pub guests: Arc<Guests>,
-    pub stores: Stores,
+    pub stores: Arc<Stores>,
     /// The daemon leaves: who comes now is turned away, and starts another.
     closed: AtomicBool,
     pub started: Instant,
@@ -71,7 +74,7 @@ impl Registry {
             parts: Mutex::new(BTreeMap::new()),
             clients: AtomicU64::new(0),
             guests: Arc::default(),
-            stores: Stores::default(),
+            stores: Arc::default(),
             closed: AtomicBool::new(false),
             started: Instant::now(),
             probe,
@@ -227,6 +230,39 @@ impl Registry {
         Ok(taken)
     }
 
+    /// Makes a partition that is written to a store as it runs; a history that the store has of that
+    /// name is its past.
+    pub fn add_durable(
+        &self,
+        given: &str,
+        store: &Path,
+        keep: Keep,
+        budget: Option<u64>,
+        period: Option<Duration>,
+    ) -> Result<Arc<Part>, Refusal> {
+        let name = libsls::partition_name(given);
+        let opened = self.stores.open(store)?;
+        let past = opened.partition(&name).ok();
+        let past = past.filter(|past| past.newest().is_ok_and(|newest| newest.is_some()));
+        let part = match past {
+            Some(past) => {
+                self.add_imported(&name, &past, budget)?;
+                let part = self.find(Some(&name))?;
+                part.settle(keep, period).map_err(Refusal::other)?;
+                part
+            }
+            None => self.add(&name, keep, budget, period)?,
+        };
+        if let Err(error) = part.keep_in(&self.stores, store) {
+            self.remove(&name)?;
+            return Err(Refusal::other(format!(
+                "keep {name} in {}: {error}",
+                store.display()
+            )));
+        }
+        Ok(part)
+    }
+
     /// Lets a partition's process go and gives its memory back.
     pub fn remove(&self, given: &str) -> Result<(), Refusal> {
         let part = self.find(Some(given))?;
@@ -287,6 +323,7 @@ impl Registry {
                 tracing::warn!(name = part.name, error = refusal.message, "let go");
             }
             if part.is_held() && !is_temporary(&part.name) {
+                part.flush(LAST_FLUSH);
                 continue;
             }
             if let Err(refusal) = self.remove(&part.name) {

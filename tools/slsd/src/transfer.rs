@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use libsls::protocol::{Failure, History, Moved};
-use slos::{Epoch, Keep, ReadError, Settings, Store, Taken, TransferError};
+use slos::{Epoch, Keep, Partition, ReadError, Settings, Store, Taken, TransferError};
 
 use crate::history;
 use crate::names;
@@ -27,13 +27,7 @@ pub fn export(
     let name = name.map_or_else(|| part.name.clone(), libsls::partition_name);
     names::partition(&name)?;
     let opened = registry.stores.open(store)?;
-    let (there, fresh) = match opened.partition(&name) {
-        Ok(there) => (there, false),
-        Err(_) => (
-            opened.add_partition(&name, KEPT).map_err(Refusal::other)?,
-            true,
-        ),
-    };
+    let (there, fresh) = kept(&opened, &name)?;
     let range = (Epoch(first.unwrap_or(1)), Epoch(last.unwrap_or(u64::MAX)));
     let taken = there.take_over(&part.history, range, |_| {});
     if fresh && there.newest().is_ok_and(|newest| newest.is_none()) {
@@ -41,6 +35,15 @@ pub fn export(
     }
     let taken = taken.map_err(|error| outward(&error, store, &name))?;
     Ok(moved(&name, &taken))
+}
+
+/// The history of that name in a store, and whether it was just made.
+pub fn kept(store: &Store, name: &str) -> Result<(Partition, bool), Refusal> {
+    if let Ok(there) = store.partition(name) {
+        return Ok((there, false));
+    }
+    let made = store.add_partition(name, KEPT).map_err(Refusal::other)?;
+    Ok((made, true))
 }
 
 /// Makes a partition of a history in a store.
@@ -150,7 +153,7 @@ fn moved(name: &str, taken: &Taken) -> Moved {
     }
 }
 
-fn outward(error: &TransferError, store: &Path, name: &str) -> Refusal {
+pub fn outward(error: &TransferError, store: &Path, name: &str) -> Refusal {
     let store = store.display();
     let message = match error {
         TransferError::Strangers(epoch) => format!(

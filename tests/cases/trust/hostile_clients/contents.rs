@@ -33,6 +33,7 @@ pub fn hostile(daemon: i32) -> Vec<Request> {
             keep: Keep::Last(0),
             budget: Some(0),
             period_ms: Some(u64::MAX),
+            store: None,
         });
         all.push(Request::Attach {
             pid: i32::MAX,
@@ -84,6 +85,7 @@ pub fn hostile(daemon: i32) -> Vec<Request> {
             keep,
             budget: Some(budget),
             period_ms: Some(u64::MAX),
+            store: None,
         });
         all.push(Request::PartDel {
             part: "extreme".into(),
