@@ -252,6 +252,8 @@ fn tmux_has_its_windows() {
         tmux.type_in(":1", &format!("round {round}"));
         tmux.await_text(":1", &format!("round {round}\nround {round}"));
         tmux.run(&["send-keys", "-t", ":1", "C-c"]);
+        // A line that comes before it has ended is read by it.
+        wait_until(SOON, "cat has ended", || runs().contains("bash"));
         tmux.type_in(":1", "echo still $own $COLUMNS");
         tmux.await_text(":1", "still window:1 90");
         tmux.type_in(":0", "echo still $own; tty");
