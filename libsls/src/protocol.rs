@@ -94,6 +94,8 @@ pub enum Request {
         inherit: Vec<(i32, String)>,
         /// In a PID namespace of its own.
         pidns: bool,
+        /// With its TCP connections closed.
+        tcp_close: bool,
     },
     /// How did a process end that was restored?
     Ended {

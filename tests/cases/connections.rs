@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::{Again, Dice, Sls, Target, children, end_all, rounds_of, seed, wait_until};
+use testkit::{Again, Dice, Obedient, Sls, Target, children, end_all, rounds_of, seed, wait_until};
 
 use crate::trust::sweep::{Prey, client, kill_after};
 
@@ -247,4 +247,33 @@ fn none_is_left_silent() {
     }
     assert!(tries > 3, "only {tries}");
     it.talk_on("at the end");
+}
+
+#[test]
+fn they_are_closed_where_that_is_asked_for() {
+    let mut it = Obedient::start();
+    it.order("import socket, select", "imported");
+    it.order(
+        "l = socket.create_server(('127.0.0.1', 0)); a = socket.create_connection(l.getsockname()); b = l.accept()[0]; a.sendall(b'x')",
+        "connected",
+    );
+    let all = it.checkpoint();
+    assert_eq!(it.restore(all), [""; 0]);
+    assert_eq!(it.tell("b.recv(9)"), "b'x'");
+    let lost = it.restore_as(&["--tcp-close", &format!("@{all}")]);
+    let closed = lost.iter().filter(|line| line.contains("hang-up"));
+    assert_eq!(closed.count(), 2, "{lost:?}");
+    it.order(
+        "p = select.poll(); p.register(a, select.POLLIN); p.register(b, select.POLLIN)",
+        "asked",
+    );
+    assert_eq!(
+        it.tell("all(e & select.POLLHUP for _, e in p.poll(0))"),
+        "True"
+    );
+    // Others can connect.
+    it.order(
+        "c = socket.create_connection(l.getsockname()); d = l.accept()[0]",
+        "connected again",
+    );
 }

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -109,7 +110,7 @@ fn stay(lives: Vec<OwnedFd>) -> io::Result<()> {
     loop {
         children.drain()?;
         let alone = take_note();
-        left.retain(|life| !is_readable(life));
+        left.retain(|life| !fd::is_readable_within(life.as_fd(), Duration::ZERO));
         if left.is_empty() && alone {
             return Ok(());
         }
@@ -144,9 +145,4 @@ fn detached(lives: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
     dup2_stderr(&nothing)?;
     namespace::close_all_but(&lives);
     Ok(lives)
-}
-
-fn is_readable(life: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(life.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use slos::{Epoch, Partition};
 use sls_keeper::{Agreement, Journal, Outcome, Way};
-use sls_record::{Process, Renamed};
+use sls_record::{FileKind, Process, Renamed};
 use sls_sys::{fault, fd};
 
 use crate::error::{KeeperError, RestoreError};
@@ -80,6 +80,8 @@ pub struct Wish {
     pub force: bool,
     /// In a PID namespace of their own, under other numbers outside.
     pub pidns: bool,
+    /// With their TCP connections closed.
+    pub tcp_close: bool,
     /// Descriptors in the place of what they had open.
     pub given: Vec<Given>,
 }
@@ -102,6 +104,9 @@ pub fn restore(
     };
     let _held = partition.hold(epoch).map_err(read)?;
     let mut record = recorded::record(partition, epoch)?;
+    if wish.tcp_close {
+        record.processes.iter_mut().for_each(close_connections);
+    }
     let impossible = |why: &str| RestoreError::Impossible {
         epoch: epoch.0,
         why: why.to_owned(),
@@ -366,6 +371,20 @@ impl Maker<'_> {
             token: self.token,
             all: self.all.iter().map(Process::outside).collect(),
         })
+    }
+}
+
+/// As if nothing were known of what its TCP sockets are connected to.
+fn close_connections(process: &mut Process) {
+    for file in &mut process.files {
+        if let FileKind::Socket {
+            state: Some(socket),
+            ..
+        } = &mut file.kind
+            && socket.connected.as_ref().is_some_and(|c| c.tcp.is_some())
+        {
+            socket.connected = None;
+        }
     }
 }
 

@@ -185,6 +185,7 @@ pub fn every_request() -> Vec<Request> {
             force: true,
             inherit: vec![(3, "pipe:[7]".into())],
             pidns: true,
+            tcp_close: true,
         },
         Request::Ended { part: None, pid: 7 },
         Request::Suspend { part: part() },

@@ -56,6 +56,9 @@ pub struct Restore {
     /// that it had, everybody else sees others
     #[arg(long)]
     pidns: bool,
+    /// With all TCP connections closed, also those among the processes themselves
+    #[arg(long)]
+    tcp_close: bool,
     /// In the place of what was open on RESOURCE, as `slsctl fds` names it, have this descriptor of
     /// whoever calls slsctl: fd[1]:pipe:[7]. It stays as it is, with its offset and flags
     #[arg(long, value_name = "fd[N]:RESOURCE", value_parser = inherited)]
@@ -143,6 +146,7 @@ fn ask(session: &Session, part: String, epoch: u64, how: &Restore) -> anyhow::Re
         force: how.force,
         inherit: how.inherit_fd.clone(),
         pidns: how.pidns,
+        tcp_close: how.tcp_close,
     };
     match session.ask(&request)? {
         Answer::Restored(restored) => Ok(restored),

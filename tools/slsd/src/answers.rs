@@ -101,12 +101,14 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
             force,
             inherit: _,
             pidns,
+            tcp_close,
         } => {
             let part = registry.find(part.as_deref())?;
             let wish = Wish {
                 stay_stopped,
                 force,
                 pidns,
+                tcp_close,
                 given,
             };
             let from = Epoch(epoch);

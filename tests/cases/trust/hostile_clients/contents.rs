@@ -110,6 +110,7 @@ fn of_epoch(epoch: u64) -> Vec<Request> {
             force: true,
             inherit: vec![(i32::MIN, "/".repeat(4096)), (i32::MAX, String::new())],
             pidns: false,
+            tcp_close: false,
         },
         Request::Ended {
             part: None,
