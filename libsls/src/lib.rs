@@ -1,10 +1,14 @@
 //! The public face of the single level store: what slsd is asked, how, and what comes back.
 //!
 //! [`Client`] speaks the wire protocol of [`protocol`]; with the feature `view`, [`view`] shows
-//! checkpoints to `introspect`. Deliberately absent: anything that traces or keeps pages.
+//! checkpoints to `introspect`, and [`elf_core`] to debuggers. Deliberately absent: anything that traces or keeps pages.
 
 mod client;
+#[cfg(feature = "view")]
+pub mod elf_core;
 mod frame;
+#[cfg(feature = "view")]
+mod kept;
 pub mod protocol;
 mod reference;
 mod socket;
@@ -13,6 +17,8 @@ pub mod view;
 
 pub use client::{Client, ClientError};
 pub use frame::{FrameError, read_frame, write_frame};
+#[cfg(feature = "view")]
+pub use kept::Kept;
 pub use reference::{EpochRef, ReferenceError, is_temporary, partition_name, temporary_name};
 pub use sls_record as record;
 pub use socket::{SocketError, default_socket, memory_name, private_folder, state_folder};

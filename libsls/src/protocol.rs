@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// First word of a hello.
 pub const MAGIC: u32 = 0x534c_5301;
 /// Longest request.
@@ -137,6 +137,12 @@ pub enum Request {
         to: u64,
         space: u32,
     },
+    /// Which pages a space has.
+    Kept {
+        part: Option<String>,
+        epoch: u64,
+        space: u32,
+    },
     Name {
         part: Option<String>,
         epoch: u64,
@@ -218,7 +224,7 @@ pub enum Answer {
     },
     Changed(bool),
     /// First page and count, ascending.
-    DiffPages(Vec<(u64, u64)>),
+    PageRuns(Vec<(u64, u64)>),
     Stat(Stat),
     Check(Vec<CheckRow>),
     /// So many of the epochs; `remapped` when it is the mappings of the next one that differ.

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use introspect::{
     History as Epochs, Mapping, Perms, ReadSet, Registers, ThreadView, Unavailable, View,
 };
-use sls_record::{Backing, Process};
+use sls_record::{Backing, Event, Process, Record};
 
 use crate::client::{Client, ClientError};
 use crate::protocol::{Answer, History, Request};
@@ -37,6 +37,7 @@ pub struct CheckpointView {
     part: String,
     epoch: u64,
     process: Rc<Process>,
+    event: Option<Event>,
     pages: RefCell<HashMap<(u32, u64), PageContent>>,
     files: RefCell<BTreeMap<String, Result<Rc<File>, String>>>,
 }
@@ -52,8 +53,11 @@ impl CheckpointView {
         epoch: u64,
         pid: Option<i32>,
     ) -> Result<Self, ClientError> {
-        let process = fetch_process(client, part, epoch, pid)?;
-        Ok(Self::of(client, part, epoch, Rc::new(process)))
+        let mut record = client.borrow_mut().record(Some(part), epoch)?;
+        let event = record.event.take();
+        let process = process_of(record, part, epoch, pid)?;
+        let view = Self::of(client, part, epoch, Rc::new(process));
+        Ok(Self { event, ..view })
     }
 
     fn of(client: &SharedClient, part: &str, epoch: u64, process: Rc<Process>) -> Self {
@@ -62,6 +66,7 @@ impl CheckpointView {
             part: part.to_owned(),
             epoch,
             process,
+            event: None,
             pages: RefCell::new(HashMap::new()),
             files: RefCell::new(BTreeMap::new()),
         }
@@ -73,16 +78,35 @@ impl CheckpointView {
         &self.process
     }
 
+    /// What was about to happen to it, where that is why the checkpoint was taken.
+    #[must_use]
+    pub fn event(&self) -> Option<&Event> {
+        self.event.as_ref()
+    }
+
     /// Its number.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
+    /// Whose it is.
+    #[must_use]
+    pub fn partition(&self) -> &str {
+        &self.part
+    }
+
+    pub(crate) fn ask(&self, request: &Request) -> Result<Answer, ClientError> {
+        self.client.borrow_mut().ask(request)
+    }
+
+    pub(crate) fn mapping_at(&self, address: u64) -> Result<&sls_record::Mapping, Unavailable> {
+        mapping_at(&self.process, address).ok_or_else(|| Unavailable::not_mapped(address))
+    }
+
     /// Copies the part of one page from `address` on that fits `buf`.
     fn read_in_page(&self, address: u64, buf: &mut [u8]) -> Result<(), Unavailable> {
-        let mapping =
-            mapping_at(&self.process, address).ok_or_else(|| Unavailable::not_mapped(address))?;
+        let mapping = self.mapping_at(address)?;
         let (space, page) = place(&self.process, mapping, address)
             .ok_or_else(|| at(address, "kernel memory is not captured"))?;
         self.fetch(space, page)
@@ -109,7 +133,7 @@ impl CheckpointView {
             space,
             runs: vec![(first, u32::try_from(count).unwrap_or(1))],
         };
-        let Answer::Pages { present, bytes } = self.client.borrow_mut().ask(&request)? else {
+        let Answer::Pages { present, bytes } = self.ask(&request)? else {
             return Err(ClientError::OutOfTurn("no pages".into()));
         };
         let mut bytes = bytes.chunks_exact(PAGE_BYTES);
@@ -125,7 +149,8 @@ impl CheckpointView {
         Ok(())
     }
 
-    fn read_file(
+    /// Part of one page that the mapped file has.
+    pub(crate) fn read_file(
         &self,
         mapping: &sls_record::Mapping,
         address: u64,
@@ -161,6 +186,15 @@ fn fetch_process(
     pid: Option<i32>,
 ) -> Result<Process, ClientError> {
     let record = client.borrow_mut().record(Some(part), epoch)?;
+    process_of(record, part, epoch, pid)
+}
+
+fn process_of(
+    record: Record,
+    part: &str,
+    epoch: u64,
+    pid: Option<i32>,
+) -> Result<Process, ClientError> {
     record.process(pid).ok_or_else(|| ClientError::Failed {
         kind: crate::protocol::Failure::NotFound,
         message: format!("@{epoch} of {part} has no process {}", pid.unwrap_or(0)),
@@ -173,7 +207,11 @@ fn mapping_at(process: &Process, address: u64) -> Option<&sls_record::Mapping> {
 }
 
 /// Space and page under which an address's content is kept; None for the kernel's own.
-fn place(process: &Process, mapping: &sls_record::Mapping, address: u64) -> Option<(u32, u64)> {
+pub(crate) fn place(
+    process: &Process,
+    mapping: &sls_record::Mapping,
+    address: u64,
+) -> Option<(u32, u64)> {
     match mapping.backing {
         Backing::Kernel => None,
         Backing::Shared { space } => {
@@ -230,7 +268,7 @@ impl View for CheckpointView {
         let view = |t: &sls_record::Thread| ThreadView {
             tid: t.tid.cast_unsigned(),
             name: t.name.clone(),
-            registers: Registers::from_user(&words(&t.regs)).with_fxsave(&t.xstate),
+            registers: Registers::from_user(&t.regs.words()).with_fxsave(&t.xstate),
         };
         self.process.threads.iter().map(view).collect()
     }
@@ -254,15 +292,6 @@ impl View for CheckpointView {
     fn auxv(&self) -> Vec<(u64, u64)> {
         self.process.auxv.clone()
     }
-}
-
-/// The words of user_regs_struct.
-fn words(r: &sls_record::Registers) -> [u64; 27] {
-    [
-        r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx, r.rdx,
-        r.rsi, r.rdi, r.orig_rax, r.rip, r.cs, r.eflags, r.rsp, r.ss, r.fs_base, r.gs_base, r.ds,
-        r.es, r.fs, r.gs,
-    ]
 }
 
 /// A partition's line of checkpoints for history queries.

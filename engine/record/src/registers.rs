@@ -39,6 +39,17 @@ pub struct Registers {
 }
 
 impl Registers {
+    /// As the words of `user_regs_struct`, in its order.
+    #[must_use]
+    pub fn words(&self) -> [u64; 27] {
+        let r = self;
+        [
+            r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx,
+            r.rdx, r.rsi, r.rdi, r.orig_rax, r.rip, r.cs, r.eflags, r.rsp, r.ss, r.fs_base,
+            r.gs_base, r.ds, r.es, r.fs, r.gs,
+        ]
+    }
+
     /// Name and value of every register, in the order debuggers print them.
     #[must_use]
     pub fn named(&self) -> [(&'static str, u64); 27] {
