@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("libsls", &["sls-record", "sls-sys", "introspect"]),
     ("sls-tui", &["libsls", "introspect"]),
+    ("slfs", &["sls-record", "slos", "libsls"]),
     ("newfs_sls", &["slos"]),
     ("slsctl", &["libsls", "introspect"]),
     ("slsd", &["sls-engine", "slos", "libsls", "introspect"]),

@@ -7,6 +7,7 @@ mod conduct;
 mod connections;
 mod damaged;
 mod descriptors;
+mod files;
 mod first_light;
 mod groups;
 mod hold;

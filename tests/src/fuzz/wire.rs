@@ -214,6 +214,11 @@ pub fn every_request() -> Vec<Request> {
             to: 2,
             space: 0,
         },
+        Request::Kept {
+            part: part(),
+            epoch: 1,
+            space: 0,
+        },
         Request::Name {
             part: part(),
             epoch: 1,
@@ -309,7 +314,7 @@ fn every_answer() -> Vec<Answer> {
         Answer::History(history()),
         pages(),
         Answer::Changed(true),
-        Answer::DiffPages(vec![(7, 8)]),
+        Answer::PageRuns(vec![(7, 8)]),
         Answer::Stat(Stat {
             partitions: vec![PartStat::default()],
             ..Stat::default()

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::session::{Outcome, Session};
 use crate::{
-    daemon, diff, history, manual, memory, partitions, processes, restore, spawn, stores, threads,
-    time, timeline, values,
+    daemon, diff, dump, history, manual, memory, mount, partitions, processes, resident, restore,
+    spawn, stores, threads, time, timeline, values,
 };
 
 /// Checkpoint running processes many times a second, and look at or return to any of them
@@ -60,7 +60,10 @@ pub enum Verb {
     Export(stores::Export),
     Import(stores::Import),
     Fsck(stores::Fsck),
+    Dump(dump::Dump),
+    Mount(mount::Mount),
     Epochwait(stores::EpochWait),
+    Pgresident(resident::PgResident),
     Stat(daemon::Stat),
     Check(daemon::Check),
     Rewind(time::Rewind),
@@ -101,7 +104,10 @@ impl Verb {
             Self::Export(verb) => verb.run(session),
             Self::Import(verb) => verb.run(session),
             Self::Fsck(verb) => verb.run(session),
+            Self::Dump(verb) => verb.run(session),
+            Self::Mount(verb) => verb.run(session),
             Self::Epochwait(verb) => verb.run(session),
+            Self::Pgresident(verb) => verb.run(session),
             Self::Stat(verb) => verb.run(session),
             Self::Check(verb) => verb.run(session),
             Self::Rewind(verb) => verb.run(session),
@@ -158,6 +164,7 @@ mod tests {
             "slsctl partadd slos -o disk --store f -t 10",
             "slsctl epochwait -o disk @3",
             "slsctl epochwait",
+            "slsctl pgresident -m",
             "slsctl partdel -o 5116",
             "slsctl attach -p 1 -m -t 5 --hold",
             "slsctl attach -p 1 -r",
@@ -178,6 +185,9 @@ mod tests {
             "slsctl import f --from b --budget 1G",
             "slsctl fsck --repair f --json",
             "slsctl partdel -o a --store f",
+            "slsctl dump -m @3 f.core --pid 4",
+            "slsctl dump pid:7 f.core",
+            "slsctl mount /mnt",
             "slsctl suspend",
             "slsctl resume -m",
             "slsctl rewind -m @3 -s",
@@ -264,6 +274,7 @@ mod tests {
             "slsctl export -m",
             "slsctl import",
             "slsctl fsck",
+            "slsctl dump @3",
             "slsctl partdel --store f",
             "slsctl disas",
         ] {

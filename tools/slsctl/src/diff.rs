@@ -125,7 +125,7 @@ fn page_runs(
             space,
         };
         match session.ask(&request)? {
-            Answer::DiffPages(runs) => {
+            Answer::PageRuns(runs) => {
                 for run in runs {
                     addresses.extend(ranges.iter().filter_map(|range| overlap(run, *range)));
                 }

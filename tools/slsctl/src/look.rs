@@ -103,6 +103,14 @@ impl Look {
         }
     }
 
+    /// The checkpoint, where it is none of a core.
+    pub fn checkpoint(&self) -> Option<&CheckpointView> {
+        match &self.seen {
+            Seen::Checkpoint { view, .. } => Some(view),
+            Seen::Core { .. } => None,
+        }
+    }
+
     /// The file, where it is a core.
     pub fn core(&self) -> Option<&Path> {
         match &self.seen {

@@ -80,7 +80,8 @@ impl Session {
         Ok(self.client.get_or_init(|| Rc::new(RefCell::new(client))))
     }
 
-    fn socket(&self) -> anyhow::Result<PathBuf> {
+    /// Where the daemon listens.
+    pub fn socket(&self) -> anyhow::Result<PathBuf> {
         Ok(match &self.common.socket {
             Some(path) => std::path::absolute(path).context("--socket")?,
             None => libsls::default_socket()?,

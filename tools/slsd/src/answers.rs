@@ -163,6 +163,9 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
             to,
             space,
         } => history::diff_pages(&*registry.find(part.as_deref())?, (from, to), space),
+        Request::Kept { part, epoch, space } => {
+            history::kept(&*registry.find(part.as_deref())?, epoch, space)
+        }
         Request::Name { part, epoch, name } => {
             names::checkpoint(name.as_deref())?;
             let part = registry.find(part.as_deref())?;

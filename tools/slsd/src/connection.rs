@@ -266,6 +266,7 @@ fn is_question(request: &Request) -> bool {
             | Request::Pages { .. }
             | Request::Changed { .. }
             | Request::DiffPages { .. }
+            | Request::Kept { .. }
             | Request::Steady { .. }
             | Request::Snapshots { .. }
     )

@@ -213,5 +213,17 @@ pub fn diff_pages(part: &Part, (from, to): (u64, u64), space: u32) -> Result<Ans
             _ => runs.push((page.0, 1)),
         }
     }
-    Ok(Answer::DiffPages(runs))
+    Ok(Answer::PageRuns(runs))
+}
+
+/// The pages that a space has, as runs; none where there is no such space.
+pub fn kept(part: &Part, epoch: u64, space: u32) -> Result<Answer, Refusal> {
+    match part.history.page_ranges(Epoch(epoch), SpaceId(space)) {
+        Err(slos::ReadError::NoSpace { .. }) => Ok(Answer::PageRuns(Vec::new())),
+        Err(error) => Err(read(error)),
+        Ok(ranges) => {
+            let run = |r: std::ops::Range<PageIndex>| (r.start.0, r.end.0 - r.start.0);
+            Ok(Answer::PageRuns(ranges.into_iter().map(run).collect()))
+        }
+    }
 }

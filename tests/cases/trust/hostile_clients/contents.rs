@@ -147,6 +147,11 @@ fn of_epoch(epoch: u64) -> Vec<Request> {
             to: 0,
             space: u32::MAX,
         },
+        Request::Kept {
+            part: None,
+            epoch: 0,
+            space: u32::MAX,
+        },
         Request::Steady {
             part,
             pid: Some(i32::MIN),
