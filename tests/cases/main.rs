@@ -14,6 +14,7 @@ mod image;
 mod inherit;
 mod inhospitable;
 mod invariants;
+mod lazily;
 mod leaving;
 mod lifecycle;
 mod locked;
