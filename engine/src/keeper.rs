@@ -195,8 +195,11 @@ impl Keeper {
     }
 
     /// A userfaultfd of the target's own address space.
-    pub fn userfaultfd(&mut self) -> Result<OwnedFd, KeeperError> {
-        match self.ask(&Ask::MakeUserfaultfd)? {
+    ///
+    /// `brings`: it is to bring missing pages, for which the target has to be root's; else it tracks
+    /// writes.
+    pub fn userfaultfd(&mut self, brings: bool) -> Result<OwnedFd, KeeperError> {
+        match self.ask(&Ask::MakeUserfaultfd { brings })? {
             (Say::Userfaultfd, Some(fd)) => Ok(fd),
             other => Err(out_of_turn(&other.0)),
         }

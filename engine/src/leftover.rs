@@ -4,6 +4,7 @@
 //! - `journal-PID`: a rewind. Threads that wait half way go back to the present, a scratch area goes.
 //! - `agreement-PID`: a rewind of several processes goes forward; the number is the root's.
 //! - `descriptor-PID`: the making of a userfaultfd, which is the target's own for a moment.
+//! - `pages-PID`: a pager (pager.rs) of that number brings pages to processes that run already.
 //! - `connections-PID`: TCP connections that are looked at, which send nothing for a moment.
 
 use std::fs::{self, File};
@@ -17,6 +18,7 @@ use sls_sys::{procfs, repair};
 use crate::error::KeeperError;
 use crate::former;
 use crate::keeper::{Keeper, Progress};
+use crate::pager;
 use crate::target::Options;
 use crate::together::{self, Party};
 
@@ -63,7 +65,7 @@ impl Notes {
         let making: Making = (self.start_ticks, userfaultfds(self.pid)?);
         let bytes = postcard::to_stdvec(&making).map_err(io::Error::other)?;
         fs::write(&self.descriptor, bytes)?;
-        let result = keeper.userfaultfd();
+        let result = keeper.userfaultfd(false);
         if !matches!(result, Err(KeeperError::Gone(_))) {
             remove(&self.descriptor);
         }
@@ -249,7 +251,7 @@ pub fn agreement(root: i32, folder: &Path) -> PathBuf {
 /// The folder cannot be read.
 pub fn clean(folder: &Path) -> io::Result<bool> {
     let mut left = false;
-    let kinds = [JOURNAL, DESCRIPTOR, CONNECTIONS, AGREEMENT];
+    let kinds = [JOURNAL, DESCRIPTOR, CONNECTIONS, AGREEMENT, pager::NOTE];
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();

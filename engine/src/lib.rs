@@ -26,6 +26,7 @@ mod keeper;
 mod leftover;
 mod maplist;
 mod numbers;
+pub mod pager;
 mod plan;
 mod ranges;
 mod record;

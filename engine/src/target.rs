@@ -19,6 +19,7 @@ use crate::flags::Flags;
 use crate::keeper::Keeper;
 use crate::leftover::Notes;
 use crate::maplist::MapList;
+use crate::pager;
 use crate::record::FileTimes;
 use crate::sockets::Sockets;
 use crate::space::Space;
@@ -138,6 +139,7 @@ impl Target {
     pub fn attach(pid: i32, options: Options) -> Result<Self, AttachError> {
         let stat = check(pid)?;
         let system = |what| move |source| AttachError::System { what, pid, source };
+        pager::await_pages(pid, &options.state).map_err(system("wait for the pages"))?;
         let pidfd = fd::pidfd_open(pid).map_err(|_| AttachError::NoProcess(pid))?;
         let memory = RemoteMemory::open(pid).map_err(|e| denied(pid, e))?;
         let mut keeper = Keeper::start(&options.keeper, pid, &options.probe, options.hold)

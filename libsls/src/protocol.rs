@@ -92,6 +92,8 @@ pub enum Request {
         force: bool,
         /// Descriptors of the client's, each in the place of what was open on something of this name.
         inherit: Vec<(i32, String)>,
+        /// Running before all of its pages are there: they are brought as they are needed.
+        lazy: bool,
         /// In a PID namespace of its own.
         pidns: bool,
         /// With its TCP connections closed.

@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::PAGE;
 use crate::codec::{Encoding, decode_delta, decode_whole, matches};
 use crate::error::PageFault;
 use crate::history::Settings;
@@ -9,6 +8,7 @@ use crate::log::Segment;
 use crate::manifest::Entry;
 use crate::tree::History;
 use crate::versions::{Value, Version, Versions};
+use crate::{PAGE, SegmentId};
 
 /// All that readers look at: which versions exist, where they lie, and every partition's history.
 pub(crate) struct Index {
@@ -33,9 +33,21 @@ pub(crate) enum Located {
     Lost,
 }
 
+#[derive(Clone)]
 pub(crate) struct Body {
-    segment: Arc<Segment>,
-    version: Version,
+    pub segment: Arc<Segment>,
+    pub place: Place,
+}
+
+/// Where the bytes of a version lie, and what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub segment: SegmentId,
+    pub offset: u32,
+    pub length: u16,
+    pub encoding: Encoding,
+    /// crc32c of the raw page.
+    pub crc: u32,
 }
 
 impl Index {
@@ -133,7 +145,13 @@ impl Index {
         let entry = self.versions.segments.get(&version.segment)?;
         Some(Body {
             segment: Arc::clone(&entry.segment),
-            version,
+            place: Place {
+                segment: version.segment,
+                offset: version.offset,
+                length: version.length,
+                encoding: version.encoding,
+                crc: version.crc,
+            },
         })
     }
 }
@@ -179,12 +197,12 @@ impl Located {
 impl Body {
     /// The stored bytes as they lie.
     pub fn load<'a>(&self, buffer: &'a mut [u8; PAGE]) -> Result<&'a [u8], PageFault> {
-        let bytes = &mut buffer[..usize::from(self.version.length).min(PAGE)];
+        let bytes = &mut buffer[..usize::from(self.place.length).min(PAGE)];
         self.segment
             .file
-            .read_at(bytes, u64::from(self.version.offset))
+            .read_at(bytes, u64::from(self.place.offset))
             .map_err(|source| PageFault::Io {
-                segment: self.version.segment,
+                segment: self.place.segment,
                 source,
             })?;
         Ok(bytes)
@@ -193,25 +211,25 @@ impl Body {
     fn whole(&self, out: &mut [u8; PAGE]) -> Result<(), PageFault> {
         let mut bytes = [0; PAGE];
         let body = self.load(&mut bytes)?;
-        decode_whole(self.version.encoding, body, out).ok_or(self.undecodable())
+        decode_whole(self.place.encoding, body, out).ok_or(self.undecodable())
     }
 
     /// Applies a delta to its base.
     fn over(&self, out: &mut [u8; PAGE]) -> Result<(), PageFault> {
         let mut bytes = [0; PAGE];
         let body = self.load(&mut bytes)?;
-        decode_delta(self.version.encoding, body, out).ok_or(self.undecodable())
+        decode_delta(self.place.encoding, body, out).ok_or(self.undecodable())
     }
 
     fn check(&self, page: &[u8; PAGE]) -> Result<(), PageFault> {
-        if matches(page, self.version.crc) {
+        if matches(page, self.place.crc) {
             Ok(())
         } else {
-            Err(PageFault::Checksum(self.version.segment))
+            Err(PageFault::Checksum(self.place.segment))
         }
     }
 
     fn undecodable(&self) -> PageFault {
-        PageFault::Decode(self.version.segment)
+        PageFault::Decode(self.place.segment)
     }
 }

@@ -21,6 +21,7 @@ mod commit;
 mod device;
 mod difference;
 mod error;
+mod excerpt;
 pub mod format;
 pub mod fsck;
 mod history;
@@ -49,7 +50,8 @@ mod versions;
 
 pub use commit::{Base, Committed, Draft, SpaceDelta};
 pub use device::{Device, FileDevice, is_block};
-pub use error::{CommitError, OpenError, ReadError, TransferError, WriteError};
+pub use error::{CommitError, OpenError, PageFault, ReadError, TransferError, WriteError};
+pub use excerpt::{Excerpt, ExcerptError};
 pub use history::{CheckpointInfo, Keep, Settings};
 pub use ids::{Epoch, PAGE, PageIndex, SegmentId, SpaceId};
 pub use medium::{FolderMedium, Layout, Medium, SegmentFile, private_memory_folder};

@@ -1,5 +1,6 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,6 +57,10 @@ pub trait SegmentFile: Send + Sync {
         Ok(self.len()? == 0)
     }
     fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Its descriptor, where it is a file of its own: whoever has that reads it without the store.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// Segments as files of a private folder, held under an advisory lock while it is open.
@@ -179,5 +184,9 @@ impl SegmentFile for File {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.set_len(len)
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
     }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use slos::{
-    Base, Draft, Epoch, Keep, OpenError, Options, PAGE, PageIndex, Partition, Settings, SpaceDelta,
-    SpaceId, Store,
+    Base, Draft, Epoch, Excerpt, ExcerptError, Keep, OpenError, Options, PAGE, PageIndex,
+    Partition, Settings, SpaceDelta, SpaceId, Store,
 };
 
 const PAGES: u64 = 40;
@@ -184,4 +184,49 @@ fn a_store_has_one_user_at_a_time() {
     assert!(Store::open(&path, Options::default()).unwrap().1.is_clean());
     let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn an_excerpt_is_read_without_its_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let (list, segments, kept) = {
+        let store = Store::create(&path, options()).unwrap();
+        let part = store.add_partition("p", Settings::default()).unwrap();
+        let mut epoch = commit(&part, None);
+        for _ in 0..20 {
+            epoch = commit(&part, Some(epoch));
+        }
+        let all = PageIndex(0)..PageIndex(PAGES / 2);
+        let some = PageIndex(PAGES - 2)..PageIndex(PAGES + 5);
+        let wanted = [(SpaceId(0), vec![all, some])];
+        let excerpt = part.excerpt(epoch, &wanted).unwrap();
+        assert_eq!(excerpt.len() as u64, PAGES / 2 + 2);
+        let segments = excerpt.segments().unwrap().into_iter();
+        let segments: Vec<_> = segments
+            .map(|(id, fd)| (id, fd.try_clone_to_owned().unwrap()))
+            .collect();
+        (excerpt.to_bytes().unwrap(), segments, epoch)
+    };
+    std::fs::remove_dir_all(&path).unwrap();
+    assert!(Excerpt::from_parts(&list[..list.len() - 1], Vec::new()).is_err());
+    assert!(matches!(
+        Excerpt::from_parts(&list, Vec::new()),
+        Err(ExcerptError::Missing(_))
+    ));
+    let excerpt = Excerpt::from_parts(&list, segments).unwrap();
+    let pages: Vec<u64> = excerpt.pages(0).map(|p| p.0).collect();
+    let expected: Vec<u64> = (0..PAGES / 2).chain(PAGES - 2..PAGES).collect();
+    assert_eq!(pages, expected);
+    let mut out = [0; PAGE];
+    for page in 0..PAGES {
+        let is_there = excerpt.read(0, PageIndex(page), &mut out).unwrap();
+        assert_eq!(is_there, expected.contains(&page), "page {page}");
+        let content = if is_there {
+            content(kept.0, page)
+        } else {
+            [0; PAGE]
+        };
+        assert!(out == content, "page {page}");
+    }
 }

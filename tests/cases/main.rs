@@ -15,6 +15,7 @@ mod image;
 mod inherit;
 mod inhospitable;
 mod invariants;
+mod lazily;
 mod leaving;
 mod lifecycle;
 mod locked;

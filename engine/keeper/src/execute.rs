@@ -390,6 +390,10 @@ impl<'a> Executor<'a> {
         };
         let low = low & !63;
         let mut room = vec![0; sls_sys::size(STACK_ROOM)];
+        if plan.anew {
+            // They may be on their way. False: it has to grow first, as below.
+            let _ = self.memory.await_pages(low, room.len());
+        }
         if self.memory.read_at(low, &mut room).is_ok() {
             return Ok(true);
         }

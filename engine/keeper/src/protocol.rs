@@ -74,7 +74,10 @@ pub enum Ask {
         why: String,
     },
     /// Make a userfaultfd in the target and hand it over.
-    MakeUserfaultfd,
+    MakeUserfaultfd {
+        /// It is to bring missing pages, also to the kernel's own accesses, which takes root.
+        brings: bool,
+    },
     /// Look at what waits in these TCP connections too from the next stop on. Answered by Done.
     LookAt {
         /// Inodes of their sockets.

@@ -223,9 +223,9 @@ impl Server {
                 let pid = target.fork(pid, exit_signal, end.as_ref(), children)?;
                 self.say(&Say::Made { pid }, None)?;
             }
-            Ask::MakeUserfaultfd => {
+            Ask::MakeUserfaultfd { brings } => {
                 let (children, target) = self.target()?;
-                let fd = target.make_userfaultfd(children)?;
+                let fd = target.make_userfaultfd(brings, children)?;
                 self.say(&Say::Userfaultfd, Some(fd.as_fd()))?;
             }
             Ask::LookAt { connections } => {

@@ -13,7 +13,7 @@ use sls_sys::filters::{self, Program};
 use sls_sys::frame::Gadgets;
 use sls_sys::procfs::Reread;
 use sls_sys::ptrace::option;
-use sls_sys::{RemoteMemory, fd, procfs, uffd};
+use sls_sys::{RemoteMemory, fault, fd, missing, procfs, uffd};
 
 use crate::birth::Unborn;
 use crate::collect;
@@ -156,13 +156,27 @@ impl Target {
         })
     }
 
-    pub fn make_userfaultfd(&mut self, children: &Children) -> Result<OwnedFd, Refused> {
-        self.stopped(children, |target| {
+    /// One that is made anew stands still already.
+    pub fn make_userfaultfd(
+        &mut self,
+        brings: bool,
+        children: &Children,
+    ) -> Result<OwnedFd, Refused> {
+        let flags = if brings {
+            missing::CREATE_FLAGS
+        } else {
+            uffd::CREATE_FLAGS
+        };
+        let make = |target: &mut Self| {
             let pidfd = target.pidfd.try_clone()?;
             target.in_any_thread("userfaultfd", children, |thread| {
-                take_userfaultfd(thread, pidfd.as_fd())
+                take_userfaultfd(thread, pidfd.as_fd(), flags)
             })
-        })
+        };
+        if self.unborn.is_some() {
+            return make(self);
+        }
+        self.stopped(children, make)
     }
 
     pub fn close(&mut self, fds: &[i32], children: &Children) -> Result<(), Refused> {
@@ -335,8 +349,11 @@ impl Target {
 fn take_userfaultfd(
     borrowed: &mut Borrowed<'_>,
     pidfd: BorrowedFd<'_>,
+    flags: u64,
 ) -> Result<OwnedFd, io::Error> {
-    let number = borrowed.expect(libc::SYS_userfaultfd, &[uffd::CREATE_FLAGS])?;
+    let number = fault::step("make a userfaultfd", || {
+        borrowed.expect(libc::SYS_userfaultfd, &[flags])
+    })?;
     let taken = i32::try_from(number)
         .map_err(io::Error::other)
         .and_then(|number| fd::pidfd_getfd(pidfd, number));

@@ -11,6 +11,7 @@ use sls_record::{Backing, File, Mapping, Process};
 use sls_sys::unnamed::write_to;
 use sls_sys::{RemoteMemory, fault, procfs};
 
+use super::later::Later;
 use crate::plan::unnamed::is_sealed;
 use crate::shared::{Taken, is_memory_only};
 
@@ -37,8 +38,13 @@ impl Piece {
     }
 }
 
-/// Writes all of them, what several share once; their number.
-pub fn pages(partition: &Partition, epoch: Epoch, all: &[Process]) -> Result<u64, String> {
+/// Writes all of them but those that are brought later, what several share once; their number.
+pub fn pages(
+    partition: &Partition,
+    epoch: Epoch,
+    all: &[Process],
+    later: Option<&Later>,
+) -> Result<u64, String> {
     let mut pieces = Vec::new();
     let mut taken = Taken::default();
     let files_of_all = all.iter().flat_map(|p| &p.files);
@@ -46,7 +52,7 @@ pub fn pages(partition: &Partition, epoch: Epoch, all: &[Process]) -> Result<u64
         .filter(|f| is_sealed(f))
         .filter_map(File::content)
         .collect();
-    for to in all {
+    for (place, to) in all.iter().enumerate() {
         let what = format!("open the memory of process {}", to.pid);
         let memory =
             fault::step(what, || RemoteMemory::open(to.outside())).map_err(|e| e.to_string())?;
@@ -54,10 +60,10 @@ pub fn pages(partition: &Partition, epoch: Epoch, all: &[Process]) -> Result<u64
             &mut pieces,
             partition,
             epoch,
-            to,
-            &Arc::new(memory),
+            (to, &Arc::new(memory)),
             &mut taken,
             &sealed,
+            |address| later.is_some_and(|later| later.has(place, address)),
         )?;
     }
     let of_files = files(partition, epoch, all, &taken)?;
@@ -161,16 +167,17 @@ fn add(
     pieces: &mut Vec<Piece>,
     partition: &Partition,
     epoch: Epoch,
-    to: &Process,
-    memory: &Arc<RemoteMemory>,
+    (to, memory): (&Process, &Arc<RemoteMemory>),
     taken: &mut Taken,
     sealed: &[u32],
+    is_brought_later: impl Fn(u64) -> bool,
 ) -> Result<(), String> {
     let map_of = |space| {
         let map = partition.page_map(epoch, SpaceId(space));
         map.map_err(|e| e.to_string())
     };
     let mut own = map_of(to.space)?;
+    own.retain(|p| !is_brought_later(p.0 * PAGE));
     own.retain(|p| mapping_at(to, p.0 * PAGE).is_some_and(is_written));
     pieces.push(Piece {
         pid: to.pid,

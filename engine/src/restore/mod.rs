@@ -7,6 +7,7 @@
 
 mod births;
 mod fill;
+mod later;
 mod lines;
 mod namespace;
 mod recorded;
@@ -29,12 +30,14 @@ use sls_sys::{fault, fd};
 use crate::error::{KeeperError, RestoreError};
 use crate::given::{self, Given};
 use crate::keeper::{Keeper, Progress};
+use crate::pager::Pager;
 use crate::plan::birth::{self, Await};
 use crate::plan::family::{self, Act};
 use crate::plan::kin::Kin;
 use crate::target::Options;
 use crate::{branch, leftover, renamed};
 use births::Births;
+use later::Later;
 use lines::Lines;
 use namespace::Namespace;
 use segments::Prepared;
@@ -61,8 +64,10 @@ pub struct Restored {
     pub former: Vec<Vec<u64>>,
     /// The branch their checkpoints are on.
     pub branch: String,
-    /// Pages written.
+    /// Pages written, and those that are brought later.
     pub pages: u64,
+    /// Who brings those.
+    pub pager: Option<Pager>,
     /// From the start until they ran.
     pub took: Duration,
     /// What could not be put back, by name.
@@ -80,6 +85,8 @@ pub struct Wish {
     pub force: bool,
     /// In a PID namespace of their own, under other numbers outside.
     pub pidns: bool,
+    /// Running before all of their pages are there.
+    pub lazy: bool,
     /// With their TCP connections closed.
     pub tcp_close: bool,
     /// Descriptors in the place of what they had open.
@@ -135,6 +142,7 @@ pub fn restore(
         kin: &kin.apart(wish.pidns),
         terminals: &terminals,
         options,
+        lazy: wish.lazy,
         force: wish.force,
         token: sls_sys::monotonic(),
     };
@@ -148,6 +156,7 @@ pub fn restore(
     );
     let Done {
         pages,
+        pager,
         mut roots,
         renamed,
         not_restored,
@@ -163,6 +172,7 @@ pub fn restore(
         branch: branch::new(partition, "restore"),
         renamed,
         pages,
+        pager,
         took: begun.elapsed(),
         not_restored,
         stopped,
@@ -172,6 +182,7 @@ pub fn restore(
 /// What was done.
 struct Done {
     pages: u64,
+    pager: Option<Pager>,
     roots: Vec<(i32, OwnedFd)>,
     renamed: Vec<Renamed>,
     /// What is not as it was.
@@ -185,6 +196,7 @@ struct Maker<'a> {
     kin: &'a Kin<'a>,
     terminals: &'a Terminals,
     options: &'a Options,
+    lazy: bool,
     force: bool,
     /// Tells this restore from others.
     token: u64,
@@ -201,11 +213,12 @@ impl Maker<'_> {
         stay_stopped: bool,
     ) -> Result<Done, RestoreError> {
         let mut told = Lines::new(self.all);
+        let mut later = self.later(&mut keepers)?;
         let journals = self.journals(&mut told)?;
         for (keeper, journal) in keepers.iter_mut().zip(&journals) {
             keeper.ask_to_execute(journal)?;
         }
-        let pages = self.lead(&mut keepers, &mut told)?;
+        let (pages, mut pager) = self.lead(&mut keepers, later.as_mut(), &mut told)?;
         segments.attached();
         for process in self.all {
             if stay_stopped || process.stopped {
@@ -222,9 +235,15 @@ impl Maker<'_> {
         let renamed = renamed::since(self.all);
         let lines = self.terminals.set_modes(self.all);
         told.add(self.all[0].pid, lines);
+        if let Some(pager) = &mut pager {
+            self.step("leave the pages to sls-pager, of", self.all[0].pid, || {
+                pager.keep()
+            })?;
+        }
         self.let_go(keepers)?;
         Ok(Done {
             pages,
+            pager,
             roots,
             renamed,
             not_restored: told.lines(),
@@ -292,9 +311,30 @@ impl Maker<'_> {
         Ok(journals)
     }
 
-    /// Leads all through their plans; the number of pages written.
-    fn lead(&self, keepers: &mut [Keeper], told: &mut Lines<'_>) -> Result<u64, RestoreError> {
-        let mut pages = 0;
+    /// What is brought later, where that is wanted and worth it.
+    fn later(&self, keepers: &mut [Keeper]) -> Result<Option<Later>, RestoreError> {
+        if !self.lazy {
+            return Ok(None);
+        }
+        let later = Later::of(self.partition, self.epoch, self.all);
+        let mut later = later.map_err(|source| RestoreError::Read {
+            epoch: self.epoch.0,
+            source,
+        })?;
+        if let Some(later) = &mut later {
+            later.prepare(self.epoch, self.all, keepers)?;
+        }
+        Ok(later)
+    }
+
+    /// Leads all through their plans; the number of pages, and who brings those that are brought later.
+    fn lead(
+        &self,
+        keepers: &mut [Keeper],
+        mut later: Option<&mut Later>,
+        told: &mut Lines<'_>,
+    ) -> Result<(u64, Option<Pager>), RestoreError> {
+        let (mut pages, mut pager) = (0, None);
         for what in Await::all(self.kin) {
             for (keeper, process) in keepers.iter_mut().zip(self.all) {
                 if let Progress::Ended(outcome) = keeper.progress()? {
@@ -302,11 +342,17 @@ impl Maker<'_> {
                 }
             }
             if what == Await::Pages {
-                let filled = fill::pages(self.partition, self.epoch, self.all);
-                pages = filled.map_err(|why| RestoreError::Failed {
+                let failed = |why: String| RestoreError::Failed {
                     epoch: self.epoch.0,
                     why: format!("write the pages: {why}"),
-                })?;
+                };
+                let filled = fill::pages(self.partition, self.epoch, self.all, later.as_deref());
+                pages = filled.map_err(failed)?;
+                if let Some(later) = later.take() {
+                    pages += later.pages();
+                    let begun = later.begin(self.options);
+                    pager = Some(begun.map_err(|error| failed(error.to_string()))?);
+                }
             }
             for keeper in keepers.iter_mut() {
                 keeper.tell(&Ok(()))?;
@@ -322,7 +368,7 @@ impl Maker<'_> {
                 }
             }
         }
-        Ok(pages)
+        Ok((pages, pager))
     }
 
     fn failed(&self, process: &Process, outcome: Outcome) -> RestoreError {

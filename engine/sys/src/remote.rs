@@ -95,6 +95,27 @@ impl RemoteMemory {
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
 
+    /// Waits until pages are there that somebody brings by a userfaultfd; through /proc/PID/mem they
+    /// cannot be waited for. Whether they can be read.
+    #[must_use]
+    pub fn await_pages(&self, address: u64, len: usize) -> bool {
+        let mut bytes = vec![0u8; len];
+        let local = libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: len,
+        };
+        let remote = libc::iovec {
+            iov_base: address as *mut libc::c_void,
+            iov_len: len,
+        };
+        // SAFETY: both iovecs live until the call returns; the local one is `bytes`, the remote one is
+        // checked by the kernel.
+        let n = unsafe {
+            libc::process_vm_readv(self.pid, &raw const local, 1, &raw const remote, 1, 0)
+        };
+        usize::try_from(n) == Ok(len)
+    }
+
     /// Reads one u64.
     ///
     /// # Errors

@@ -16,7 +16,8 @@ use crate::server::Server;
 
 const LEGEND: &str = "Killed with -9, then `slsctl restore -d`; ms, medians. `restore`: until it runs, as the engine measures it;
 `command`: the same with slsctl, seen from outside; `answer`: until redis has answered a PING; `memcpy`: its pages copied into
-fresh memory by one thread, page faults included.";
+fresh memory by one thread, page faults included. `lazy`: with --lazy, whose pages come behind; `whole`: until a
+checkpoint of that is taken, for which all have to be there.";
 
 /// Restores after death.
 #[derive(Debug, Args)]
@@ -39,6 +40,16 @@ struct Measured {
     command: Figures,
     answer: Figures,
     memcpy: Figures,
+    lazy: Lazy,
+}
+
+/// The same on demand.
+#[derive(Default)]
+struct Lazy {
+    restore: Figures,
+    command: Figures,
+    answer: Figures,
+    whole: Figures,
 }
 
 impl Restore {
@@ -52,6 +63,10 @@ impl Restore {
             "answer",
             "memcpy",
             "restore/memcpy",
+            "lazy",
+            "command",
+            "answer",
+            "whole",
         ]);
         let sls = Sls::new();
         let ticker = Target::tracee(sls.folder(), "ticker", &[]);
@@ -87,15 +102,43 @@ impl Restore {
             measured.command.add(ns(begun));
             answers()?;
             measured.answer.add(ns(begun));
-            let us = told["us"].as_u64().context("us")?;
-            measured.restore.add(us * 1000);
+            measured.restore.add(took(&told)?);
             measured.pages = told["pages"].as_u64().context("pages")?;
-            kill(process, Signal::SIGKILL)?;
-            gone(pid)?;
+            end(process)?;
             measured.memcpy.add(memcpy(measured.pages));
+            measured.lazy.measure(sls, &answers)?;
+            end(process)?;
         }
         Ok(measured)
     }
+}
+
+impl Lazy {
+    fn measure(
+        &mut self,
+        sls: &Sls,
+        answers: impl Fn() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let told = sls.json(&["restore", "-m", "@it", "-d", "--lazy"]);
+        self.command.add(ns(begun));
+        answers()?;
+        self.answer.add(ns(begun));
+        self.restore.add(took(&told)?);
+        sls.run(&["checkpoint", "-m"]);
+        self.whole.add(ns(begun));
+        Ok(())
+    }
+}
+
+/// As the engine measured it, ns.
+fn took(told: &serde_json::Value) -> anyhow::Result<u64> {
+    Ok(told["us"].as_u64().context("us")? * 1000)
+}
+
+fn end(process: Pid) -> anyhow::Result<()> {
+    kill(process, Signal::SIGKILL)?;
+    gone(process.as_raw())
 }
 
 fn ns(begun: Instant) -> u64 {
@@ -136,6 +179,10 @@ impl Measured {
             ms(self.answer.median()),
             ms(memcpy),
             ratio(restore, memcpy),
+            ms(self.lazy.restore.median()),
+            ms(self.lazy.command.median()),
+            ms(self.lazy.answer.median()),
+            ms(self.lazy.whole.median()),
         ]);
     }
 }

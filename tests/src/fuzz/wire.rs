@@ -184,6 +184,7 @@ pub fn every_request() -> Vec<Request> {
             stay_stopped: false,
             force: true,
             inherit: vec![(3, "pipe:[7]".into())],
+            lazy: true,
             pidns: true,
             tcp_close: true,
         },

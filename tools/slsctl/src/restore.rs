@@ -52,6 +52,9 @@ pub struct Restore {
     /// Go on although files it had mapped or open have changed or are gone
     #[arg(long)]
     force: bool,
+    /// Let it run at once: its memory is brought as it is needed, and the rest behind that. As root
+    #[arg(long)]
+    lazy: bool,
     /// In a PID namespace of its own, so that it does not matter who has its numbers: it sees those
     /// that it had, everybody else sees others
     #[arg(long)]
@@ -145,6 +148,7 @@ fn ask(session: &Session, part: String, epoch: u64, how: &Restore) -> anyhow::Re
         stay_stopped: how.stay_stopped,
         force: how.force,
         inherit: how.inherit_fd.clone(),
+        lazy: how.lazy,
         pidns: how.pidns,
         tcp_close: how.tcp_close,
     };

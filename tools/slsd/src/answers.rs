@@ -100,6 +100,7 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
             stay_stopped,
             force,
             inherit: _,
+            lazy,
             pidns,
             tcp_close,
         } => {
@@ -107,6 +108,7 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
             let wish = Wish {
                 stay_stopped,
                 force,
+                lazy,
                 pidns,
                 tcp_close,
                 given,

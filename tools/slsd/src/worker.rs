@@ -1,5 +1,7 @@
 //! The one thread that owns a partition's process: it takes the checkpoints and does the rewinds.
 
+mod restore;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use crate::mailbox::{Inbox, Over, Post, mailbox};
 use crate::part::Figures;
 use crate::registry::Refusal;
 use crate::trouble;
+use restore::Coming;
 
 /// Pages that may be copied at once: half of a 24 GiB machine's memory, in the worst case.
 const STAGING_PAGES: usize = 3 << 20;
@@ -103,6 +106,7 @@ impl Worker {
             keeper,
             state,
             group: None,
+            coming: None,
             children: Vec::new(),
             next: None,
         };
@@ -127,6 +131,8 @@ struct Work {
     state: PathBuf,
     /// None where nothing is attached.
     group: Option<Group>,
+    /// Restored and running, and attached to once their pages are there.
+    coming: Option<Coming>,
     /// The last processes that were restored: the daemon's own children, attached or not.
     children: Vec<Child>,
     /// When the next periodic checkpoint is due.
@@ -140,6 +146,7 @@ impl Work {
             if self.answer_all() == Err(Over) {
                 return; // The partition is gone, and with it what the process was held for.
             }
+            self.heed_pages();
             self.heed_events();
             self.heed_end();
             self.tick();
@@ -181,6 +188,9 @@ impl Work {
                 fds.push(PollFd::new(member.life(), PollFlags::POLLIN));
             }
         }
+        if let Some(coming) = &self.coming {
+            fds.push(PollFd::new(coming.voice(), PollFlags::POLLIN));
+        }
         for life in self.children.iter().filter_map(Child::life) {
             fds.push(PollFd::new(life, PollFlags::POLLIN));
         }
@@ -188,6 +198,9 @@ impl Work {
     }
 
     fn obey(&mut self, command: Command) -> Result<Reply, Refusal> {
+        if !matches!(command, Command::Ended { .. }) {
+            self.await_pages();
+        }
         match command {
             Command::Attach {
                 pid,
@@ -330,71 +343,6 @@ impl Work {
         let period = figures.period;
         drop(figures);
         self.next = period.map(|p| Instant::now() + p);
-    }
-
-    /// Makes the process of a checkpoint anew, and attaches to it.
-    fn restore(&mut self, from: Epoch, wish: &Wish) -> Result<Reply, Refusal> {
-        self.heed_end();
-        if let Some(alive) = self.members().iter().find(|m| !m.is_dead()) {
-            let (pid, part) = (alive.pid(), self.history.name());
-            return Err(Refusal::new(
-                Failure::Exists,
-                format!(
-                    "process {pid} of partition {part} is alive: `slsctl rewind -o {part} @{}` puts it back in place, or end it first",
-                    from.0
-                ),
-            ));
-        }
-        let period = self.figures().period;
-        self.let_go();
-        let options = self.options(false);
-        let _steps = sls_engine::fault::arm(0);
-        let done = sls_engine::restore(&self.history, from, &options, wish)
-            .map_err(|e| trouble::restore_refusal(&e))?;
-        let children = done.roots.into_iter();
-        self.children = children.map(|(pid, life)| Child::new(pid, life)).collect();
-        self.figures().branched(&done.branch, from);
-        let mut not_restored = done.not_restored;
-        self.group = Some(Group::new(options, Some(from)));
-        let mut how = None;
-        for (&(_, pid), former) in done.pids.iter().zip(done.former) {
-            match self.join(pid, false, false) {
-                Ok(tracking) => {
-                    if let Some(group) = &mut self.group {
-                        group.remember(pid, former);
-                    }
-                    how = how.or(Some(tracking));
-                }
-                Err(_) if sls_engine::procfs::is_dead(pid) => {} // It has ended at once.
-                Err(refusal) => {
-                    let what = format!("attachment of process {pid}");
-                    not_restored.push(format!("{what}: {}", refusal.message));
-                }
-            }
-        }
-        match (how, &mut self.group) {
-            (Some(tracking), Some(group)) => {
-                // Those that descend from several were followed before.
-                group.note_restored(done.ended, done.renamed);
-                if done.pids.len() > 1
-                    && let Err(error) = group.follow()
-                {
-                    not_restored.push(format!("those that descend from them: {error}"));
-                }
-                self.attached(period, &tracking);
-                self.figures().suspended = done.stopped;
-            }
-            _ => self.let_go(),
-        }
-        Ok(Reply::Restored(Restored {
-            partition: self.history.name().to_owned(),
-            epoch: from.0,
-            pids: done.pids,
-            branch: done.branch,
-            pages: done.pages,
-            us: u64::try_from(done.took.as_micros()).unwrap_or(u64::MAX),
-            not_restored,
-        }))
     }
 
     /// Nothing is attached any more.

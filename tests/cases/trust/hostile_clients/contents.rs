@@ -109,6 +109,7 @@ fn of_epoch(epoch: u64) -> Vec<Request> {
             stay_stopped: false,
             force: true,
             inherit: vec![(i32::MIN, "/".repeat(4096)), (i32::MAX, String::new())],
+            lazy: false,
             pidns: false,
             tcp_close: false,
         },
