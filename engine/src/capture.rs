@@ -14,6 +14,7 @@ use crate::error::{CaptureError, KeeperError};
 use crate::files;
 use crate::former;
 use crate::keeper::{Quiesced, Read};
+use crate::probes;
 use crate::ranges::{Range, gaps, normalise};
 use crate::record::{self, Context};
 use crate::runs::is_tracked;
@@ -190,6 +191,7 @@ impl Target {
             space.sweep(&maps, &mut dirty).map_err(system("scan"))?;
             let pages: u64 = dirty.iter().map(|r| (r.1 - r.0) / PAGE).sum();
             self.copies.take(&self.memory, staging, &dirty)?;
+            probes::ahead(pid, round as u64, pages);
             // The first tells nothing: it is as long as the time since the last checkpoint.
             if pages < WORTH_A_ROUND || round > 1 && pages > last / 4 * 3 {
                 break;
@@ -291,6 +293,7 @@ impl Target {
         }
         normalise(&mut found.dirty);
         let scanned = clock.elapsed();
+        probes::scanned(pid, found.dirty.iter().map(|r| (r.1 - r.0) / PAGE).sum());
         let before = self.copies.len();
         self.copies
             .take(&self.memory, common.staging, &found.dirty)?;
@@ -298,6 +301,7 @@ impl Target {
         cost.scan_ns += ns(scanned);
         cost.copy_ns += ns(clock.elapsed() - scanned);
         cost.copied = (self.copies.len() - before) as u64;
+        probes::copied(pid, cost.copied);
         Ok(Still {
             maps,
             found,

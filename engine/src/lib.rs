@@ -28,6 +28,7 @@ mod maplist;
 mod numbers;
 pub mod pager;
 mod plan;
+mod probes;
 mod ranges;
 mod record;
 mod renamed;

@@ -17,6 +17,7 @@ use fuser::{
 use nix::unistd::{getgid, getuid};
 
 use crate::histories::{Entry, Histories, Node, Shape, Trouble};
+use crate::probes::{self, Operation};
 
 /// How long the kernel may take what it was told for true. A history grows all the time.
 const TRUE_FOR: Duration = Duration::from_millis(100);
@@ -74,7 +75,12 @@ struct Adapter {
 }
 
 impl Adapter {
-    fn ask(&self, job: impl FnOnce(&mut Histories) + Send + 'static) {
+    fn ask(&self, operation: Operation, job: impl FnOnce(&mut Histories) + Send + 'static) {
+        let job = move |tree: &mut Histories| {
+            probes::begun(operation);
+            job(tree);
+            probes::done(operation);
+        };
         // Nobody answers once the mount has ended: dropping the reply tells the kernel EIO.
         let _ = self.jobs.send(Box::new(job));
     }
@@ -137,7 +143,7 @@ fn listed_kind(node: &Node) -> FileType {
 impl Filesystem for Adapter {
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_string_lossy().into_owned();
-        self.ask(move |tree| {
+        self.ask(Operation::Lookup, move |tree| {
             let found = (|| {
                 let node = tree.find(&tree.node(parent.0)?, &name)?;
                 let shape = tree.shape(&node)?;
@@ -154,11 +160,11 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.ask(move |tree| tree.forget(ino.0, nlookup));
+        self.ask(Operation::Forget, move |tree| tree.forget(ino.0, nlookup));
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.ask(move |tree| {
+        self.ask(Operation::Getattr, move |tree| {
             let shape = tree.node(ino.0).and_then(|node| tree.shape(&node));
             match shape {
                 Ok(shape) => reply.attr(&TRUE_FOR, &attributes(ino.0, shape)),
@@ -168,7 +174,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.ask(move |tree| match tree.node(ino.0) {
+        self.ask(Operation::Readlink, move |tree| match tree.node(ino.0) {
             Ok(Node::Link(_, _, epoch)) => reply.data(format!("@{epoch}").as_bytes()),
             Ok(_) => reply.error(Errno::EINVAL),
             Err(trouble) => reply.error(errno(trouble)),
@@ -176,7 +182,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.ask(move |tree| match tree.node(ino.0) {
+        self.ask(Operation::Open, move |tree| match tree.node(ino.0) {
             Ok(node) => {
                 tree.opened(&node);
                 reply.opened(FileHandle(0), FopenFlags::empty());
@@ -196,7 +202,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.ask(move |tree| {
+        self.ask(Operation::Read, move |tree| {
             let node = tree.node(ino.0);
             let bytes = node.and_then(|node| tree.read(&node, offset, size as usize));
             match bytes {
@@ -214,7 +220,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.ask(move |tree| {
+        self.ask(Operation::Readdir, move |tree| {
             let entries = tree.node(ino.0).and_then(|node| tree.list(&node));
             let entries = match entries {
                 Ok(entries) => entries,

@@ -8,5 +8,6 @@
 pub mod adapter;
 pub mod histories;
 mod inodes;
+mod probes;
 mod process;
 mod texts;

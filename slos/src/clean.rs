@@ -10,6 +10,7 @@ use crate::log::{Loc, Subject};
 use crate::manifest::{Manifest, ManifestSpace};
 use crate::pages::{PageRow, PagesWriter};
 use crate::partition::{load, segment};
+use crate::probes;
 use crate::store::{Shared, Writer};
 use crate::tree::{History, Node, SpaceNode};
 use crate::versions::Value;
@@ -97,6 +98,7 @@ impl Shared {
             return Ok(true);
         }
         self.write()?.cleaned += 1;
+        probes::cleaned(victim.0.into());
         self.remove_dead(writer)?;
         Ok(true)
     }

@@ -9,6 +9,7 @@ use crate::index::Index;
 use crate::log::{Loc, Subject};
 use crate::manifest::{Entry, Manifest, ManifestSpace};
 use crate::pass::{Change, NewBody, Pass, Planned};
+use crate::probes;
 use crate::store::{Shared, Writer};
 use crate::transfer::{Met, Original};
 use crate::tree::{History, NewNode, NewSpace};
@@ -106,6 +107,7 @@ impl Shared {
             Err(WriteError::Full { .. }) => {} // It stays due.
             done => done?,
         }
+        probes::commit_begun(id);
         let point = writer.log.point();
         let drafted = self.draft(writer, (id, partition), draft, original);
         let written = drafted.and_then(|d| self.write_draft(writer, id, draft.record, d));
@@ -115,7 +117,9 @@ impl Shared {
             }
             other => other?,
         };
+        probes::sync_begun(id);
         writer.log.sync()?;
+        probes::sync_done(id);
         self.finish(
             writer,
             id,
@@ -240,6 +244,7 @@ impl Shared {
             let mut index = self.write()?;
             drafted.enter(&mut index, id, blob, manifest, record_len);
         }
+        probes::committed(id, epoch.0, pages, bytes);
         writer.headroom.note(bytes);
         let dropped = self.thin(writer, id, epoch)?;
         Ok(Committed {

@@ -34,6 +34,7 @@ mod pagemap;
 mod pages;
 mod partition;
 mod pass;
+mod probes;
 mod recover;
 mod replay;
 mod retain;

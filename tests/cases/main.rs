@@ -21,6 +21,7 @@ mod lifecycle;
 mod locked;
 mod locks;
 mod pidns;
+mod probes;
 mod redis;
 mod refusals;
 mod restore;

@@ -12,6 +12,7 @@ use sls_sys::urgent::{Awake, Urgent};
 use super::Group;
 use crate::capture::{Common, Part, Still, Stop, StopCost, has_ring, recycle};
 use crate::error::{AttachError, CaptureError, KeeperError};
+use crate::probes;
 use crate::shared::Taken;
 use crate::target::Target;
 use crate::unnamed;
@@ -155,7 +156,10 @@ impl Group {
         let lets_go = !(request.stay_stopped || self.is_stopped());
         let awake = Awake::begin();
         let urgent = Urgent::begin();
+        let pid = self.members[0].pid;
+        probes::stop_requested(pid);
         let result = self.stop_all(request.explicit, &mut cost);
+        probes::stop_reached(pid);
         let result = result.and_then(|()| self.read_all(lets_go, &mut cost));
         if (lets_go || result.is_err()) && self.is_stopped() {
             let resumed = self.resume_all();
@@ -164,6 +168,7 @@ impl Group {
                 cost.stop_ns += resumed?; // Else the first cause is the one that is told.
             }
         }
+        probes::resumed(pid);
         let (stills, told_ns) = result?;
         cost.record_ns = cost.stop_ns.saturating_sub(told_ns);
         drop(urgent);
@@ -346,6 +351,7 @@ impl Group {
                 source: std::io::Error::other(source),
             })
         })?;
+        probes::recorded(pid, encoded.len() as u64);
         let mut spaces = Vec::new();
         for (member, part) in self.members.iter().zip(&parts) {
             let base = self.base_of(member, &known);
@@ -369,6 +375,7 @@ impl Group {
         let committed = committed
             .map_err(|source| CaptureError::Commit { pid, source })
             .map_err(Failed::of(usize::MAX))?;
+        probes::checkpoint(pid, cost.stop_ns, committed.pages, committed.bytes);
         self.parent = Some(committed.epoch);
         self.members.iter_mut().for_each(Target::kept);
         let used = parts.iter().map(|part| part.pages.len()).sum();

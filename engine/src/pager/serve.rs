@@ -14,6 +14,7 @@ use sls_sys::missing::{Brought, Event, Missing};
 
 use super::owed::Owed;
 use super::{List, Say, Tell};
+use crate::probes;
 use crate::ranges::Range;
 
 const PAGE: u64 = sls_sys::PAGE;
@@ -192,7 +193,9 @@ impl Pager {
             let space = &mut self.spaces[at];
             let brought = if space.owed.at(address).is_some() {
                 space.next = address;
-                space.bring(address, &self.excerpt, bytes)?
+                let brought = space.bring(address, &self.excerpt, bytes)?;
+                probes::page_brought(address);
+                brought
             } else {
                 Brought::There
             };

@@ -35,7 +35,7 @@ use crate::plan::birth::{self, Await};
 use crate::plan::family::{self, Act};
 use crate::plan::kin::Kin;
 use crate::target::Options;
-use crate::{branch, leftover, renamed};
+use crate::{branch, leftover, probes, renamed};
 use births::Births;
 use later::Later;
 use lines::Lines;
@@ -105,6 +105,7 @@ pub fn restore(
     wish: &Wish,
 ) -> Result<Restored, RestoreError> {
     let begun = Instant::now();
+    probes::restore_begun(epoch.0);
     let read = |source| RestoreError::Read {
         epoch: epoch.0,
         source,
@@ -134,6 +135,7 @@ pub fn restore(
     let made = births.all((&mut record, epoch.0), &acts, options, namespace.as_ref());
     let keepers = made.inspect_err(|_| births.await_ends())?;
     let all = &record.processes;
+    probes::restore_born(epoch.0, all.len() as u64);
     let kin = Kin::new(all, &known, &wish.given).with_masters(terminals.kept());
     let maker = Maker {
         partition,
@@ -161,6 +163,7 @@ pub fn restore(
         renamed,
         not_restored,
     } = done.inspect_err(|_| births.await_ends())?;
+    probes::restore_done(epoch.0, pages);
     segments.keep();
     roots.extend(namespace.and_then(Namespace::keep));
     let former = |p: &Process| [&p.former[..], &[p.start_ticks]].concat();
@@ -215,6 +218,7 @@ impl Maker<'_> {
         let mut told = Lines::new(self.all);
         let mut later = self.later(&mut keepers)?;
         let journals = self.journals(&mut told)?;
+        probes::restore_planned(self.epoch.0);
         for (keeper, journal) in keepers.iter_mut().zip(&journals) {
             keeper.ask_to_execute(journal)?;
         }
@@ -353,6 +357,7 @@ impl Maker<'_> {
                     let begun = later.begin(self.options);
                     pager = Some(begun.map_err(|error| failed(error.to_string()))?);
                 }
+                probes::restore_filled(self.epoch.0, pages);
             }
             for keeper in keepers.iter_mut() {
                 keeper.tell(&Ok(()))?;

@@ -20,7 +20,7 @@ use crate::group::{Group, Request};
 use crate::keeper::Keeper;
 use crate::target::{Target, Tracker};
 use crate::together::{self, Party};
-use crate::{branch, leftover, plan};
+use crate::{branch, leftover, plan, probes};
 use journal::{Ahead, Sources};
 use members::{Leavers, Moment, ends_that_stay};
 
@@ -62,6 +62,8 @@ impl Group {
             epoch: to.0,
             source,
         };
+        let pid = self.members.first().map_or(0, |member| member.pid);
+        probes::rewind_begun(pid, to.0);
         let _held = partition.hold(to).map_err(read)?;
         let record = record(partition, to)?;
         self.bury();
@@ -108,6 +110,7 @@ impl Group {
             stay_stopped: true,
             begins: false,
         })?;
+        probes::rewind_saved(pid);
         let _urgent = sls_sys::urgent::Urgent::begin();
         let ends = plan::Ends {
             partition,
@@ -129,6 +132,7 @@ impl Group {
             self.signal(SIGSTOP)?;
         }
         let stop_ns = self.run_on()?;
+        probes::rewind_done(pid, done.pages);
         self.parent = Some(to);
         for member in &mut self.members {
             if let Tracker::Content(content) = &mut member.tracker {
@@ -165,7 +169,10 @@ impl Group {
         let mut done = Done::default();
         let journals = self.journals(ends, then, ways, agreement.as_ref(), &mut done);
         let journals = journals.inspect_err(|_| self.forget(None))?;
+        let pid = self.members.first().map_or(0, |member| member.pid);
+        probes::rewind_planned(pid, done.pages);
         let outcomes = self.execute(&journals, agreement.as_ref(), leave)?;
+        probes::rewind_carried(pid);
         let result = done.judge(outcomes, ends);
         // Who is halted is put right by them.
         if !matches!(result, Err(RewindError::Halted { .. })) {

@@ -23,6 +23,7 @@ use crate::answers::answer;
 use crate::gate::Gate;
 use crate::guests::{self, Seat};
 use crate::names::shown;
+use crate::probes;
 use crate::registry::Registry;
 use crate::room::Room;
 use crate::timed::Timed;
@@ -113,7 +114,9 @@ impl Visit {
     }
 
     fn answer(&mut self, request: Request, given: Vec<Given>) -> Answer {
+        probes::asked();
         let answer = answer(&self.registry, request, given);
+        probes::answered();
         if let Answer::Attached { part, .. } = &answer
             && libsls::is_temporary(part)
         {

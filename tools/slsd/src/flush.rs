@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use libsls::protocol::Failure;
 use slos::{Epoch, Partition, Store};
 
+use crate::probes;
 use crate::registry::Refusal;
 use crate::stores::Stores;
 use crate::transfer;
@@ -222,6 +223,7 @@ impl Work {
                 none.insert((store, there))
             }
         };
+        probes::flush_begun(first.0, last.0);
         let taken = there.take_over(&self.history, (first, last), |_| {});
         let taken = taken.map_err(|error| transfer::outward(&error, &path, there.name()))?;
         match taken.passed.first() {
@@ -232,7 +234,10 @@ impl Work {
                     path.display()
                 ),
             )),
-            None => Ok(()),
+            None => {
+                probes::flush_done(last.0);
+                Ok(())
+            }
         }
     }
 }

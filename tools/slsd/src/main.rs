@@ -13,6 +13,7 @@ mod leave;
 mod mailbox;
 mod names;
 mod part;
+mod probes;
 mod registry;
 mod room;
 mod stops;
