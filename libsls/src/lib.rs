@@ -1,9 +1,11 @@
 //! The public face of the single level store: what slsd is asked, how, and what comes back.
 //!
 //! [`Client`] speaks the wire protocol of [`protocol`]; with the feature `view`, [`view`] shows
-//! checkpoints to `introspect`. Deliberately absent: anything that traces or keeps pages.
+//! checkpoints to `introspect` and [`compare`] says where two of them differ. Deliberately absent: anything that traces or keeps pages.
 
 mod client;
+#[cfg(feature = "view")]
+pub mod compare;
 mod frame;
 pub mod protocol;
 mod reference;

@@ -19,6 +19,7 @@ mod lifecycle;
 mod locked;
 mod locks;
 mod pidns;
+mod questions;
 mod redis;
 mod refusals;
 mod restore;

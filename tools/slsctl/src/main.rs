@@ -4,19 +4,29 @@
 //! JSON and as text side by side, so that the two cannot say different things.
 
 mod arguments;
+mod assert;
+mod bisect;
+mod blame;
 mod cli;
 mod daemon;
 mod diff;
 mod diff_text;
+mod disas;
+mod explain;
+mod heap;
 mod history;
+mod line;
 mod look;
 mod manual;
 mod memory;
+mod naming;
 mod output;
 mod partitions;
 mod processes;
 mod progress;
+mod refs;
 mod restore;
+mod scan;
 mod scripts;
 mod session;
 mod spawn;

@@ -20,6 +20,7 @@ mod stores;
 mod timed;
 mod transfer;
 mod trouble;
+mod watch;
 mod worker;
 
 use std::fs::{self, OpenOptions};
