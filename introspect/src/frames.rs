@@ -199,6 +199,15 @@ impl Program {
             .or(frames.first())
     }
 
+    /// Whether a frame is of a file that brings its debug information along: what a library keeps for itself in its
+    /// frames, known only by a separate debug file, is nobody's question.
+    pub(crate) fn is_own(&self, frame: &Frame) -> bool {
+        let scope = frame.scope.as_ref();
+        scope
+            .and_then(|scope| self.modules().get(scope.module))
+            .is_some_and(|module| module.object.has_own_debug())
+    }
+
     fn is_main(&self, pc: u64) -> bool {
         let Some((_, module, address)) = self.module_at(pc) else {
             return false;
@@ -218,6 +227,20 @@ impl Frame {
             let last = last_segment(function);
             last == name || last.split('<').next() == Some(name) || function == name
         })
+    }
+
+    /// How `frame(...)` names it: by function where it is the innermost of that name, else by number.
+    pub fn name_among(&self, frames: &[Frame]) -> String {
+        let last = self.function.as_deref().map_or("", last_segment);
+        let plain = last.split('<').next().unwrap_or(last);
+        let sayable = !plain.is_empty() && plain.chars().all(|c| c.is_alphanumeric() || c == '_');
+        let innermost = frames
+            .iter()
+            .find(|other| other.scope.is_some() && other.is_called(plain));
+        match innermost {
+            Some(first) if sayable && first.index == self.index => plain.to_owned(),
+            _ => self.index.to_string(),
+        }
     }
 
     pub fn has_source(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
+use crate::blame::{Blame, BlameRow};
 use crate::diff::Change;
 use crate::expr::{Answer, Local};
 use crate::frames::Frame;
@@ -42,9 +43,21 @@ impl Timeline {
     }
 }
 
+impl Blame {
+    pub fn to_json(&self, expr: &str, max: usize) -> Json {
+        let row = |row: &BlameRow| json!({"path": row.path, "type": row.type_name, "epoch": row.epoch, "time": row.time, "text": row.text, "value": row.value.to_json(max)});
+        json!({"expr": expr, "type": self.type_name, "rows": self.rows.iter().map(row).collect::<Vec<_>>(), "cut": self.cut})
+    }
+}
+
 impl Change {
     pub fn to_json(&self, max: usize) -> Json {
         let side = |value: &Option<Value>| value.as_ref().map(|value| value.to_json(max));
-        json!({"path": self.path, "old": side(&self.old), "new": side(&self.new)})
+        let change = match (&self.old, &self.new) {
+            (None, _) => "added",
+            (_, None) => "removed",
+            _ => "changed",
+        };
+        json!({"path": self.path, "change": change, "old": side(&self.old), "new": side(&self.new)})
     }
 }

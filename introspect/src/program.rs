@@ -17,6 +17,8 @@ use crate::view::{Mapping, View, ViewExt};
 const ALIAS_LIMIT: usize = 32;
 /// Parameters written of a function's type.
 const PARAMETER_LIMIT: usize = 32;
+/// Types compared for a suggestion.
+const TYPE_SCAN: usize = 200_000;
 /// Largest vDSO we take from memory.
 const VDSO_LIMIT: u64 = 1 << 20;
 
@@ -68,6 +70,13 @@ impl Program {
     /// Whether this program is also that of `view`: the same files, mapped at the same places.
     pub fn matches(&self, view: &dyn View) -> bool {
         image_mappings(&view.mappings()) == self.loaded_from
+    }
+
+    /// Whether it knows all files of `view`, where they are there; it may know more.
+    pub fn covers(&self, view: &dyn View) -> bool {
+        image_mappings(&view.mappings())
+            .iter()
+            .all(|mapping| self.loaded_from.contains(mapping))
     }
 
     pub fn modules(&self) -> &[Module] {
@@ -320,6 +329,16 @@ impl Program {
             }
         }
         found
+    }
+
+    /// The last segments of all types' names, as far as it takes to suggest one.
+    pub(crate) fn type_names(&self) -> impl Iterator<Item = String> + '_ {
+        let debugs = self.modules.iter().filter_map(|m| m.object.debug());
+        let named = debugs.flat_map(|debug| debug.index().names());
+        named
+            .filter(|(_, all)| all.iter().any(|named| named.kind == Kind::Type))
+            .map(|(name, _)| name.to_owned())
+            .take(TYPE_SCAN)
     }
 
     pub fn size_of(&self, ty: &Ty) -> Option<u64> {

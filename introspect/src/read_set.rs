@@ -34,6 +34,11 @@ impl ReadSet {
         self.pages.iter().copied()
     }
 
+    /// Whether nothing was looked at.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty() && self.registers.is_empty() && !self.threads
+    }
+
     pub fn contains_page(&self, address: u64) -> bool {
         self.pages.contains(&(address & !(PAGE - 1)))
     }

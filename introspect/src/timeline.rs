@@ -3,8 +3,9 @@
 use std::ops::RangeInclusive;
 
 use crate::expr::{Answer, Context, ExprError};
-use crate::program::Program;
-use crate::read_set::{ReadSet, Recording};
+use crate::probe::{Probe, Question};
+use crate::programs::Programs;
+use crate::read_set::ReadSet;
 use crate::value::Value;
 use crate::view::{Unavailable, View};
 
@@ -37,60 +38,58 @@ pub struct Timeline {
     pub evaluations: usize,
 }
 
-/// What is known of the epoch before.
-struct Last {
-    epoch: u64,
-    seen: ReadSet,
-    text: String,
-    value: Value,
-}
-
 /// Rows for the epochs in `range`; with `changes_only` those whose text differs from the row before.
 ///
 /// An expression without meaning at some epoch (no such frame yet) has an unavailable value there; one without
 /// meaning at any is an error.
 pub fn timeline(
-    program: &Program,
+    programs: &Programs,
     history: &dyn History,
     context: &Context,
     expr: &str,
     range: RangeInclusive<u64>,
     changes_only: bool,
 ) -> Result<Timeline, ExprError> {
+    let question = Question {
+        programs,
+        history,
+        context,
+        expr,
+    };
     let mut result = Timeline::default();
-    let mut last: Option<Last> = None;
+    let mut last: Option<Probe> = None;
     let mut failure: Option<ExprError> = None;
     for (epoch, time) in history.epochs() {
         if !range.contains(&epoch) {
             continue;
         }
-        let current = match last.take() {
-            Some(last) if same_input(history, &last, epoch) => Last { epoch, ..last },
+        let probe = match last.take() {
+            Some(last) if question.stands(&last, epoch) => Probe { epoch, ..last },
             _ => {
                 result.evaluations += 1;
-                let (answer, seen) = evaluate(program, history, context, expr, epoch);
-                let (text, value) = outcome(answer, &mut result.type_name, &mut failure);
-                Last {
-                    epoch,
-                    seen,
-                    text,
-                    value,
-                }
+                question.at(epoch)
             }
         };
-        let repeats = result
-            .rows
-            .last()
-            .is_some_and(|row| row.text == current.text && row.value == current.value);
-        if !(changes_only && repeats) {
+        let (text, value) = shown(&probe.outcome);
+        match &probe.outcome {
+            Ok(answer) if result.type_name.is_empty() => {
+                result.type_name.clone_from(&answer.type_name);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                failure.get_or_insert_with(|| error.clone());
+            }
+        }
+        let repeats = |row: &Row| row.text == text && row.value == value;
+        if !(changes_only && result.rows.last().is_some_and(repeats)) {
             result.rows.push(Row {
                 epoch,
                 time,
-                text: current.text.clone(),
-                value: current.value.clone(),
+                text,
+                value,
             });
         }
-        last = Some(current);
+        last = Some(probe);
     }
     match failure {
         Some(error) if result.type_name.is_empty() => Err(error),
@@ -98,58 +97,11 @@ pub fn timeline(
     }
 }
 
-fn same_input(history: &dyn History, last: &Last, epoch: u64) -> bool {
-    if !history
-        .unchanged(last.epoch, epoch, &last.seen)
-        .unwrap_or(false)
-    {
-        return false;
-    }
-    // Opening a view only pays where a register was looked at.
-    let registers = last.seen.threads || !last.seen.registers.is_empty();
-    !registers
-        || history
-            .view(epoch)
-            .is_ok_and(|view| last.seen.registers_unchanged(&*view))
-}
-
-fn evaluate(
-    program: &Program,
-    history: &dyn History,
-    context: &Context,
-    expr: &str,
-    epoch: u64,
-) -> (Result<Answer, ExprError>, ReadSet) {
-    match history.view(epoch) {
-        Ok(view) => {
-            let recording = Recording::new(&*view);
-            let answer = program.evaluate(&recording, context, expr);
-            (answer, recording.finish())
-        }
-        // Nothing was read, so nothing may be concluded about the next epoch.
-        Err(why) => {
-            let mut seen = ReadSet::default();
-            seen.threads = true;
-            (Err(ExprError::at(1, why.to_string())), seen)
-        }
-    }
-}
-
-fn outcome(
-    answer: Result<Answer, ExprError>,
-    type_name: &mut String,
-    failure: &mut Option<ExprError>,
-) -> (String, Value) {
-    match answer {
-        Ok(answer) => {
-            if type_name.is_empty() {
-                *type_name = answer.type_name;
-            }
-            (answer.text, answer.value)
-        }
+fn shown(outcome: &Result<Answer, ExprError>) -> (String, Value) {
+    match outcome {
+        Ok(answer) => (answer.text.clone(), answer.value.clone()),
         Err(error) => {
             let value = Value::Unavailable(Unavailable::because(error.message.clone()));
-            failure.get_or_insert(error);
             (value.to_text(), value)
         }
     }

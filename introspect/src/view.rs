@@ -100,6 +100,19 @@ pub trait View {
     /// Fills `buf` from `address`, whole, or names the first byte that is not there.
     fn read(&self, address: u64, buf: &mut [u8]) -> Result<(), Unavailable>;
 
+    /// Calls `each` with the pages of a page-aligned range that can be read, ascending. One that was never written may be
+    /// left out: it is zero.
+    fn each_page(&self, start: u64, end: u64, each: &mut dyn FnMut(u64, &[u8])) {
+        let mut page = [0; PAGE_BYTES];
+        let mut at = start;
+        while at < end {
+            if self.read(at, &mut page).is_ok() {
+                each(at, &page);
+            }
+            at = at.saturating_add(PAGE);
+        }
+    }
+
     /// Every thread, the main one first.
     fn threads(&self) -> Vec<ThreadView>;
 
@@ -175,5 +188,6 @@ pub trait ViewExt: View {
 impl<V: View + ?Sized> ViewExt for V {}
 
 pub const PAGE: u64 = 4096;
+const PAGE_BYTES: usize = 4096;
 /// No single value is larger than this: a bound on what damaged type information can make us allocate.
 const READ_LIMIT: usize = 64 << 20;

@@ -198,6 +198,27 @@ fn check_errors(fixture: &Fixture) {
     assert!(fixture.fails("frame(9).x").message.contains("no frame 9"));
 }
 
+fn check_elements(fixture: &Fixture) {
+    for (expr, value) in [
+        ("any(matrix[0], _ == 2)", json!(true)),
+        ("all(matrix, row, any(row, x, x > 3))", json!(false)),
+        ("count(many, _ % 2 == 0)", json!(750)),
+        ("count(many)", json!(1500)),
+        ("sum(matrix[1])", json!(15)),
+        ("sum(pk.grid[0], p, p.x * p.y)", json!(44)),
+        ("any(flexible->items[0..3], i, i == 22)", json!(true)),
+        ("!all(octets) && !any(shaky)", json!(true)),
+        ("len(many[2..5])", json!(3)),
+        ("(*(struct node *)&second).value", json!(2)),
+    ] {
+        assert_eq!(fixture.json(expr), value, "{expr}");
+    }
+    assert!(fixture.fails("any(head, _)").message.contains("bounds"));
+    assert!(fixture.fails("any(many, k, v, k)").message.contains("map"));
+    assert_eq!(fixture.fails("any(many, _ > )").column, 15);
+    assert_eq!(fixture.fails("(struct nod *)0").near, ["node"]);
+}
+
 fn check_lines(fixture: &Fixture) {
     let program = &fixture.program;
     let sources = program.sources_named("plain.c");
@@ -227,6 +248,7 @@ fn pie_dwarf5() {
     check_types(&fixture);
     check_frames(&fixture);
     check_errors(&fixture);
+    check_elements(&fixture);
     check_lines(&fixture);
     assert_eq!(fixture.view.threads().len(), 1);
 }

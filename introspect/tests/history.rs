@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use introspect::{
-    Context, History, Limits, Mapping, ReadSet, ThreadView, Unavailable, View, diff, timeline,
+    BisectError, Bisection, Checker, Context, History, Mapping, PredicateError, Programs, ReadSet,
+    ThreadView, Touched, Unavailable, View, bisect, blame, check, diff, timeline,
 };
 use serde_json::json;
 use support::Fixture;
@@ -117,7 +118,7 @@ fn only_changes_are_evaluated_and_none_is_missed() {
     let (fixture, history) = history();
     let context = Context::default();
     let rows = timeline(
-        &fixture.program,
+        &Programs::default(),
         &history,
         &context,
         "counter * 2",
@@ -146,7 +147,7 @@ fn only_changes_are_evaluated_and_none_is_missed() {
     // One to start, four changes, one page that goes and comes back: 5 + 2 - 0.
     assert_eq!(rows.evaluations, 7);
     let changed = timeline(
-        &fixture.program,
+        &Programs::default(),
         &history,
         &context,
         "counter",
@@ -162,10 +163,10 @@ fn only_changes_are_evaluated_and_none_is_missed() {
 
 #[test]
 fn locals_follow_registers_and_names_without_meaning_are_errors() {
-    let (fixture, history) = history();
+    let (_fixture, history) = history();
     let context = Context::default();
     let rows = timeline(
-        &fixture.program,
+        &Programs::default(),
         &history,
         &context,
         "frame(inner).ratio",
@@ -175,22 +176,25 @@ fn locals_follow_registers_and_names_without_meaning_are_errors() {
     .unwrap();
     assert_eq!(rows.rows.len(), 1);
     assert_eq!(rows.evaluations, 1);
-    let error = timeline(&fixture.program, &history, &context, "countr", 1..=3, false).unwrap_err();
+    let error = timeline(
+        &Programs::default(),
+        &history,
+        &context,
+        "countr",
+        1..=3,
+        false,
+    )
+    .unwrap_err();
     assert!(error.near.contains(&"counter".to_owned()));
 }
 
 #[test]
 fn differences_are_named_and_padding_is_none() {
     let (fixture, history) = history();
-    let none = |_: &ReadSet| false;
-    let changes = diff(
-        &fixture.program,
-        history.get(9),
-        history.get(20),
-        &none,
-        Limits { elements: 1500 },
-    );
-    let named: Vec<_> = changes
+    let (a, b) = (history.get(9), history.get(20));
+    let found = diff(&fixture.program, a, b, &Touched::everything());
+    let named: Vec<_> = found
+        .changes
         .iter()
         .map(|change| {
             (
@@ -209,26 +213,159 @@ fn differences_are_named_and_padding_is_none() {
             ("many[1200]", many(9), many(20))
         ]
     );
-    // What the pages say saves decoding and changes nothing.
-    let by_pages = |set: &ReadSet| history.unchanged(9, 20, set).unwrap();
+    // What is known to be the same is not read, and changes nothing.
+    let pages = [fixture.ask("&counter"), fixture.ask("&many[1200]")].map(|answer| {
+        let text = answer.value.to_json(1)["ptr"].as_str().unwrap()[2..].to_owned();
+        u64::from_str_radix(&text, 16).unwrap() & !0xfff
+    });
+    let touched = Touched::new(pages.map(|page| (page, page + 4096)));
+    assert_eq!(diff(&fixture.program, a, b, &touched), found);
     assert_eq!(
-        diff(
-            &fixture.program,
-            history.get(9),
-            history.get(20),
-            &by_pages,
-            Limits { elements: 1500 }
-        ),
-        changes
+        diff(&fixture.program, a, a, &Touched::everything()).changes,
+        []
     );
-    assert!(
-        diff(
-            &fixture.program,
-            history.get(9),
-            history.get(9),
-            &none,
-            Limits::default()
-        )
-        .is_empty()
+}
+
+fn turn(history: &Changes, expr: &str, path: &[u64]) -> Result<Bisection, BisectError> {
+    bisect(
+        &Programs::default(),
+        history,
+        &Context::default(),
+        expr,
+        path,
+    )
+}
+
+#[test]
+fn bisection_finds_where_a_predicate_turns_either_way() {
+    let (_, history) = history();
+    let path: Vec<u64> = (1..=34).collect();
+    // 42 until @9, then 10, 20 and 30.
+    let found = turn(&history, "counter == 42", &path).unwrap();
+    assert_eq!((found.last_good, found.first_bad), (9, 10));
+    assert_eq!(
+        (found.good.text, found.bad.text),
+        ("true".into(), "false".into())
     );
+    assert!(found.evaluations <= 6, "{}", found.evaluations);
+    let found = turn(&history, "counter == 30", &path).unwrap();
+    assert_eq!((found.last_good, found.first_bad), (29, 30));
+    let back: Vec<u64> = path.iter().rev().copied().collect();
+    let found = turn(&history, "counter == 30", &back).unwrap();
+    assert_eq!((found.last_good, found.first_bad), (30, 29));
+    // What has not changed since an end answers as that end does.
+    let found = turn(&history, "counter != 42", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).unwrap();
+    assert_eq!((found.first_bad, found.evaluations), (10, 0));
+}
+
+#[test]
+fn nine_hundred_checkpoints_take_ten_evaluations() {
+    let (fixture, short) = history();
+    let counter = fixture.ask("counter").address.unwrap();
+    for first_bad in [2, 3, 451, 899, 900] {
+        // It changes every time: nothing can be skipped.
+        let epochs = (1..=900u64).map(|epoch| {
+            let mut view = short.epochs[0].clone();
+            let value = epoch + if epoch >= first_bad { 10_000 } else { 0 };
+            for (at, byte) in (counter..).zip((value as u32).to_le_bytes()) {
+                view.patches.insert(at, byte);
+            }
+            view
+        });
+        let long = Changes {
+            epochs: epochs.collect(),
+            views: Cell::new(0),
+        };
+        let path: Vec<u64> = (1..=900).collect();
+        let found = turn(&long, "counter < 10000", &path).unwrap();
+        assert_eq!(found.first_bad, first_bad);
+        assert!(found.evaluations <= 10, "{}", found.evaluations);
+    }
+}
+
+#[test]
+fn bisection_says_what_cannot_be_searched() {
+    let (_, history) = history();
+    let path: Vec<u64> = (1..=40).collect();
+    let same = turn(&history, "counter", &path).unwrap_err();
+    assert!(matches!(
+        same,
+        BisectError::Same {
+            truth: true,
+            good: 1,
+            bad: 40,
+            ..
+        }
+    ));
+    assert!(matches!(
+        turn(&history, "first", &path),
+        Err(BisectError::Predicate(PredicateError::Untold { .. }))
+    ));
+    assert!(matches!(
+        turn(&history, "countr", &path),
+        Err(BisectError::Predicate(PredicateError::Expr {
+            epoch: 1,
+            ..
+        }))
+    ));
+    assert!(matches!(
+        turn(&history, "counter", &[3]),
+        Err(BisectError::NoPath)
+    ));
+    // @35 has no such page: the turn lies between @34 and @36, and that is said.
+    let around = turn(&history, "counter == 30", &[34, 35, 40]).unwrap();
+    assert_eq!(
+        (around.last_good, around.first_bad, around.untold),
+        (34, 40, vec![35])
+    );
+}
+
+#[test]
+fn blame_says_since_when_each_part_is_as_it_is() {
+    let (_, history) = history();
+    let asked = |expr: &str| {
+        let programs = Programs::default();
+        blame(&programs, &history, &Context::default(), expr, 1..=34).unwrap()
+    };
+    let found = asked("many[1199..1202]");
+    let rows: Vec<_> = found
+        .rows
+        .iter()
+        .map(|row| (row.path.as_str(), row.epoch))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("many[1199..1202][0]", None),
+            ("many[1199..1202][1]", Some(34)),
+            ("many[1199..1202][2]", None)
+        ]
+    );
+    let found = asked("counter");
+    assert_eq!(
+        (found.rows[0].epoch, found.rows[0].time),
+        (Some(30), Some(30_000))
+    );
+    assert_eq!(found.rows[0].text, "30");
+    let found = asked("first");
+    let paths: Vec<_> = found.rows.iter().map(|row| row.path.as_str()).collect();
+    assert_eq!(paths, ["first.value", "first.next", "first.label"]);
+    assert!(found.rows.iter().all(|row| row.epoch.is_none()));
+}
+
+#[test]
+fn assertions_name_the_first_breach() {
+    let (_, history) = history();
+    let asked = |expr: &str| {
+        let checker = Checker::new(Programs::default(), Context::default(), expr);
+        check(checker, &history, 1..=40)
+    };
+    let broken = asked("counter >= 20").unwrap();
+    assert_eq!((broken.checked, broken.evaluations), (10, 2));
+    assert_eq!(broken.breach.unwrap().epoch, 10);
+    // @35 cannot be read: neither kept nor broken.
+    let kept = asked("counter > 5").unwrap();
+    assert!(kept.breach.is_none());
+    assert_eq!((kept.checked, kept.untold), (40, vec![35]));
+    assert!(asked("countr").is_err() && asked("first").is_err());
 }

@@ -1,9 +1,12 @@
 //! The public face of the single level store: what slsd is asked, how, and what comes back.
 //!
 //! [`Client`] speaks the wire protocol of [`protocol`]; with the feature `view`, [`view`] shows
-//! checkpoints to `introspect`, and [`elf_core`] to debuggers. Deliberately absent: anything that traces or keeps pages.
+//! checkpoints to `introspect` and [`compare`] says where two of them differ; [`elf_core`] shows them to
+//! debuggers. Deliberately absent: anything that traces or keeps pages.
 
 mod client;
+#[cfg(feature = "view")]
+pub mod compare;
 #[cfg(feature = "view")]
 pub mod elf_core;
 mod frame;

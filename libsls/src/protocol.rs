@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// First word of a hello.
 pub const MAGIC: u32 = 0x534c_5301;
 /// Longest request.
@@ -190,6 +190,16 @@ pub enum Request {
     Snapshots {
         store: Option<PathBuf>,
     },
+    /// Check a condition at the newest checkpoint and at each that comes, until it is broken, nothing is attached any more,
+    /// or the client leaves. The checkpoint of a breach and its neighbours are kept from then on.
+    Watch {
+        part: Option<String>,
+        pid: Option<i32>,
+        expr: String,
+        tid: Option<u32>,
+        /// By number or function name; None: the innermost that has source.
+        frame: Option<String>,
+    },
     /// Wait until a checkpoint (None: the newest) lasts in its partition's store.
     EpochWait {
         part: Option<String>,
@@ -236,6 +246,7 @@ pub enum Answer {
     },
     Moved(Moved),
     Snapshots(Vec<History>),
+    Watched(Watched),
 }
 
 /// Kinds of failure a program may act on.
@@ -317,6 +328,36 @@ pub struct Moved {
     pub bytes: u64,
     /// Older than what was there: they cannot be put in between.
     pub passed: Vec<u64>,
+}
+
+/// How a watch over a condition ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Watched {
+    pub partition: String,
+    /// Checkpoints that were looked at.
+    pub checked: u64,
+    /// Those at which it was evaluated; at the others nothing that it reads had changed.
+    pub evaluations: u64,
+    /// Those at which it has no truth value.
+    pub untold: u64,
+    /// None when it held to the end.
+    pub breach: Option<Breach>,
+}
+
+/// A checkpoint at which a condition is false.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Breach {
+    pub epoch: u64,
+    /// ns since 1970.
+    pub time: u64,
+    /// What it is called now.
+    pub name: Option<String>,
+    /// Of the condition, there.
+    pub text: String,
+    /// Checkpoints that are kept for it, ascending; the one that comes next will be too.
+    pub kept: Vec<u64>,
 }
 
 /// A process of a partition.

@@ -100,6 +100,11 @@ impl History {
     /// Checkpoints from the head back to the root, newest first.
     #[must_use]
     pub fn line_to_head(&self) -> Vec<&crate::protocol::HistoryRow> {
+        self.line_to(self.head)
+    }
+
+    /// Checkpoints from `epoch` back to the root, newest first.
+    fn line_to(&self, epoch: u64) -> Vec<&crate::protocol::HistoryRow> {
         let row = |epoch: u64| {
             let at = self
                 .checkpoints
@@ -109,10 +114,26 @@ impl History {
         };
         // slsd names the nearest kept ancestor as parent, so the line has no gaps; parents are
         // older than their children, so it ends.
-        std::iter::successors(row(self.head), |c| {
+        std::iter::successors(row(epoch), |c| {
             row(c.parent.filter(|&parent| parent < c.epoch)?)
         })
         .collect()
+    }
+
+    /// The way through the tree from one checkpoint to another, both included: back to where their branches part, then
+    /// on. None when they have no ancestor in common.
+    #[must_use]
+    pub fn path(&self, from: u64, to: u64) -> Option<Vec<&crate::protocol::HistoryRow>> {
+        let up = self.line_to(from);
+        let mut down = self.line_to(to);
+        let meets = down
+            .iter()
+            .position(|row| up.iter().any(|other| other.epoch == row.epoch))?;
+        let fork = down[meets].epoch;
+        down.truncate(meets);
+        let back = up.into_iter().take_while(|row| row.epoch != fork);
+        let fork = self.line_to(fork).into_iter().take(1);
+        Some(back.chain(fork).chain(down.into_iter().rev()).collect())
     }
 
     fn hint(&self) -> String {
@@ -181,5 +202,37 @@ mod tests {
         for bad in ["7", "@", "@-0", "@-x", ""] {
             assert!(bad.parse::<EpochRef>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn ways_lead_over_the_fork() {
+        let row = |epoch: u64, parent: Option<u64>| crate::protocol::HistoryRow {
+            epoch,
+            parent,
+            branch: String::new(),
+            name: None,
+            time: 0,
+            stop_us: 0,
+            pages: 0,
+            bytes: 0,
+            pids: Vec::new(),
+        };
+        // 1 - 2 - 3 - 4, and 5 - 6 from 2; 7 stands alone.
+        let parents = [None, Some(1), Some(2), Some(3), Some(2), Some(5), None];
+        let history = History {
+            partition: "mem".into(),
+            head: 6,
+            branch: "b".into(),
+            checkpoints: (1..).zip(parents).map(|(e, p)| row(e, p)).collect(),
+        };
+        let way = |from, to| {
+            let path = history.path(from, to)?;
+            Some(path.iter().map(|row| row.epoch).collect::<Vec<_>>())
+        };
+        assert_eq!(way(1, 4), Some(vec![1, 2, 3, 4]));
+        assert_eq!(way(4, 6), Some(vec![4, 3, 2, 5, 6]));
+        assert_eq!(way(6, 1), Some(vec![6, 5, 2, 1]));
+        assert_eq!(way(3, 3), Some(vec![3]));
+        assert_eq!((way(7, 3), way(8, 1)), (None, None));
     }
 }

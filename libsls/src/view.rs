@@ -23,6 +23,9 @@ const PAGE_BYTES: usize = 4096;
 /// Pages fetched around a miss: a container's nodes are rarely alone.
 const AHEAD: u64 = 8;
 
+/// Pages of one large request.
+const BATCH: u64 = 1024;
+
 /// A kept page, None where the page map has none.
 type PageContent = Option<Box<[u8; PAGE_BYTES]>>;
 /// Space, first page, count.
@@ -104,6 +107,12 @@ impl CheckpointView {
         mapping_at(&self.process, address).ok_or_else(|| Unavailable::not_mapped(address))
     }
 
+    /// The connection it reads by.
+    #[must_use]
+    pub fn client(&self) -> &SharedClient {
+        &self.client
+    }
+
     /// Copies the part of one page from `address` on that fits `buf`.
     fn read_in_page(&self, address: u64, buf: &mut [u8]) -> Result<(), Unavailable> {
         let mapping = self.mapping_at(address)?;
@@ -147,6 +156,39 @@ impl CheckpointView {
             pages.insert((space, page), content);
         }
         Ok(())
+    }
+
+    /// So many pages of a mapping, at once. Those that are zero are left out.
+    fn batch(
+        &self,
+        mapping: &sls_record::Mapping,
+        address: u64,
+        count: u64,
+        each: &mut dyn FnMut(u64, &[u8]),
+    ) -> Option<()> {
+        let (space, first) = place(&self.process, mapping, address)?;
+        let request = Request::Pages {
+            part: Some(self.part.clone()),
+            epoch: self.epoch,
+            space,
+            runs: vec![(first, u32::try_from(count).ok()?)],
+        };
+        let Ok(Answer::Pages { present, bytes }) = self.client.borrow_mut().ask(&request) else {
+            return None;
+        };
+        let mut kept = bytes.chunks_exact(PAGE_BYTES);
+        let mut of_file = [0; PAGE_BYTES];
+        for (number, present) in (0..count).zip(present) {
+            let at = address + number * PAGE;
+            if present {
+                each(at, kept.next()?);
+            } else if mapping.backing == Backing::File
+                && self.read_file(mapping, at, &mut of_file).is_ok()
+            {
+                each(at, &of_file);
+            }
+        }
+        Some(())
     }
 
     /// Part of one page that the mapped file has.
@@ -201,7 +243,7 @@ fn process_of(
     })
 }
 
-fn mapping_at(process: &Process, address: u64) -> Option<&sls_record::Mapping> {
+pub(crate) fn mapping_at(process: &Process, address: u64) -> Option<&sls_record::Mapping> {
     let at = process.mappings.partition_point(|m| m.end <= address);
     process.mappings.get(at).filter(|m| m.start <= address)
 }
@@ -221,6 +263,19 @@ pub(crate) fn place(
         }
         Backing::Anonymous | Backing::File => Some((process.space, address / PAGE)),
     }
+}
+
+/// Whether what is mapped at an address is the same at both, so that its pages alone decide.
+pub(crate) fn same_backing(
+    (old, a): (&Process, &sls_record::Mapping),
+    (new, b): (&Process, &sls_record::Mapping),
+    address: u64,
+) -> bool {
+    let file = |m: &sls_record::Mapping| (m.dev, m.inode, m.file_mtime_ns);
+    let offset = |m: &sls_record::Mapping| (address - m.start).wrapping_add(m.offset);
+    place(old, a, address) == place(new, b, address)
+        && file(a) == file(b)
+        && (a.inode == 0 || offset(a) == offset(b))
 }
 
 fn at(address: u64, reason: impl Into<std::borrow::Cow<'static, str>>) -> Unavailable {
@@ -264,6 +319,21 @@ impl View for CheckpointView {
         Ok(())
     }
 
+    /// By large requests; nothing of it is kept.
+    fn each_page(&self, start: u64, end: u64, each: &mut dyn FnMut(u64, &[u8])) {
+        for mapping in &self.process.mappings {
+            let (from, to) = (mapping.start.max(start), mapping.end.min(end));
+            let mut at = from;
+            while at < to {
+                let count = ((to - at) / PAGE).min(BATCH);
+                if count == 0 || self.batch(mapping, at, count, each).is_none() {
+                    break;
+                }
+                at += count * PAGE;
+            }
+        }
+    }
+
     fn threads(&self) -> Vec<ThreadView> {
         let view = |t: &sls_record::Thread| ThreadView {
             tid: t.tid.cast_unsigned(),
@@ -294,12 +364,14 @@ impl View for CheckpointView {
     }
 }
 
-/// A partition's line of checkpoints for history queries.
+/// Checkpoints of a partition for history queries: a line, or the way between two.
 pub struct PartitionHistory {
     client: SharedClient,
     part: String,
     pid: Option<i32>,
     epochs: Vec<(u64, u64)>,
+    /// Whether each of `epochs` is the parent of the next.
+    descends: bool,
     /// Records of the epochs looked at last.
     processes: RefCell<BTreeMap<u64, Rc<Process>>>,
     /// What was asked last about pages that stay as they are.
@@ -348,6 +420,38 @@ impl PartitionHistory {
             part: history.partition.clone(),
             pid,
             epochs,
+            descends: true,
+            processes: RefCell::new(BTreeMap::new()),
+            steady: RefCell::default(),
+        }
+    }
+
+    /// The way from one checkpoint to another, which may be on different branches or in either order. None when nothing
+    /// leads from one to the other.
+    #[must_use]
+    pub fn between(
+        client: &SharedClient,
+        history: &History,
+        pid: Option<i32>,
+        (from, to): (u64, u64),
+    ) -> Option<Self> {
+        let path = history.path(from, to)?;
+        Some(Self {
+            epochs: path.iter().map(|row| (row.epoch, row.time)).collect(),
+            descends: false,
+            ..Self::new(client, history, pid, (from, from))
+        })
+    }
+
+    /// Checkpoints that are named one by one: those of a history that still grows.
+    #[must_use]
+    pub fn unlisted(client: &SharedClient, part: &str, pid: Option<i32>) -> Self {
+        Self {
+            client: Rc::clone(client),
+            part: part.to_owned(),
+            pid,
+            epochs: Vec::new(),
+            descends: false,
             processes: RefCell::new(BTreeMap::new()),
             steady: RefCell::default(),
         }
@@ -377,18 +481,15 @@ impl PartitionHistory {
         let (old, new) = (self.process(from)?, self.process(to)?);
         let mut runs = Runs::new();
         for address in read.pages() {
-            let (a, b) = (mapping_at(&old, address), mapping_at(&new, address));
-            let (a, b) = match (a, b) {
+            let (a, b) = match (mapping_at(&old, address), mapping_at(&new, address)) {
                 (None, None) => continue,
                 (Some(a), Some(b)) => (a, b),
                 _ => return Ok(None),
             };
-            let places = (place(&old, a, address), place(&new, b, address));
-            let same_file = (a.dev, a.inode, a.file_mtime_ns) == (b.dev, b.inode, b.file_mtime_ns)
-                && (a.inode == 0
-                    || (address - a.start).wrapping_add(a.offset)
-                        == (address - b.start).wrapping_add(b.offset));
-            let (Some(place), true) = (places.0, places.0 == places.1 && same_file) else {
+            let (Some(place), true) = (
+                place(&old, a, address),
+                same_backing((&old, a), (&new, b), address),
+            ) else {
                 return Ok(None);
             };
             push_page(&mut runs, place);
@@ -497,7 +598,9 @@ impl Epochs for PartitionHistory {
         }
         let at = |epoch| self.epochs.binary_search_by_key(&epoch, |e| e.0).ok();
         match (at(from), at(to)) {
-            (Some(a), Some(b)) if b == a + 1 => self.look_ahead(b, (from, to), read),
+            (Some(a), Some(b)) if self.descends && b == a + 1 => {
+                self.look_ahead(b, (from, to), read)
+            }
             _ => self
                 .changed_between((from, to), read)
                 .map(|changed| !changed),

@@ -202,6 +202,12 @@ fn diff_is_text_for_people() {
         })
         .find(|text| text.contains(&main))
         .expect("the main thread changes");
+    assert!(
+        text.contains("  counter: ") && text.contains("  state.ticks: "),
+        "{text}"
+    );
+    // Values may have braces; what is told of threads has none.
+    let text = &text[text.find("threads:\n").unwrap()..];
     assert!(!text.contains(['{', '}']), "{text}");
     let lines: Vec<&str> = text.lines().collect();
     let at = lines.iter().position(|line| *line == main).unwrap();

@@ -22,6 +22,7 @@ mod locked;
 mod locks;
 mod pidns;
 mod probes;
+mod questions;
 mod redis;
 mod refusals;
 mod restore;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::decode::{Decoder, Limits, Object};
 use crate::frames::Frame;
+use crate::parts::Parts;
 use crate::program::Program;
 use crate::registers;
 use crate::storage::Storage;
@@ -50,6 +51,14 @@ pub struct Answer {
     pub address: Option<u64>,
 }
 
+/// An object in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent {
+    pub address: u64,
+    pub len: u64,
+    pub type_name: String,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Local {
     pub name: String,
@@ -62,21 +71,57 @@ pub struct Local {
 
 impl Program {
     pub fn evaluate(&self, view: &dyn View, context: &Context, expr: &str) -> Result<Answer> {
+        self.with_object(view, context, expr, |decoder, object| {
+            let value = decoder.value(object);
+            let type_name = self.type_name(&object.ty);
+            let text = answer_text(&value, &type_name);
+            Answer {
+                expr: expr.to_owned(),
+                type_name,
+                value,
+                text,
+                address: object.storage.address(),
+            }
+        })
+    }
+
+    /// What an expression stands for, before it is read, and how to read it.
+    pub(crate) fn with_object<T>(
+        &self,
+        view: &dyn View,
+        context: &Context,
+        expr: &str,
+        look: impl FnOnce(&Decoder<'_>, &Object) -> T,
+    ) -> Result<T> {
         let node = parse(expr, &|name| !self.types_named(name).is_empty())?;
         let evaluator = Evaluator::new(self, view, context);
         let object = evaluator.eval(&node)?;
         let frame = evaluator.used_frame();
         let decoder = Decoder::new(self, view, frame.as_ref(), context.limits);
-        let value = decoder.value(&object);
-        let type_name = self.type_name(&object.ty);
-        let text = answer_text(&value, &type_name);
-        Ok(Answer {
-            expr: expr.to_owned(),
-            type_name,
-            value,
-            text,
-            address: object.storage.address(),
-        })
+        Ok(look(&decoder, &object))
+    }
+
+    /// Where the object lies that an expression means, and how long it is: what it points at, of a pointer.
+    pub fn extent(&self, view: &dyn View, context: &Context, expr: &str) -> Result<Extent> {
+        let found = self.with_object(view, context, expr, |decoder, object| {
+            let (address, ty) = match Parts::of(decoder, object) {
+                Ok(Parts::Pointer(pointer)) => (Some(pointer.address), pointer.to),
+                _ if matches!(self.strip(&object.ty).shape, Shape::Pointer { .. }) => {
+                    (decoder.address_in(object).ok(), Ty::Void)
+                }
+                _ => (object.storage.address(), object.ty.clone()),
+            };
+            let (ty, len) = match ty {
+                Ty::Void => ("?".to_owned(), 1),
+                ty => (self.type_name(&ty), self.size_of(&ty).unwrap_or(1).max(1)),
+            };
+            address.map(|address| Extent {
+                address,
+                len,
+                type_name: ty,
+            })
+        })?;
+        found.ok_or_else(|| ExprError::at(1, "it is not in memory"))
     }
 
     /// Arguments and locals of a frame.
@@ -133,6 +178,8 @@ pub(super) struct Evaluator<'a> {
     pub(super) view: &'a dyn View,
     pub(super) context: Context,
     frames: Rc<OnceCell<Vec<Frame>>>,
+    /// Names of elements, the innermost last.
+    bound: Rc<Vec<(String, Object)>>,
 }
 
 pub(super) type Result<T> = std::result::Result<T, ExprError>;
@@ -144,6 +191,19 @@ impl<'a> Evaluator<'a> {
             view,
             context: context.clone(),
             frames: Rc::default(),
+            bound: Rc::default(),
+        }
+    }
+
+    /// The same place, with names for an element.
+    pub(super) fn with_names(&self, names: impl IntoIterator<Item = (String, Object)>) -> Self {
+        let mut bound = (*self.bound).clone();
+        bound.extend(names);
+        Self {
+            context: self.context.clone(),
+            frames: Rc::clone(&self.frames),
+            bound: Rc::new(bound),
+            ..*self
         }
     }
 
@@ -258,6 +318,7 @@ impl<'a> Evaluator<'a> {
                     .ok_or_else(|| ExprError::at(column, "an incomplete type"))?;
                 Ok(Number::integer(size.into(), Rank::UnsignedLong).object())
             }
+            Kind::Over(over) => self.over(over, column),
             Kind::InFrame(selector, inner) => self.in_frame(selector, inner),
             Kind::InThread(tid, inner) => {
                 let context = Context {
@@ -267,6 +328,7 @@ impl<'a> Evaluator<'a> {
                 let there = Self {
                     context,
                     frames: Rc::default(),
+                    bound: Rc::clone(&self.bound),
                     ..*self
                 };
                 there.selected(column)?;
@@ -287,6 +349,7 @@ impl<'a> Evaluator<'a> {
         let there = Self {
             context,
             frames: Rc::clone(&self.frames),
+            bound: Rc::clone(&self.bound),
             ..*self
         };
         there.selected(inner.column)?;
@@ -294,6 +357,11 @@ impl<'a> Evaluator<'a> {
     }
 
     fn name(&self, path: &Path, column: usize) -> Result<Object> {
+        if let ([name], None) = (path.segments.as_slice(), &path.file)
+            && let Some((_, object)) = self.bound.iter().rev().find(|(known, _)| known == name)
+        {
+            return Ok(object.clone());
+        }
         let names = self.names();
         let chosen = self.context.frame != FrameSelector::Default;
         let mut frame = None;

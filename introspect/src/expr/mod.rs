@@ -6,10 +6,11 @@ mod evaluate;
 mod lexer;
 pub(crate) mod names;
 mod operate;
+mod over;
 mod parser;
 mod tree;
 
-pub use evaluate::{Answer, Context, FrameSelector, Local};
+pub use evaluate::{Answer, Context, Extent, FrameSelector, Local};
 
 /// Why an expression has no answer. A value that is merely unavailable is an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,6 +9,7 @@ use crate::view::Unavailable;
 use super::ExprError;
 use super::arithmetic::{Number, Rank, binary, compare, truth};
 use super::evaluate::{Evaluator, Result};
+use super::names::nearest;
 use super::parser::{Node, TypeSpec, Unary};
 
 impl Evaluator<'_> {
@@ -364,10 +365,11 @@ impl Evaluator<'_> {
         }
         let found = self.program.types_named(&spec.name);
         // Several units describe one type; a struct wins over a declaration.
-        found
-            .into_iter()
-            .next()
-            .ok_or_else(|| ExprError::at(column, format!("no type `{}`", spec.name)))
+        found.into_iter().next().ok_or_else(|| ExprError {
+            column,
+            message: format!("no type `{}`", spec.name),
+            near: nearest(&spec.name, self.program.type_names()),
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use super::lexer::{Spanned, Token, tokens};
 /// Brackets and operators within one another.
 const DEPTH_LIMIT: usize = 64;
 
-pub use super::tree::{Kind, Node, Path, Selector, TypeSpec, Unary};
+pub use super::tree::{Kind, Node, Over, Path, Quantity, Selector, TypeSpec, Unary};
 
 /// `is_type` tells `(name) * x`, a cast, from a product.
 pub fn parse(text: &str, is_type: &dyn Fn(&str) -> bool) -> Result<Node> {
@@ -381,6 +381,7 @@ impl Parser<'_> {
             "NULL" | "nullptr" => self.single(Kind::Null),
             "len" if called => Kind::Len(Box::new(self.argument()?)),
             "sizeof" if called => Kind::SizeOf(Box::new(self.argument()?)),
+            "any" | "all" | "count" | "sum" if called => self.over(name)?,
             "frame" if called => {
                 let selector = self.frame_selector()?;
                 Kind::InFrame(selector, Box::new(self.deeper(Self::primary)?))
@@ -399,6 +400,37 @@ impl Parser<'_> {
         let inner = self.binary(0)?;
         self.expect(")")?;
         Ok(inner)
+    }
+
+    /// `(v)`, `(v, test)`, `(v, x, test)`, `(m, k, v, test)`.
+    fn over(&mut self, word: &str) -> Result<Kind> {
+        let what = match word {
+            "any" => Quantity::Any,
+            "all" => Quantity::All,
+            "count" => Quantity::Count,
+            _ => Quantity::Sum,
+        };
+        self.at += 2;
+        let of = self.deeper(|parser| parser.binary(0))?;
+        let mut names = Vec::new();
+        let mut test = None;
+        if self.accept(",") {
+            while let (Some(Token::Name(name)), true) = (self.token(0), self.is_mark(1, ",")) {
+                if names.len() == 2 {
+                    return Err(self.error("an element has at most two names, key and value"));
+                }
+                names.push(name.clone());
+                self.at += 2;
+            }
+            test = Some(self.deeper(|parser| parser.binary(0))?);
+        }
+        self.expect(")")?;
+        Ok(Kind::Over(Box::new(Over {
+            what,
+            of,
+            names,
+            test,
+        })))
     }
 
     /// `(2).` or `(main).` or `(ns::f).`
@@ -580,6 +612,21 @@ mod tests {
         };
         assert!(matches!(left.kind, Kind::Binary("+", ..)));
         assert!(matches!(kind("a & b == c"), Kind::Binary("&", ..)));
+    }
+
+    #[test]
+    fn elements_may_have_names() {
+        let over = |text: &str| match kind(text) {
+            Kind::Over(over) => (over.what, over.names.len(), over.test.is_some()),
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(over("count(v)"), (Quantity::Count, 0, false));
+        assert_eq!(over("any(v, _ > 3)"), (Quantity::Any, 0, true));
+        assert_eq!(over("all(v, x, x.a > 3)"), (Quantity::All, 1, true));
+        assert_eq!(over("sum(m, k, v, v * 2)"), (Quantity::Sum, 2, true));
+        assert!(parse("any(m, a, b, c, 1)", &|_| false).is_err());
+        assert!(matches!(kind("any"), Kind::Name(_)));
+        assert!(matches!(kind("any(v, x, x) && y"), Kind::Binary("&&", ..)));
     }
 
     #[test]

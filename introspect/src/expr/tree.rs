@@ -28,8 +28,28 @@ pub enum Kind {
     Cast(TypeSpec, Box<Node>),
     Len(Box<Node>),
     SizeOf(Box<Node>),
+    Over(Box<Over>),
     InFrame(Selector, Box<Node>),
     InThread(u32, Box<Node>),
+}
+
+/// `any(v, x, test)`: something asked of the elements of a container.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Over {
+    pub what: Quantity,
+    pub of: Node,
+    /// What an element is called in the test: one name, or those of key and value; none means `_` and `_key`.
+    pub names: Vec<String>,
+    /// What is evaluated for each element; none means the element itself.
+    pub test: Option<Node>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantity {
+    Any,
+    All,
+    Count,
+    Sum,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use introspect::{History as _, View};
 use libsls::protocol::{
-    Answer, CheckRow, Checkpoint, Failure, Hello, History, HistoryRow, Keep, MAGIC, MAX_ANSWER,
-    MAX_REQUEST, PartStat, PsRow, Request, Restored, Rewound, Stat, VERSION,
+    Answer, Breach, CheckRow, Checkpoint, Failure, Hello, History, HistoryRow, Keep, MAGIC,
+    MAX_ANSWER, MAX_REQUEST, PartStat, PsRow, Request, Restored, Rewound, Stat, VERSION, Watched,
 };
 use libsls::record::{self, Record};
 use libsls::view::{CheckpointView, PartitionHistory};
@@ -155,6 +155,13 @@ pub fn every_request() -> Vec<Request> {
         Request::EpochWait {
             part: part(),
             epoch: Some(7),
+        },
+        Request::Watch {
+            part: part(),
+            pid: Some(7),
+            expr: "counter >= 0".into(),
+            tid: Some(8),
+            frame: Some("main".into()),
         },
         Request::Attach {
             pid: 1,
@@ -301,6 +308,19 @@ fn every_answer() -> Vec<Answer> {
             not_restored: vec!["a socket".into()],
         }),
         Answer::Ended(Some(256)),
+        Answer::Watched(Watched {
+            partition: "web".into(),
+            checked: 7,
+            evaluations: 2,
+            untold: 1,
+            breach: Some(Breach {
+                epoch: 7,
+                time: 1 << 60,
+                name: Some("breach".into()),
+                text: "false".into(),
+                kept: vec![6, 7],
+            }),
+        }),
         Answer::Ps(vec![PsRow {
             pid: 1,
             partition: "mem".into(),

@@ -70,6 +70,19 @@ pub struct FrameArg {
 }
 
 impl FrameArg {
+    pub fn tid(&self) -> Option<u32> {
+        self.tid
+    }
+
+    /// As it is written.
+    pub fn frame(&self) -> Option<String> {
+        self.frame.as_ref().map(|frame| match frame {
+            FrameSelector::Index(index) => index.to_string(),
+            FrameSelector::Function(name) => name.clone(),
+            FrameSelector::Default => String::new(),
+        })
+    }
+
     /// As introspection takes it.
     pub fn context(&self) -> Context {
         Context {
@@ -144,6 +157,13 @@ pub fn split_place(words: &[String]) -> Result<(Place, Vec<&str>), WrongUsage> {
 pub struct Range {
     pub from: Option<EpochRef>,
     pub to: Option<EpochRef>,
+}
+
+impl Range {
+    /// Whether a word is meant as a range and not as an expression.
+    pub fn is_meant(word: &str) -> bool {
+        word.contains("..") && (word.starts_with('@') || word.starts_with("..@"))
+    }
 }
 
 impl FromStr for Range {

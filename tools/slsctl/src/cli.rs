@@ -6,8 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::session::{Outcome, Session};
 use crate::{
-    daemon, diff, dump, history, manual, memory, mount, partitions, processes, resident, restore,
-    spawn, stores, threads, time, timeline, values,
+    assert, bisect, blame, daemon, diff, disas, dump, heap, history, manual, memory, mount,
+    partitions, processes, refs, resident, restore, scan, spawn, stores, threads, time, timeline,
+    values,
 };
 
 /// Checkpoint running processes many times a second, and look at or return to any of them
@@ -77,6 +78,13 @@ pub enum Verb {
     X(memory::X),
     Diff(diff::Diff),
     Timeline(timeline::Timeline),
+    Bisect(bisect::Bisect),
+    Blame(blame::Blame),
+    Assert(assert::Assert),
+    Scan(scan::Scan),
+    Refs(refs::Refs),
+    Heap(heap::Heap),
+    Disas(disas::Disas),
     Completions(manual::Completions),
     Man(manual::Man),
     #[command(name = "__exec", hide = true)]
@@ -121,6 +129,13 @@ impl Verb {
             Self::X(verb) => verb.run(session),
             Self::Diff(verb) => verb.run(session),
             Self::Timeline(verb) => verb.run(session),
+            Self::Bisect(verb) => verb.run(session),
+            Self::Blame(verb) => verb.run(session),
+            Self::Assert(verb) => verb.run(session),
+            Self::Scan(verb) => verb.run(session),
+            Self::Refs(verb) => verb.run(session),
+            Self::Heap(verb) => verb.run(session),
+            Self::Disas(verb) => verb.run(session),
             Self::Completions(verb) => verb.run(),
             Self::Man(verb) => verb.run(),
             Self::Exec(verb) => verb.run(),
@@ -212,8 +227,22 @@ mod tests {
             "slsctl x @1 0x1000",
             "slsctl x &counter 16",
             "slsctl diff @1 @2 --pages --exit-code",
+            "slsctl diff @1 @2 --types -m",
+            "slsctl diff @1 @2 --all --max 3",
             "slsctl timeline counter @1..@5 --changes",
             "slsctl timeline counter",
+            "slsctl scan @5 --type int 42 --then @9 43 --then @12 more",
+            "slsctl scan -1 --type long --then @9 -2",
+            "slsctl refs @2 0x1000",
+            "slsctl refs @2..@5 head",
+            "slsctl heap @2 @5",
+            "slsctl heap --path x",
+            "slsctl disas",
+            "slsctl disas @2 main --intel",
+            "slsctl blame state @1..@-1 -m",
+            "slsctl assert x>1 @2.. --json",
+            "slsctl assert x>1 --watch -m --tid 4",
+            "slsctl bisect 1<2 --good @1 --bad @-1 --tid 3",
             "slsctl completions bash",
             "slsctl man",
         ] {
@@ -267,7 +296,7 @@ mod tests {
             "slsctl rewind 3",
             "slsctl spawn",
             "slsctl diff @1",
-            "slsctl diff @1 @2 --types",
+            "slsctl diff @1 @2 --types --pages",
             "slsctl maps 7",
             "slsctl maps @-0",
             "slsctl bt --tid 1 --all-threads",
@@ -276,7 +305,10 @@ mod tests {
             "slsctl fsck",
             "slsctl dump @3",
             "slsctl partdel --store f",
-            "slsctl disas",
+            "slsctl scan 1 --then @2",
+            "slsctl assert x @1..@2 --watch",
+            "slsctl bisect x --good @1",
+            "slsctl bisect x --good 1 --bad 2",
         ] {
             assert!(!parses(line), "{line}");
         }

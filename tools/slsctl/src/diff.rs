@@ -1,11 +1,12 @@
 //! Two checkpoints compared.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use clap::Args;
+use introspect::{Difference, Limits, Programs, Touched};
 use libsls::EpochRef;
-use libsls::protocol::{Answer, Request};
-use libsls::record::{Backing, File, Mapping, Process, Thread};
+use libsls::compare::{differing_pages, touched};
+use libsls::record::{File, Mapping, Process, Thread};
 use libsls::view::CheckpointView;
 use serde_json::{Value as Json, json};
 
@@ -13,13 +14,14 @@ use crate::arguments::ProcessArg;
 use crate::diff_text::{self, Sides};
 use crate::memory::file_json;
 use crate::progress::Shown;
-use crate::session::{Outcome, Session, out_of_turn};
+use crate::session::{Outcome, Session};
 
-const PAGE: u64 = 4096;
-
-/// Show what differs between two checkpoints: pages, threads, descriptors, mappings
+/// Show what differs between two checkpoints: variables, threads, descriptors, mappings, pages
+///
+/// Variables are globals, locals of the frames that both have, and what their pointers and containers reach; each part
+/// that differs is named by an expression. A part that one side lacks has null there.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: slsctl diff @3 @7 --pages")]
+#[command(after_help = "Example: slsctl diff @3 @7 --exit-code")]
 pub struct Diff {
     /// The older checkpoint
     #[arg(value_name = "@A")]
@@ -27,14 +29,23 @@ pub struct Diff {
     /// The newer one
     #[arg(value_name = "@B")]
     new: EpochRef,
-    /// By pages (the default)
-    #[arg(long)]
+    /// Variables by type (the default)
+    #[arg(long, conflicts_with_all = ["pages", "all"])]
+    types: bool,
+    /// Pages instead of variables
+    #[arg(long, conflicts_with = "all")]
     pages: bool,
+    /// Variables and pages
+    #[arg(long)]
+    all: bool,
     /// Exit with 3 when something differs
     #[arg(long)]
     exit_code: bool,
     #[command(flatten)]
     which: ProcessArg,
+    /// Show up to N elements of a container
+    #[arg(long, value_name = "N", default_value_t = Limits::default().elements)]
+    max: usize,
 }
 
 impl Diff {
@@ -47,16 +58,27 @@ impl Diff {
                 .map_err(anyhow::Error::from)
         };
         let (a, b) = (open(old)?, open(new)?);
-        let part = &history.partition;
+        let programs = Programs::default();
+        let pages = differing_pages(&a, &b)?;
+        let typed = if self.pages {
+            Difference::default()
+        } else {
+            typed_difference(&programs, &a, &b, &touched(&a, &b, &pages))
+        };
         let differences = Differences {
-            pages: page_runs(session, part, (old, new), (a.process(), b.process()))?,
+            typed,
+            pages: if self.pages || self.all {
+                pages
+            } else {
+                Vec::new()
+            },
             threads: pairs(&a.process().threads, &b.process().threads, |t| t.tid),
             fds: files(a.process(), b.process()),
             maps: mappings(a.process(), b.process()),
         };
         drop(shown);
-        session.answer(&differences.json(), |paint| {
-            diff_text::text(&differences, &Sides::new(&a, &b), paint)
+        session.answer(&differences.json(self.max), |paint| {
+            diff_text::text(&differences, &Sides::new(&programs, &a, &b), paint)
         })?;
         Ok(if self.exit_code && !differences.is_empty() {
             Outcome::False
@@ -66,8 +88,29 @@ impl Diff {
     }
 }
 
+/// By the program of both; of two programs (an exec between them) no variable is the other's.
+fn typed_difference(
+    programs: &Programs,
+    old: &CheckpointView,
+    new: &CheckpointView,
+    touched: &Touched,
+) -> Difference {
+    if old.epoch() == new.epoch() {
+        return Difference::default();
+    }
+    let (before, after) = (programs.of(old), programs.of(new));
+    // A library that came or went leaves the rest where it was.
+    let common = [&after, &before]
+        .into_iter()
+        .find(|program| program.covers(old) && program.covers(new));
+    common.map_or_else(Difference::default, |program| {
+        introspect::diff(program, old, new, touched)
+    })
+}
+
 /// Everything that differs. Descriptors and mappings each as key, before and after.
 pub struct Differences<'a> {
+    pub typed: Difference,
     pub pages: Vec<(u64, u64)>,
     pub threads: Vec<Pair<'a, Thread>>,
     pub fds: Vec<Json>,
@@ -79,94 +122,26 @@ pub type Pair<'a, T> = (Option<&'a T>, Option<&'a T>);
 
 impl Differences<'_> {
     pub fn is_empty(&self) -> bool {
-        self.pages.is_empty()
+        self.typed.changes.is_empty()
+            && self.pages.is_empty()
             && self.threads.is_empty()
             && self.fds.is_empty()
             && self.maps.is_empty()
     }
 
-    fn json(&self) -> Json {
+    fn json(&self, max: usize) -> Json {
         let page =
             |(start, count): &(u64, u64)| json!({"start": format!("{start:#x}"), "count": count});
+        let changes = self.typed.changes.iter();
         json!({
-            "changes": [],
+            "changes": changes.map(|change| change.to_json(max)).collect::<Vec<_>>(),
             "pages": self.pages.iter().map(page).collect::<Vec<_>>(),
             "threads": self.threads.iter().filter_map(thread_json).collect::<Vec<_>>(),
             "fds": self.fds,
             "maps": self.maps,
+            "cut": self.typed.cut,
         })
     }
-}
-
-/// Where the pages of a space appear: first page in the space, pages, first address.
-type Places = BTreeMap<u32, BTreeSet<(u64, u64, u64)>>;
-
-/// Runs of differing pages by address. A page of a shared object appears wherever it is mapped.
-fn page_runs(
-    session: &Session,
-    part: &str,
-    (from, to): (u64, u64),
-    (old, new): (&Process, &Process),
-) -> anyhow::Result<Vec<(u64, u64)>> {
-    let mut places = Places::new();
-    for process in [old, new] {
-        for mapping in &process.mappings {
-            if let Some((space, place)) = place(process, mapping) {
-                places.entry(space).or_default().insert(place);
-            }
-        }
-    }
-    let mut addresses = BTreeSet::new();
-    for (space, ranges) in places {
-        let request = Request::DiffPages {
-            part: Some(part.to_owned()),
-            from,
-            to,
-            space,
-        };
-        match session.ask(&request)? {
-            Answer::PageRuns(runs) => {
-                for run in runs {
-                    addresses.extend(ranges.iter().filter_map(|range| overlap(run, *range)));
-                }
-            }
-            other => return Err(out_of_turn(&other)),
-        }
-    }
-    Ok(merged(addresses))
-}
-
-fn place(process: &Process, mapping: &Mapping) -> Option<(u32, (u64, u64, u64))> {
-    let pages = mapping.len() / PAGE;
-    match mapping.backing {
-        Backing::Kernel => None,
-        Backing::Shared { space } => Some((space, (mapping.offset / PAGE, pages, mapping.start))),
-        Backing::Anonymous | Backing::File => {
-            Some((process.space, (mapping.start / PAGE, pages, mapping.start)))
-        }
-    }
-}
-
-/// The part of a run that a mapping shows, as address and pages.
-fn overlap(run: (u64, u64), (first, pages, address): (u64, u64, u64)) -> Option<(u64, u64)> {
-    let start = run.0.max(first);
-    let end = run.0.saturating_add(run.1).min(first.saturating_add(pages));
-    (start < end).then(|| (address + (start - first) * PAGE, end - start))
-}
-
-/// Neighbours joined; what two mappings told twice is told once.
-fn merged(runs: BTreeSet<(u64, u64)>) -> Vec<(u64, u64)> {
-    let mut out: Vec<(u64, u64)> = Vec::new();
-    for (start, count) in runs {
-        let end = start + count * PAGE;
-        match out.last_mut() {
-            Some(last) if start <= last.0 + last.1 * PAGE => {
-                last.1 = last.1.max((end - last.0) / PAGE);
-            }
-            _ => out.push((start, count)),
-        }
-    }
-    out
 }
 
 fn change(key: Json, old: Option<Json>, new: Option<Json>) -> Json {
@@ -251,14 +226,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_are_cut_to_mappings_and_joined() {
-        assert_eq!(overlap((10, 5), (0, 12, 0x10_0000)), Some((0x10_a000, 2)));
-        assert_eq!(overlap((10, 5), (20, 4, 0)), None);
-        let runs = BTreeSet::from([(0x1000, 2), (0x2000, 1), (0x3000, 1), (0x9000, 1)]);
-        assert_eq!(merged(runs), [(0x1000, 3), (0x9000, 1)]);
-    }
-
-    #[test]
     fn pairs_leave_out_what_is_equal() {
         let (old, new) = (
             [(1, 'a'), (2, 'b'), (3, 'c')],
@@ -275,14 +242,23 @@ mod tests {
 
     #[test]
     fn shape_of_the_contract() {
+        let typed = Difference {
+            changes: vec![introspect::Change {
+                path: "x".into(),
+                old: Some(introspect::Value::Signed(1)),
+                new: None,
+            }],
+            cut: false,
+        };
         let differences = Differences {
+            typed,
             pages: vec![(0x1000, 2)],
             threads: vec![],
             fds: vec![],
             maps: vec![],
         };
-        let expected = r#"{"changes":[],"pages":[{"start":"0x1000","count":2}],"threads":[],"fds":[],"maps":[]}"#;
-        assert_eq!(differences.json().to_string(), expected);
+        let expected = r#"{"changes":[{"path":"x","change":"removed","old":1,"new":null}],"pages":[{"start":"0x1000","count":2}],"threads":[],"fds":[],"maps":[],"cut":false}"#;
+        assert_eq!(differences.json(9).to_string(), expected);
         assert!(!differences.is_empty());
     }
 }

@@ -1,6 +1,8 @@
 //! What differs between two checkpoints, for people.
 
-use introspect::{Finder, Program, View};
+use std::rc::Rc;
+
+use introspect::{Change, Difference, Program, Programs, Value, View};
 use libsls::record::Thread;
 use libsls::view::CheckpointView;
 use serde_json::Value as Json;
@@ -18,14 +20,14 @@ pub struct Sides<'a> {
 
 struct Side<'a> {
     view: &'a dyn View,
-    program: Program,
+    program: Rc<Program>,
 }
 
 impl<'a> Sides<'a> {
-    pub fn new(old: &'a CheckpointView, new: &'a CheckpointView) -> Self {
+    pub fn new(programs: &Programs, old: &'a CheckpointView, new: &'a CheckpointView) -> Self {
         let _shown = Shown::waiting("debug information");
         let side = |view: &'a CheckpointView| Side {
-            program: Program::load(view, &Finder::default()),
+            program: programs.of(view),
             view,
         };
         Self {
@@ -53,6 +55,7 @@ pub fn text(differences: &Differences, sides: &Sides, paint: Paint) -> String {
     }
     let threads = differences.threads.iter();
     [
+        variables(&differences.typed, paint),
         pages(&differences.pages, paint),
         section(
             "threads",
@@ -74,6 +77,29 @@ pub fn text(differences: &Differences, sides: &Sides, paint: Paint) -> String {
         ),
     ]
     .concat()
+}
+
+fn variables(typed: &Difference, paint: Paint) -> String {
+    let mut text = section(
+        "variables",
+        typed.changes.iter().map(|change| variable(change, paint)),
+        paint,
+    );
+    if typed.cut {
+        text += "  there was too much to compare: more may differ\n";
+    }
+    text
+}
+
+fn variable(change: &Change, paint: Paint) -> String {
+    let shown = |value: &Value| one_line(&value.to_text());
+    let path = paint.name(&one_line(&change.path));
+    match (&change.old, &change.new) {
+        (Some(old), Some(new)) => format!("  {path}: {} -> {}\n", shown(old), shown(new)),
+        (Some(old), None) => format!("  {path} removed: {}\n", shown(old)),
+        (None, Some(new)) => format!("  {path} added: {}\n", shown(new)),
+        (None, None) => String::new(),
+    }
 }
 
 fn pages(runs: &[(u64, u64)], paint: Paint) -> String {

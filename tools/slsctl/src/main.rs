@@ -4,22 +4,32 @@
 //! JSON and as text side by side, so that the two cannot say different things.
 
 mod arguments;
+mod assert;
+mod bisect;
+mod blame;
 mod cli;
 mod daemon;
 mod diff;
 mod diff_text;
+mod disas;
 mod dump;
+mod explain;
+mod heap;
 mod history;
+mod line;
 mod look;
 mod manual;
 mod memory;
 mod mount;
+mod naming;
 mod output;
 mod partitions;
 mod processes;
 mod progress;
+mod refs;
 mod resident;
 mod restore;
+mod scan;
 mod scripts;
 mod session;
 mod spawn;

@@ -6,6 +6,7 @@ use libsls::record::{File, FileKind, Queued};
 use serde_json::{Value as Json, json};
 
 use crate::arguments::{Place, ProcessArg, WrongUsage, number, size, split_place};
+use crate::explain::explained;
 use crate::look::{Look, answer_from, not_in_a_core};
 use crate::output::{Paint, Table, left, right};
 use crate::session::{Outcome, Session};
@@ -66,7 +67,8 @@ fn byte_count(text: &str) -> Result<u64, WrongUsage> {
 fn address_of(look: &Look, expr: &str) -> anyhow::Result<u64> {
     let answer = look
         .program()
-        .evaluate(look.view(), &Context::default(), expr)?;
+        .evaluate(look.view(), &Context::default(), expr)
+        .map_err(|error| explained(expr, error))?;
     let number = match answer.value {
         Value::Pointer { address, .. } => Some(address),
         Value::Unsigned(number) if answer.address.is_none() => u64::try_from(number).ok(),

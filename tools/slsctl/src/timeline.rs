@@ -1,17 +1,13 @@
 //! One expression along a history.
 
-use std::sync::Arc;
-
 use clap::Args;
-use introspect::{
-    Finder, History as Epochs, Program, ReadSet, Timeline as Answer, Unavailable, View, timeline,
-};
-use libsls::protocol::History;
-use libsls::view::{CheckpointView, PartitionHistory};
+use introspect::{Programs, Timeline as Answer, timeline};
 
-use crate::arguments::{FrameArg, ProcessArg, Range, WrongUsage};
+use crate::arguments::{FrameArg, ProcessArg, Range};
+use crate::explain::explained;
+use crate::line::Line;
 use crate::output::{Paint, Table, duration_ns, left, right};
-use crate::progress::{Progress, Shown};
+use crate::progress::Shown;
 use crate::session::{Outcome, Session};
 
 /// Show an expression at every checkpoint of a line of history
@@ -35,71 +31,23 @@ pub struct Timeline {
 
 impl Timeline {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
-        let history = session.history(self.which.part.name().as_deref())?;
-        let (from, to) = ends(&history, &self.range.clone().unwrap_or_default())?;
-        let client = session.client()?;
-        let epochs = PartitionHistory::new(client, &history, self.which.pid, (from, to));
-        if self.range.as_ref().is_some_and(|r| r.from.is_some())
-            && epochs.epochs().first().is_none_or(|first| first.0 != from)
-        {
-            let message = format!("@{from} does not lead to @{to}: they are on different branches");
-            return Err(WrongUsage(message).into());
-        }
-        let shown = Shown::counted("timeline", epochs.epochs().len());
-        let newest = CheckpointView::open(client, &history.partition, to, self.which.pid)?;
-        let program = Program::load(&newest, &Finder::default());
-        let counted = Counted {
-            epochs,
-            progress: Arc::clone(shown.progress()),
-        };
+        let line = Line::open(session, &self.which, self.range.as_ref())?;
+        let shown = Shown::counted("timeline", line.len());
+        let counted = line.counted(&shown);
         let context = self.frame.context();
         let answer = timeline(
-            &program,
+            &Programs::default(),
             &counted,
             &context,
             &self.expr,
-            from..=to,
+            line.range(),
             self.changes,
-        )?;
+        );
         drop(shown);
+        let answer = answer.map_err(|error| explained(&self.expr, error))?;
         let json = answer.to_json(&self.expr, self.frame.max);
         session.answer(&json, |paint| rows_text(&answer, paint))?;
         Ok(Outcome::Done)
-    }
-}
-
-/// First and last epoch meant.
-fn ends(history: &History, range: &Range) -> anyhow::Result<(u64, u64)> {
-    let newest = libsls::EpochRef::FromEnd(1);
-    let to = range.to.as_ref().unwrap_or(&newest).resolve(history)?;
-    let from = match &range.from {
-        Some(from) => from.resolve(history)?,
-        None => 0,
-    };
-    if from > to {
-        return Err(WrongUsage(format!("@{from} comes after @{to}: turn the range round")).into());
-    }
-    Ok((from, to))
-}
-
-/// A history that tells how far a walk along it has come.
-struct Counted {
-    epochs: PartitionHistory,
-    progress: Arc<Progress>,
-}
-
-impl Epochs for Counted {
-    fn epochs(&self) -> Vec<(u64, u64)> {
-        self.epochs.epochs()
-    }
-
-    fn view(&self, epoch: u64) -> Result<Box<dyn View>, Unavailable> {
-        self.epochs.view(epoch)
-    }
-
-    fn unchanged(&self, from: u64, to: u64, pages: &ReadSet) -> Result<bool, Unavailable> {
-        self.progress.step();
-        self.epochs.unchanged(from, to, pages)
     }
 }
 
@@ -147,30 +95,5 @@ mod tests {
         ];
         let text = rows_text(&answer, Paint::PLAIN);
         assert_eq!(text.lines().collect::<Vec<_>>(), lines);
-    }
-
-    #[test]
-    fn a_range_turned_round_is_refused() {
-        let checkpoint = |epoch: u64| libsls::protocol::HistoryRow {
-            epoch,
-            parent: epoch.checked_sub(1).filter(|p| *p > 0),
-            branch: "main".into(),
-            name: None,
-            time: 0,
-            stop_us: 0,
-            pages: 0,
-            bytes: 0,
-            pids: Vec::new(),
-        };
-        let history = History {
-            partition: "mem".into(),
-            head: 3,
-            branch: "main".into(),
-            checkpoints: (1..=3).map(checkpoint).collect(),
-        };
-        assert_eq!(ends(&history, &Range::default()).unwrap(), (0, 3));
-        assert_eq!(ends(&history, &"@2..@-1".parse().unwrap()).unwrap(), (2, 3));
-        assert!(ends(&history, &"@3..@2".parse().unwrap()).is_err());
-        assert!(ends(&history, &"@2..@9".parse().unwrap()).is_err());
     }
 }

@@ -5,6 +5,7 @@ use introspect::{Answer, Frame, Local};
 use serde_json::{Value as Json, json};
 
 use crate::arguments::{FrameArg, Place, ProcessArg, WrongUsage, split_place};
+use crate::explain::explained;
 use crate::look::{Look, answer_from};
 use crate::output::{Paint, one_line};
 use crate::session::{Outcome, Session};
@@ -43,7 +44,8 @@ impl Print {
         answer_from(session, &self.which, &place, |look| {
             let answer = look
                 .program()
-                .evaluate(look.view(), &self.frame.context(), expr)?;
+                .evaluate(look.view(), &self.frame.context(), expr)
+                .map_err(|error| explained(expr, error))?;
             session.answer(&answer_json(look, &answer, self.frame.max), |paint| {
                 format!("{} = {}\n", paint.name(expr), one_line(&answer.text))
             })

@@ -203,6 +203,10 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
         Request::Snapshots { store } => {
             transfer::snapshots(registry, store.as_deref()).map(Answer::Snapshots)
         }
+        Request::Watch { .. } => Err(Refusal::new(
+            Failure::Usage,
+            "a watch is a client's own: it is not asked from within",
+        )),
         Request::EpochWait { part, epoch } => wait(registry, part.as_deref(), epoch),
         Request::Stat => Ok(Answer::Stat(stat(registry))),
         Request::Check => Ok(Answer::Check(check::rows(&registry.probe))),

@@ -27,6 +27,7 @@ use crate::probes;
 use crate::registry::Registry;
 use crate::room::Room;
 use crate::timed::Timed;
+use crate::watch::{Wanted, watch};
 
 /// A message must come or go whole within this; between messages a client may be silent.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -193,6 +194,25 @@ fn attend(seat: &Seat, visit: &mut Visit, request: Request) -> Result<(), FrameE
     if is_question(&request) {
         return tell(seat, visit, request);
     }
+    if let Request::Watch {
+        part,
+        pid,
+        expr,
+        tid,
+        frame,
+    } = request
+    {
+        let wanted = Wanted {
+            pid,
+            expr,
+            tid,
+            frame,
+        };
+        return send(
+            &seat.stream,
+            &watched(seat, visit, part.as_deref(), &wanted),
+        );
+    }
     let reply = {
         let _turn = seat.process.turns.enter();
         match given(&seat.stream, &request) {
@@ -201,6 +221,15 @@ fn attend(seat: &Seat, visit: &mut Visit, request: Request) -> Result<(), FrameE
         }
     };
     send(&seat.stream, &reply)
+}
+
+/// Takes no turn of the client's: it does nothing most of the time.
+fn watched(seat: &Seat, visit: &Visit, part: Option<&str>, wanted: &Wanted) -> Answer {
+    let gone = || has_left(&seat.stream);
+    match watch(&visit.registry, part, wanted, &gone) {
+        Ok(watched) => Answer::Watched(watched),
+        Err(refusal) => failed(refusal.kind, refusal.message),
+    }
 }
 
 /// The descriptors that a client gives for a restore.

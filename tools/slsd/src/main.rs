@@ -21,6 +21,7 @@ mod stores;
 mod timed;
 mod transfer;
 mod trouble;
+mod watch;
 mod worker;
 
 use std::fs::{self, OpenOptions};
