@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::session::{Outcome, Session};
 use crate::{
-    daemon, diff, history, manual, memory, partitions, processes, restore, spawn, stores, threads,
-    time, timeline, values,
+    branch, daemon, diff, history, manual, memory, partitions, processes, restore, spawn, stores,
+    threads, time, timeline, values,
 };
 
 /// Checkpoint running processes many times a second, and look at or return to any of them
@@ -52,6 +52,7 @@ pub enum Verb {
     Spawn(spawn::Spawn),
     Checkpoint(time::Checkpoint),
     Restore(restore::Restore),
+    Branch(branch::Branch),
     Ps(processes::Ps),
     History(history::History),
     Listsnaps(stores::ListSnaps),
@@ -93,6 +94,7 @@ impl Verb {
             Self::Spawn(verb) => verb.run(session),
             Self::Checkpoint(verb) => verb.run(session),
             Self::Restore(verb) => verb.run(session),
+            Self::Branch(verb) => verb.run(session),
             Self::Ps(verb) => verb.run(session),
             Self::History(verb) => verb.run(session),
             Self::Listsnaps(verb) => verb.run(session),
@@ -169,6 +171,8 @@ mod tests {
             "slsctl checkpoint -m -n before",
             "slsctl restore",
             "slsctl restore -m @3 -s -d --force",
+            "slsctl restore @3 --lazy --pidns",
+            "slsctl branch -m @3 --as other -s --lazy",
             "slsctl history -o a",
             "slsctl listsnaps",
             "slsctl listsnaps --store f",

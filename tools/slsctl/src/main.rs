@@ -4,6 +4,7 @@
 //! JSON and as text side by side, so that the two cannot say different things.
 
 mod arguments;
+mod branch;
 mod cli;
 mod daemon;
 mod diff;
