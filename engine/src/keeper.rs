@@ -97,11 +97,18 @@ impl Keeper {
 
     /// Starts a keeper that makes a PID namespace for `pid` and others: its init, whose number comes
     /// along, has the channel from then on.
-    pub fn begin_namespace(program: &Path, pid: i32) -> Result<(Self, i32), KeeperError> {
+    ///
+    /// `apart`: what is done in it is not noticed outside; then also where nobody in it can write.
+    pub fn begin_namespace(
+        program: &Path,
+        pid: i32,
+        apart: bool,
+    ) -> Result<(Self, i32, Vec<String>), KeeperError> {
         let mut keeper = Self::spawn(program, pid)?;
-        keeper.send(&Ask::BeginNamespace)?;
-        let init = keeper.made()?;
-        Ok((keeper, init))
+        match keeper.ask(&Ask::BeginNamespace { apart })? {
+            (Say::Namespace { init, read_only }, _) => Ok((keeper, init, read_only)),
+            other => Err(out_of_turn(&other.0)),
+        }
     }
 
     /// Tells the init of a namespace for whom it is there, by its own numbers.

@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use sls_record::{File, FileKind, Mapping, Name, Process, Renamed};
-use sls_sys::procfs;
+use sls_sys::procfs::{self, MapLine};
 
 use crate::plan::kin::{Kin, Segments};
 use crate::plan::sockets;
@@ -13,8 +13,9 @@ use crate::shared::is_memory_only;
 /// More are not remembered, the oldest go first.
 const MOST: usize = 8192;
 
-/// What those that were just made have under other names than `then`.
-pub fn since(then: &[Process]) -> Vec<Renamed> {
+/// What those that were just made have under other names than `then`. With a layer over all files each
+/// has another.
+pub fn since(then: &[Process], has_layer: bool) -> Vec<Renamed> {
     let mut renamed: Vec<Renamed> = Vec::new();
     let mut note = |old: Name, new: Name| {
         let is_new = old != new && kind_of(&old) == kind_of(&new);
@@ -24,7 +25,7 @@ pub fn since(then: &[Process]) -> Vec<Renamed> {
     };
     let segments = Segments::new();
     let kin = Kin::new(then, &segments, &[]);
-    let is_made = |file: &&File| is_made_again(file) || kin.pair(file).is_some();
+    let is_made = |file: &&File| has_layer || is_made_again(file) || kin.pair(file).is_some();
     for process in then {
         for file in process.files.iter().filter(is_made) {
             if let Some(new) = name_of(process.outside(), file.fd) {
@@ -32,9 +33,11 @@ pub fn since(then: &[Process]) -> Vec<Renamed> {
             }
         }
         let maps = procfs::maps(process.outside()).unwrap_or_default();
-        let shared = process.mappings.iter().filter(|m| m.perms.shared);
-        for old in shared.filter(|m| is_memory_only(&m.path)) {
-            let Some(new) = maps.iter().find(|m| m.start == old.start && m.shared) else {
+        let is_made =
+            |m: &&Mapping| has_layer && m.inode != 0 || m.perms.shared && is_memory_only(&m.path);
+        for old in process.mappings.iter().filter(is_made) {
+            let same = |m: &&MapLine| m.start == old.start && m.shared == old.perms.shared;
+            let Some(new) = maps.iter().find(same) else {
                 continue;
             };
             let new = Name {

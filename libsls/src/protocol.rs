@@ -99,6 +99,17 @@ pub enum Request {
         /// With its TCP connections closed.
         tcp_close: bool,
     },
+    /// Make a clone of the process of a checkpoint, beside it, in a partition of its own. Answered as
+    /// Restore.
+    Branch {
+        part: Option<String>,
+        epoch: u64,
+        /// The partition to make for it; by default one is chosen.
+        into: Option<String>,
+        stay_stopped: bool,
+        force: bool,
+        lazy: bool,
+    },
     /// How did a process end that was restored?
     Ended {
         part: Option<String>,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // Tests fail by panicking.
 
 mod blocking;
+mod branch;
 mod campaign;
 mod conduct;
 mod connections;

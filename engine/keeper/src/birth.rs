@@ -253,6 +253,7 @@ fn make(pid: i32, address: u64, within: Option<Within>) -> io::Result<Skeleton> 
         init: init.as_fd(),
         lent: (parent.as_fd(), within.lent),
         users: procfs::link(within.init, "ns/user") != own,
+        apart: within.apart,
     };
     Skeleton::make(pid, address, Some(&namespace))
 }

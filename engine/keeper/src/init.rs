@@ -16,34 +16,39 @@ use nix::unistd::{
 use sls_keeper::{Ask, Channel, Refusal, Say};
 use sls_sys::namespace::{self, Side};
 use sls_sys::skeleton::reap;
-use sls_sys::{fault, fd};
+use sls_sys::{fault, fd, layer};
 
 use crate::group::{Children, Refused};
 
-/// Makes a namespace; the number of its init. That one never comes back from here.
-pub fn begin(channel: &mut Channel) -> Result<i32, Refused> {
+/// What init says once all is there; where those in the namespace cannot write follows.
+const READY: &str = "ready";
+
+/// Makes a namespace; the number of its init, which never comes back from here, and where those in it
+/// cannot write.
+pub fn begin(channel: &mut Channel, apart: bool) -> Result<(i32, Vec<String>), Refused> {
     let _armed = fault::arm(1);
     let what = "make a PID namespace";
     let (told, tell) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
     let mut users = None;
-    let begun = fault::point(what).and_then(|()| match namespace::begin(false) {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+    let begun = fault::point(what).and_then(|()| match namespace::begin(false, apart) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) && !apart => {
             users = Some((getuid(), getgid()));
-            namespace::begin(true)
+            namespace::begin(true, false)
         }
         other => other,
     });
     match begun.map_err(|error| refused(what, &error))? {
         Side::Init => {
             drop(told);
-            be(channel, tell, users)
+            be(channel, tell, users, apart)
         }
         Side::Maker(pid) => {
             drop(tell);
             let mut why = String::new();
             File::from(told).read_to_string(&mut why)?;
-            match &*why {
-                "ready" => Ok(pid),
+            let mut lines = why.lines();
+            match lines.next() {
+                Some(READY) => Ok((pid, lines.map(str::to_owned).collect())),
                 _ => Err(Refused::new(Refusal::Other, format!("{what}: {why}"))),
             }
         }
@@ -62,11 +67,15 @@ fn refused(what: &str, error: &io::Error) -> Refused {
     }
 }
 
-fn be(channel: &mut Channel, tell: OwnedFd, users: Option<(Uid, Gid)>) -> ! {
-    let ready = prepare(users).map_or_else(|error| error.to_string(), |()| "ready".to_owned());
+fn be(channel: &mut Channel, tell: OwnedFd, users: Option<(Uid, Gid)>, apart: bool) -> ! {
+    let prepared = prepare(users, apart);
+    let said = match &prepared {
+        Ok(read_only) => [&[READY.to_owned()], &read_only[..]].concat().join("\n"),
+        Err(error) => error.to_string(),
+    };
     // Its maker is gone, or hears of it.
-    let _ = File::from(tell).write_all(ready.as_bytes());
-    if ready == "ready"
+    let _ = File::from(tell).write_all(said.as_bytes());
+    if prepared.is_ok()
         && let Ok(lives) = told_of(channel)
     {
         // What fails here takes all of them along: nothing is left that may.
@@ -75,8 +84,9 @@ fn be(channel: &mut Channel, tell: OwnedFd, users: Option<(Uid, Gid)>) -> ! {
     std::process::exit(0)
 }
 
-/// `users`: who this is outside, and is to be in a namespace of users too.
-fn prepare(users: Option<(Uid, Gid)>) -> io::Result<()> {
+/// `users`: who this is outside, and is to be in a namespace of users too. Gives where nobody in it can
+/// write although it could outside.
+fn prepare(users: Option<(Uid, Gid)>, apart: bool) -> io::Result<Vec<String>> {
     if let Some((uid, gid)) = users {
         fs::write("/proc/self/setgroups", "deny")?;
         fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
@@ -84,11 +94,19 @@ fn prepare(users: Option<(Uid, Gid)>) -> io::Result<()> {
     }
     setsid()?; // Its maker led one.
     chdir("/")?;
+    let mut read_only = Vec::new();
+    if apart {
+        read_only = fault::step("lay a layer over all files", layer::cover)?;
+    }
     fault::step(
         "have /proc tell of the PID namespace",
         namespace::mount_proc,
     )?;
-    fs::write("/proc/self/comm", "sls-init")
+    if apart {
+        fault::step("begin a network", namespace::begin_network)?;
+    }
+    fs::write("/proc/self/comm", "sls-init")?;
+    Ok(read_only)
 }
 
 /// Pidfds of those that it is there for.

@@ -31,10 +31,14 @@ pub enum Ask {
         /// A namespace to make it in, where not in the keeper's own.
         within: Option<Within>,
     },
-    /// Make a PID namespace, with mounts of its own in which /proc tells of it. Answered by Made, with
-    /// the number of its init, which reads what is asked from then on; the keeper leaves. Until it is
+    /// Make a PID namespace, with mounts of its own in which /proc tells of it. Answered by
+    /// Namespace; its init reads what is asked from then on; the keeper leaves. Until it is
     /// told by Watch for whom it is there, the namespace ends with the channel.
-    BeginNamespace,
+    BeginNamespace {
+        /// Nothing that is done in it is to be noticed outside: it has a network of its own, System V
+        /// memory, semaphores and queues, and its files are layers over those outside.
+        apart: bool,
+    },
     /// The init of a namespace stays until all of these, and what they leave to it, have ended.
     /// Answered by Done.
     Watch {
@@ -123,6 +127,8 @@ pub struct Within {
     pub init: i32,
     /// The number under which the process has a pidfd of slsd, whom it cannot name.
     pub lent: i32,
+    /// It has a network and other things of its own.
+    pub apart: bool,
 }
 
 /// How a process ends that was made only for that.
@@ -166,6 +172,13 @@ pub enum Say {
     Made {
         /// Its number as the keeper has it.
         pid: i32,
+    },
+    /// The namespace is there.
+    Namespace {
+        /// Its init, by the keeper's numbers.
+        init: i32,
+        /// Where those in it cannot write, since what is mounted there takes no layer.
+        read_only: Vec<String>,
     },
     /// The userfaultfd comes along.
     Userfaultfd,

@@ -193,9 +193,9 @@ impl Server {
                 self.target = Some(made);
                 self.say(&Say::Made { pid }, None)?;
             }
-            Ask::BeginNamespace => {
-                let pid = init::begin(&mut self.channel)?;
-                self.say(&Say::Made { pid }, None)?;
+            Ask::BeginNamespace { apart } => {
+                let (init, read_only) = init::begin(&mut self.channel, apart)?;
+                self.say(&Say::Namespace { init, read_only }, None)?;
                 self.leaving = true;
             }
             Ask::TakeUp {

@@ -77,6 +77,7 @@ pub struct Kin<'a> {
     /// Masters of pseudo terminals that we keep for them, by number.
     masters: BTreeMap<u32, i32>,
     is_apart: bool,
+    has_layer: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +97,7 @@ impl<'a> Kin<'a> {
             makers: BTreeMap::new(),
             masters: BTreeMap::new(),
             is_apart: false,
+            has_layer: false,
         };
         for process in all {
             for file in process.files.iter().filter(|f| is_made(f)) {
@@ -137,9 +139,16 @@ impl<'a> Kin<'a> {
 
     /// They are made in a PID namespace of their own.
     #[must_use]
-    pub fn apart(mut self, is_apart: bool) -> Self {
-        self.is_apart = is_apart;
+    ///
+    /// `has_layer`: whatever they write to files nobody else sees.
+    pub fn apart(mut self, is_apart: bool, has_layer: bool) -> Self {
+        (self.is_apart, self.has_layer) = (is_apart, has_layer);
         self
+    }
+
+    /// Is what they do to files theirs alone?
+    pub fn has_layer(&self) -> bool {
+        self.has_layer
     }
 
     /// The number under which each is born with a pidfd of this process, where they cannot name it.

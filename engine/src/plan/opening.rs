@@ -108,7 +108,8 @@ impl<'a> Openings<'a> {
             FileKind::Socket { state, .. } => {
                 let unknown = || Err("a placeholder reports hang-up".to_owned());
                 let made = state.as_deref().map_or_else(unknown, |socket| {
-                    sockets::make(steps, &what, socket, self.restored())
+                    let has_layer = self.anew.is_some_and(|(kin, _)| kin.has_layer());
+                    sockets::make(steps, &what, socket, (self.restored(), has_layer))
                 });
                 if let Err(why) = made {
                     return self.placeholder(steps, file, &why);

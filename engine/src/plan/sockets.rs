@@ -29,10 +29,10 @@ fn has_no_name(address: &[u8]) -> bool {
 }
 
 /// The file that the socket had is in the way, unless somebody else's has taken its place.
-fn clear_path(steps: &mut Steps, what: &str, name: &str) -> Result<(), String> {
+fn clear_path(steps: &mut Steps, what: &str, name: &str, has_layer: bool) -> Result<(), String> {
     let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let has_it = |line: &&str| line.split_whitespace().nth(7) == Some(name);
-    if table.lines().any(|line| has_it(&line)) {
+    if !has_layer && table.lines().any(|line| has_it(&line)) {
         return Err(format!("{name} is in use by another socket"));
     }
     match std::fs::symlink_metadata(name) {
@@ -48,7 +48,13 @@ fn clear_path(steps: &mut Steps, what: &str, name: &str) -> Result<(), String> {
 }
 
 /// Makes one, saved as 0. Err: why it cannot be. `must`: without its address there is no use in it.
-pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Result<(), String> {
+/// `has_layer`: the file it had there is nobody else's.
+pub fn make(
+    steps: &mut Steps,
+    what: &str,
+    socket: &Socket,
+    (must, has_layer): (bool, bool),
+) -> Result<(), String> {
     if !can_be_made(socket) {
         let tcp = socket.connected.as_ref().and_then(|c| c.tcp.as_ref());
         let why = match tcp {
@@ -79,7 +85,7 @@ pub fn make(steps: &mut Steps, what: &str, socket: &Socket, must: bool) -> Resul
         }
     };
     if let Some(name) = socket.path() {
-        clear_path(steps, what, &name)?;
+        clear_path(steps, what, &name, has_layer)?;
     }
     if has_address(socket.family, &socket.local) {
         let args = address(&socket.local);

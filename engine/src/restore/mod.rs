@@ -85,6 +85,9 @@ pub struct Wish {
     pub force: bool,
     /// In a PID namespace of their own, under other numbers outside.
     pub pidns: bool,
+    /// In such a one, beside those that they are clones of, who do not notice: their network is their own, and
+    /// what they write to files goes to a layer that ends with them.
+    pub branch: bool,
     /// Running before all of their pages are there.
     pub lazy: bool,
     /// With their TCP connections closed.
@@ -122,15 +125,21 @@ pub fn restore(
     given::check(&wish.given, &record.processes).map_err(|why| impossible(&why))?;
     let acts = family::acts(&record).ok_or_else(|| impossible("its processes are no tree"))?;
     let terminals = Terminals::make(&record.processes);
-    let mut segments = Prepared::of(&record.processes);
+    let pidns = wish.pidns || wish.branch;
+    // Those that are there are the originals'.
+    let mut segments = if wish.branch {
+        Prepared::default()
+    } else {
+        Prepared::of(&record.processes)
+    };
     let known = segments.all.clone();
-    if wish.pidns && record.processes.iter().any(|p| p.pid == 1) {
+    if pidns && record.processes.iter().any(|p| p.pid == 1) {
         let why =
             "process 1 is the init of its own PID namespace, where another cannot have its place";
         return Err(impossible(why));
     }
-    let begin = || Namespace::begin(options, &record);
-    let mut namespace = wish.pidns.then(begin).transpose()?;
+    let begin = || Namespace::begin(options, &record, wish.branch);
+    let mut namespace = pidns.then(begin).transpose()?;
     let mut births = Births::default();
     let made = births.all((&mut record, epoch.0), &acts, options, namespace.as_ref());
     let keepers = made.inspect_err(|_| births.await_ends())?;
@@ -141,7 +150,7 @@ pub fn restore(
         partition,
         epoch,
         all,
-        kin: &kin.apart(wish.pidns),
+        kin: &kin.apart(pidns, wish.branch),
         terminals: &terminals,
         options,
         lazy: wish.lazy,
@@ -217,6 +226,9 @@ impl Maker<'_> {
     ) -> Result<Done, RestoreError> {
         let mut told = Lines::new(self.all);
         let mut later = self.later(&mut keepers)?;
+        let read_only = namespace.iter().flat_map(|n| &n.read_only);
+        let line = |at: &String| format!("{at} cannot be written to: it takes no layer");
+        told.add(self.all[0].pid, read_only.map(line).collect());
         let journals = self.journals(&mut told)?;
         probes::restore_planned(self.epoch.0);
         for (keeper, journal) in keepers.iter_mut().zip(&journals) {
@@ -236,7 +248,7 @@ impl Maker<'_> {
         if let Some(namespace) = namespace {
             namespace.watch(self.roots(acts).map(|p| p.pid).collect())?;
         }
-        let renamed = renamed::since(self.all);
+        let renamed = renamed::since(self.all, self.kin.has_layer());
         let lines = self.terminals.set_modes(self.all);
         told.add(self.all[0].pid, lines);
         if let Some(pager) = &mut pager {

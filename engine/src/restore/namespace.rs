@@ -27,16 +27,19 @@ pub struct Namespace {
     life: Option<OwnedFd>,
     pid: i32,
     lent: i32,
+    is_apart: bool,
+    /// Where nobody in it can write, although one can outside.
+    pub read_only: Vec<String>,
     /// The numbers that are wanted in it.
     wanted: Vec<i32>,
 }
 
 impl Namespace {
-    /// An empty one, for these.
-    pub fn begin(options: &Options, record: &Record) -> Result<Self, KeeperError> {
+    /// An empty one, for these. `is_apart`: what they do is not noticed outside.
+    pub fn begin(options: &Options, record: &Record, is_apart: bool) -> Result<Self, KeeperError> {
         let all = &record.processes;
         let root = all.first().map_or(0, |root| root.pid);
-        let (init, pid) = Keeper::begin_namespace(&options.keeper, root)?;
+        let (init, pid, read_only) = Keeper::begin_namespace(&options.keeper, root, is_apart)?;
         let what = format_args!("watch the init of the PID namespace of process {root}");
         let life = fault::step(what, || fd::pidfd_open(pid))?;
         Ok(Self {
@@ -44,6 +47,8 @@ impl Namespace {
             life: Some(life),
             pid,
             lent: kin::lent(all),
+            is_apart,
+            read_only,
             wanted: all.iter().map(|p| p.pid).collect(),
         })
     }
@@ -53,6 +58,7 @@ impl Namespace {
         Within {
             init: self.pid,
             lent: self.lent,
+            apart: self.is_apart,
         }
     }
 

@@ -14,6 +14,7 @@ pub mod fd;
 pub mod filters;
 pub mod frame;
 pub mod handles;
+pub mod layer;
 pub mod missing;
 pub mod namespace;
 pub mod pagemap;

@@ -3,9 +3,13 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::skeleton::{CloneArgs, clone};
+
+/// What a clone has of its own, beside its numbers and mounts, so that nobody else notices it.
+pub const APART: i32 = libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
 
 /// Who one is after [`begin`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,23 +22,49 @@ pub enum Side {
 
 /// Makes a namespace, by a copy of this process, which must have one thread only, as its init. The
 /// maker's parent is the parent of that too. With `users` it has users of its own too, as which a
-/// plain user may do so.
+/// plain user may do so; with `apart` a network of its own, and System V memory, semaphores and queues.
 ///
 /// # Errors
 /// EPERM: only root may.
-pub fn begin(users: bool) -> io::Result<Side> {
+pub fn begin(users: bool, apart: bool) -> io::Result<Side> {
     let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_PARENT;
     let flags = if users {
         flags | libc::CLONE_NEWUSER
     } else {
         flags
     };
+    let flags = if apart { flags | APART } else { flags };
     let made = clone(&CloneArgs::new(flags))?;
     Ok(if made == 0 {
         Side::Init
     } else {
         Side::Maker(made)
     })
+}
+
+/// Has the loopback of a new network work, and lets programs in it have the addresses that they had.
+///
+/// # Errors
+/// The network is not this process's own.
+pub fn begin_network() -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: all zeros is a struct ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(0);
+    // SAFETY: SIOCSIFFLAGS takes a struct ifreq, which outlives the call.
+    let set = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    done(libc::c_long::from(set))?;
+    for family in ["ipv4", "ipv6"] {
+        let path = format!("/proc/sys/net/{family}/ip_nonlocal_bind");
+        match std::fs::write(path, "1") {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {} // Without IPv6 there is nothing to be bound.
+        }
+    }
+    Ok(())
 }
 
 /// Has /proc tell of the namespace. What is mounted outside from now on is seen inside, and not the

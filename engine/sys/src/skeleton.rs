@@ -132,6 +132,8 @@ pub struct Namespace<'a> {
     pub lent: (BorrowedFd<'a>, i32),
     /// It has users of its own.
     pub users: bool,
+    /// It has a network of its own, and what else [`namespace::APART`] says.
+    pub apart: bool,
 }
 
 /// A skeleton that waits to be begun.
@@ -248,7 +250,11 @@ fn become_program(program: &OwnedFd, wait: OwnedFd, namespace: Option<&Namespace
 
 /// Its /proc tells of its own namespace from then on.
 fn enter(namespace: &Namespace<'_>) -> io::Result<()> {
-    setns(namespace.init, CloneFlags::CLONE_NEWNS)?;
+    let mut kinds = CloneFlags::CLONE_NEWNS;
+    if namespace.apart {
+        kinds |= CloneFlags::from_bits_truncate(namespace::APART);
+    }
+    setns(namespace.init, kinds)?;
     if namespace.users {
         namespace::keep_capabilities()?;
     }

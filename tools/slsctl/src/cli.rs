@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::session::{Outcome, Session};
 use crate::{
-    assert, bisect, blame, daemon, diff, disas, dump, heap, history, manual, memory, mount,
+    assert, bisect, blame, branch, daemon, diff, disas, dump, heap, history, manual, memory, mount,
     partitions, processes, refs, resident, restore, scan, spawn, stores, threads, time, timeline,
     values,
 };
@@ -53,6 +53,7 @@ pub enum Verb {
     Spawn(spawn::Spawn),
     Checkpoint(time::Checkpoint),
     Restore(restore::Restore),
+    Branch(branch::Branch),
     Ps(processes::Ps),
     History(history::History),
     Listsnaps(stores::ListSnaps),
@@ -104,6 +105,7 @@ impl Verb {
             Self::Spawn(verb) => verb.run(session),
             Self::Checkpoint(verb) => verb.run(session),
             Self::Restore(verb) => verb.run(session),
+            Self::Branch(verb) => verb.run(session),
             Self::Ps(verb) => verb.run(session),
             Self::History(verb) => verb.run(session),
             Self::Listsnaps(verb) => verb.run(session),
@@ -191,6 +193,8 @@ mod tests {
             "slsctl checkpoint -m -n before",
             "slsctl restore",
             "slsctl restore -m @3 -s -d --force",
+            "slsctl restore @3 --lazy --pidns",
+            "slsctl branch -m @3 --as other -s --lazy",
             "slsctl history -o a",
             "slsctl listsnaps",
             "slsctl listsnaps --store f",

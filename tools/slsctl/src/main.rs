@@ -7,6 +7,7 @@ mod arguments;
 mod assert;
 mod bisect;
 mod blame;
+mod branch;
 mod cli;
 mod daemon;
 mod diff;

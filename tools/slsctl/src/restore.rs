@@ -189,7 +189,7 @@ fn wait(life: &OwnedFd, signals: &SignalFd) -> anyhow::Result<()> {
     }
 }
 
-fn restored_json(restored: &Restored) -> Json {
+pub fn restored_json(restored: &Restored) -> Json {
     let pids: Map<String, Json> = restored
         .pids
         .iter()
@@ -206,7 +206,7 @@ fn restored_json(restored: &Restored) -> Json {
     })
 }
 
-fn restored_text(restored: &Restored, paint: Paint) -> String {
+pub fn restored_text(restored: &Restored, paint: Paint) -> String {
     let name = |&(old, new): &(i32, i32)| match old == new {
         true => new.to_string(),
         false => format!("{new} ({old} inside)"),

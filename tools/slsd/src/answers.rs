@@ -9,7 +9,7 @@ use sls_engine::{Given, Wish};
 
 use crate::registry::{Refusal, Registry};
 use crate::worker::{Command, Reply};
-use crate::{check, history, names, transfer};
+use crate::{branch, check, history, names, transfer};
 
 /// Shortest period between checkpoints.
 const SHORTEST_PERIOD_MS: u64 = 1;
@@ -110,11 +110,30 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
                 force,
                 lazy,
                 pidns,
+                branch: false,
                 tcp_close,
                 given,
             };
             let from = Epoch(epoch);
             command(part.command(Command::Restore { from, wish })?)
+        }
+        Request::Branch {
+            part,
+            epoch,
+            into,
+            stay_stopped,
+            force,
+            lazy,
+        } => {
+            let wish = Wish {
+                stay_stopped,
+                force,
+                lazy,
+                branch: true,
+                ..Wish::default()
+            };
+            let (part, into) = (part.as_deref(), into.as_deref());
+            command(branch::branch(registry, part, Epoch(epoch), into, wish)?)
         }
         Request::Ended { part, pid } => {
             let part = registry.find(part.as_deref())?;

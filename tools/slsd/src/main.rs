@@ -1,6 +1,7 @@
 //! slsd: owns partitions, takes checkpoints, answers clients.
 
 mod answers;
+mod branch;
 mod check;
 mod child;
 mod connection;

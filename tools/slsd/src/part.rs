@@ -141,7 +141,7 @@ impl Part {
     pub fn import(
         name: &str,
         folder: &Path,
-        source: &Partition,
+        source: (&Partition, (Epoch, Epoch)),
         budget: Option<u64>,
         registry: &Registry,
     ) -> Result<(Self, Taken), Refusal> {
@@ -171,7 +171,7 @@ impl Part {
     fn fill(
         name: &str,
         folder: &Path,
-        source: &Partition,
+        (source, range): (&Partition, (Epoch, Epoch)),
         budget: u64,
     ) -> anyhow::Result<(Store, Partition, Taken)> {
         fs::write(folder.join(HALF_IMPORTED), "")?;
@@ -185,8 +185,7 @@ impl Part {
             budget: Some(budget),
         };
         let history = store.add_partition(name, settings)?;
-        let all = (Epoch(1), Epoch(u64::MAX));
-        let taken = history.take_over(source, all, |_| {})?;
+        let taken = history.take_over(source, range, |_| {})?;
         if let Some(oldest) = taken.dropped.first() {
             bail!(
                 "its history does not fit into {budget} bytes ({oldest} had to go); give it more with --budget"

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use libsls::is_temporary;
 use libsls::protocol::{Failure, Keep};
-use slos::{Partition, Taken};
+use slos::{Epoch, Partition, Taken};
 use sls_engine::Probe;
 
 use crate::guests::Guests;
@@ -21,6 +21,9 @@ use crate::stores::Stores;
 
 /// No partition's name starts with a dot.
 const JOURNALS: &str = ".journals";
+
+/// Every checkpoint.
+pub const ALL: (Epoch, Epoch) = (Epoch(1), Epoch(u64::MAX));
 
 /// Each has a thread, a folder and descriptors.
 const MOST_PARTITIONS: usize = 256;
@@ -209,6 +212,7 @@ impl Registry {
         &self,
         name: &str,
         source: &Partition,
+        range: (Epoch, Epoch),
         budget: Option<u64>,
     ) -> Result<Taken, Refusal> {
         names::partition(name)?;
@@ -218,7 +222,7 @@ impl Registry {
         self.make_folder()
             .map_err(|e| Refusal::other(format!("make {}: {e}", self.journals.display())))?;
         // Not under the lock: gigabytes take their time.
-        let imported = Part::import(name, &self.memory.join(name), source, budget, self);
+        let imported = Part::import(name, &self.memory.join(name), (source, range), budget, self);
         let (part, taken) = imported.inspect_err(|_| self.tidy(&self.lock()))?;
         let mut parts = self.lock();
         if parts.len() >= MOST_PARTITIONS || parts.contains_key(name) {
@@ -246,7 +250,7 @@ impl Registry {
         let past = past.filter(|past| past.newest().is_ok_and(|newest| newest.is_some()));
         let part = match past {
             Some(past) => {
-                self.add_imported(&name, &past, budget)?;
+                self.add_imported(&name, &past, ALL, budget)?;
                 let part = self.find(Some(&name))?;
                 part.settle(keep, period).map_err(Refusal::other)?;
                 part

@@ -7,7 +7,7 @@ use slos::{Epoch, Keep, Partition, ReadError, Settings, Store, Taken, TransferEr
 
 use crate::history;
 use crate::names;
-use crate::registry::{Refusal, Registry};
+use crate::registry::{ALL, Refusal, Registry};
 
 /// A history in a store keeps all that it was given: nothing goes there that nobody removed.
 const KEPT: Settings = Settings {
@@ -58,7 +58,7 @@ pub fn import(
     let from = choose(&opened, store, from, part)?;
     let name = part.map_or_else(|| from.clone(), libsls::partition_name);
     let source = opened.partition(&from).map_err(Refusal::other)?;
-    let taken = registry.add_imported(&name, &source, budget)?;
+    let taken = registry.add_imported(&name, &source, ALL, budget)?;
     Ok(moved(&name, &taken))
 }
 

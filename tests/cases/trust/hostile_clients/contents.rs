@@ -113,6 +113,14 @@ fn of_epoch(epoch: u64) -> Vec<Request> {
             pidns: false,
             tcp_close: false,
         },
+        Request::Branch {
+            part: None,
+            epoch,
+            into: Some("../..".into()),
+            stay_stopped: false,
+            force: true,
+            lazy: true,
+        },
         Request::Ended {
             part: None,
             pid: i32::MIN,
