@@ -22,12 +22,14 @@ pub enum Operation {
     Readdir = 28,
 }
 
-/// It is about to be answered.
+/// It is about to be answered. Not inlined, so that there is one place to listen at.
+#[inline(never)]
 pub fn begun(operation: Operation) {
     sls::operation_begun!(|| operation as u32);
 }
 
 /// It was.
+#[inline(never)]
 pub fn done(operation: Operation) {
     sls::operation_done!(|| operation as u32);
 }

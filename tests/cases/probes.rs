@@ -157,19 +157,19 @@ fn every_script_tells_of_a_live_daemon() {
         let table = tracer.table();
         let keys: &[&str] = match script {
             "stop" => &[
-                "@us[1 quiesce]",
-                "@us[2 scan]",
-                "@us[3 copy]",
-                "@us[4 let go]",
-                "@us[5 whole stop]",
+                "@quiesce_us",
+                "@scan_us",
+                "@copy_us",
+                "@let_go_us",
+                "@stop_us",
             ],
             "sizes" => &["@checkpoints", "@pages", "@bytes", "@record"],
             "ahead" => &["@ahead[0]", "@under_the_stop"],
             "rewind" => &[
-                "@us[1 keep the present]",
-                "@us[2 plan]",
-                "@us[3 carry out]",
-                "@us[4 let go]",
+                "@keep_the_present_us",
+                "@plan_us",
+                "@carry_out_us",
+                "@let_go_us",
                 "@pages",
             ],
             "flush" => &["@append_us", "@sync_us", "@to_the_store_us", "@bytes"],
@@ -187,10 +187,10 @@ fn every_script_tells_of_a_live_daemon() {
     has(
         &tracer.table(),
         &[
-            "@us[1 skeletons]",
-            "@us[2 plan]",
-            "@us[3 pages]",
-            "@us[4 the rest]",
+            "@skeletons_us",
+            "@plan_us",
+            "@fill_us",
+            "@the_rest_us",
             "@pages",
         ],
     );
