@@ -1,8 +1,10 @@
-//! What of mappings is told by /proc/PID/smaps only: what is locked, and what was advised.
+//! What of mappings is told by /proc/PID/smaps only: what is locked, what was advised, which have
+//! protection keys, and which grow down.
 
 use std::time::{Duration, Instant};
 
 use sls_record::Advice;
+use sls_sys::pagemap;
 use sls_sys::procfs::MapLine;
 use sls_sys::smaps::{self, Flagged};
 
@@ -14,6 +16,7 @@ const SHARE: u32 = 200;
 pub struct Flags {
     /// By address.
     all: Vec<Flagged>,
+    guards: Vec<(u64, u64)>,
     /// Not before then again.
     next: Option<Instant>,
     unlocked: bool,
@@ -30,6 +33,9 @@ impl Flags {
         if let Ok(all) = smaps::read(pid) {
             self.all = all;
         }
+        if let Ok(guards) = pagemap::guards(pid) {
+            self.guards = guards;
+        }
         let took: Duration = begun.elapsed();
         self.next = Some(begun + took * SHARE);
         self.unlocked = false;
@@ -40,11 +46,29 @@ impl Flags {
         self.unlocked = true;
     }
 
-    fn of(&self, map: &MapLine) -> &[[u8; 2]] {
-        let at = self.all.partition_point(|f| f.1 <= map.start);
+    fn at(&self, map: &MapLine) -> Option<&Flagged> {
+        let at = self.all.partition_point(|f| f.end <= map.start);
         let found = self.all.get(at);
-        let found = found.filter(|f| f.0 <= map.start && map.end <= f.1);
-        found.map_or(&[], |f| &f.2)
+        found.filter(|f| f.start <= map.start && map.end <= f.end)
+    }
+
+    fn of(&self, map: &MapLine) -> &[[u8; 2]] {
+        self.at(map).map_or(&[], |f| &f.flags)
+    }
+
+    /// Where memory has guards (MADV_GUARD_INSTALL).
+    pub fn guards(&self) -> &[(u64, u64)] {
+        &self.guards
+    }
+
+    /// MAP_GROWSDOWN.
+    pub fn grows_down(&self, map: &MapLine) -> bool {
+        self.of(map).contains(b"gd")
+    }
+
+    /// pkey_mprotect(2).
+    pub fn key(&self, map: &MapLine) -> u8 {
+        self.at(map).map_or(0, |f| f.key)
     }
 
     /// mlock(2).

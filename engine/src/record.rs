@@ -136,6 +136,7 @@ pub(crate) fn build(
         auxv: outside.auxv,
         threads,
         mappings: mappings(&still.maps, &told.flags, spaces, times),
+        guards: told.flags.guards().to_vec(),
         files: Vec::new(),
         signals: Signals {
             actions: told.actions.clone(),
@@ -388,9 +389,10 @@ fn mappings(
             path: m.path.clone(),
             backing: backing(m, spaces),
             file_mtime_ns: if m.inode == 0 { 0 } else { mtime(m, times) },
-            grows_down: m.path == "[stack]",
+            grows_down: m.path == "[stack]" || flags.grows_down(m),
             locked: flags.is_locked(m),
             advice: flags.advice(m),
+            key: flags.key(m),
         })
         .collect()
 }

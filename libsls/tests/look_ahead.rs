@@ -36,6 +36,7 @@ fn process(epoch: u64) -> Process {
         grows_down: false,
         locked: false,
         advice: Vec::new(),
+        key: 0,
     };
     let other = 0x10_0000 * (1 + epoch / 250);
     Process {

@@ -4,6 +4,7 @@
 mod advice;
 mod filters;
 mod inotify;
+mod kinds;
 mod memory_files;
 mod pipes;
 mod sysv;

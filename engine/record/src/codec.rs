@@ -3,7 +3,7 @@
 use crate::{Lock, Process, Record};
 
 /// Version written; readers refuse others by name.
-pub const FORMAT_VERSION: u16 = 7;
+pub const FORMAT_VERSION: u16 = 8;
 
 const MAGIC: [u8; 4] = *b"SLSr";
 const HEADER: usize = 6;
@@ -154,6 +154,7 @@ mod tests {
                 grows_down: false,
                 locked: false,
                 advice: Vec::new(),
+                key: 0,
             }
         }
         with(|_| {}).unwrap();

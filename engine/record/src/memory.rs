@@ -75,12 +75,14 @@ pub struct Mapping {
     /// mtime of the backing file in ns since 1970 at capture; 0 for none. A reader compares it
     /// before it trusts the file.
     pub file_mtime_ns: i128,
-    /// Grows down (stacks).
+    /// Grows down: a stack, MAP_GROWSDOWN.
     pub grows_down: bool,
     /// mlock(2).
     pub locked: bool,
     /// madvise(2), as far as it lasts.
     pub advice: Vec<Advice>,
+    /// Protection key, pkeys(7); 0 is that of all memory that was given none.
+    pub key: u8,
 }
 
 /// A System V shared memory segment that a process has attached.

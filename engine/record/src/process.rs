@@ -107,6 +107,8 @@ pub struct Process {
     pub start_ticks: u64,
     /// Start times of those it was restored from, oldest first: their checkpoints are its own past.
     pub former: Vec<u64>,
+    /// Where its memory has guards (MADV_GUARD_INSTALL), by address.
+    pub guards: Vec<(u64, u64)>,
     /// Command name.
     pub comm: String,
     /// Executable path.

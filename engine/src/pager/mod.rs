@@ -77,6 +77,8 @@ enum Say {
 pub struct Debtor {
     /// Its number here.
     pub pid: i32,
+    /// As those know it who asked for it.
+    pub known_as: i32,
     pub missing: Missing,
     pub ranges: Vec<Range>,
 }
@@ -105,7 +107,8 @@ impl Pager {
     ) -> io::Result<Self> {
         let program = beside.with_file_name(PROGRAM);
         let (channel, theirs) = Channel::pair()?;
-        let what = format_args!("start {}", program.display());
+        let first = debtors.first().map_or(0, |debtor| debtor.known_as);
+        let what = format_args!("start {} for process {first}", program.display());
         let child = fault::step(what, || {
             let mut command = Command::new(&program);
             let command = command.stdin(Stdio::from(theirs)).stdout(Stdio::null());
@@ -118,7 +121,8 @@ impl Pager {
             debtors,
             is_kept: false,
         };
-        fault::step("brief sls-pager", || pager.brief(excerpt, state))?;
+        let what = format_args!("tell sls-pager what is missing in process {first}");
+        fault::step(what, || pager.brief(excerpt, state))?;
         Ok(pager)
     }
 

@@ -7,7 +7,8 @@ use super::anew_files::Files;
 use super::kin::Kin;
 use super::{OTHER_SLOTS, SLOT, Steps, int, path};
 use super::{
-    advice, anew, attributes, family, filters, locked, mappings, signals, threads, unnamed,
+    advice, anew, attributes, family, filters, guards, keys, locked, mappings, signals, threads,
+    unnamed,
 };
 
 const PR_SET_MM: u64 = 35;
@@ -97,6 +98,9 @@ pub fn build(kin: &Kin<'_>, skeleton: &Process, to: &Process) -> Result<Born, St
     }
     threads::births(&mut steps, skeleton, to);
     signals::pending(&mut steps, skeleton, to, to.pid);
+    keys::allot(&mut steps, to);
+    keys::steps(&mut steps, skeleton, to);
+    guards::install(&mut steps, to);
     locked::steps(&mut steps, skeleton, to);
     advice::steps(&mut steps, skeleton, to);
     filters::anew(&mut steps, to, scratch.1 - filters, &mut data);

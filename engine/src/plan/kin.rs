@@ -388,5 +388,7 @@ fn is_made(file: &File) -> bool {
 /// Shared memory that has no name by which it could be opened.
 pub fn is_nameless(map: &Mapping) -> bool {
     let has_name = map.path.starts_with("/dev/shm/") && !map.path.ends_with(" (deleted)");
-    map.perms.shared && map.inode != 0 && is_memory_only(&map.path) && !has_name
+    // The first System V segment of all has the number 0, and that is its inode.
+    let is_object = map.inode != 0 || map.path.starts_with("/SYSV");
+    map.perms.shared && is_object && is_memory_only(&map.path) && !has_name
 }

@@ -68,7 +68,7 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process) -> Result<Vec<Rang
     let (old, new) = (pieces(from), pieces(to));
     unmap(steps, &old, &new, brk_moved);
     let (mut protect, mut grow) = (Steps::default(), Steps::default());
-    let stack = from.mappings.iter().find(|m| m.grows_down);
+    let stacks = || from.mappings.iter().filter(|m| m.grows_down);
     for piece in &new {
         for (part, was) in cut(piece, &old) {
             let (start, end) = part;
@@ -82,7 +82,9 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process) -> Result<Vec<Rang
                 _ if heap && piece.map.inode == 0 && !piece.map.perms.shared => {
                     mprotect(&mut protect, part, piece.map);
                 }
-                _ if piece.map.grows_down && stack.is_some_and(|s| end <= s.start) => {
+                _ if piece.map.grows_down
+                    && stacks().any(|s| s.end == piece.map.end && end <= s.start) =>
+                {
                     grow_stack(steps, &mut grow, part);
                     fresh.push(part);
                 }
@@ -336,6 +338,7 @@ mod tests {
             grows_down: false,
             locked: false,
             advice: Vec::new(),
+            key: 0,
         }
     }
 

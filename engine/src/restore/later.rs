@@ -76,6 +76,7 @@ impl Later {
             })?;
             self.debtors.push(Debtor {
                 pid: process.outside(),
+                known_as: process.pid,
                 missing,
                 ranges: ranges.clone(),
             });
@@ -87,7 +88,7 @@ impl Later {
     pub fn begin(&mut self, options: &Options) -> std::io::Result<Pager> {
         for debtor in &self.debtors {
             for &range in &debtor.ranges {
-                let (pid, start) = (debtor.pid, range.0);
+                let (pid, start) = (debtor.known_as, range.0);
                 let what = format_args!("process {pid}: have the pages at {start:#x} brought");
                 fault::step(what, || debtor.missing.register(range))?;
             }

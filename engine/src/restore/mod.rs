@@ -125,6 +125,10 @@ pub fn restore(
     given::check(&wish.given, &record.processes).map_err(|why| impossible(&why))?;
     let acts = family::acts(&record).ok_or_else(|| impossible("its processes are no tree"))?;
     let terminals = Terminals::make(&record.processes);
+    if wish.lazy && !nix::unistd::geteuid().is_root() {
+        let why = "only root is told what has to be known to bring its pages later; leave out --lazy, or run slsd as root";
+        return Err(impossible(why));
+    }
     let pidns = wish.pidns || wish.branch;
     // Those that are there are the originals'.
     let mut segments = if wish.branch {

@@ -17,6 +17,8 @@ pub mod category {
     pub const PRESENT: u64 = 1 << 3;
     pub const SWAPPED: u64 = 1 << 4;
     pub const PFNZERO: u64 = 1 << 5;
+    /// Linux 6.16.
+    pub const GUARD: u64 = 1 << 8;
 }
 
 const PM_SCAN_WP_MATCHING: u64 = 1;
@@ -78,6 +80,8 @@ pub enum Look {
     ProtectFiles,
     /// Everything that holds something, protected or not.
     Populated,
+    /// Guards, MADV_GUARD_INSTALL.
+    Guarded,
 }
 
 /// What the scanned mappings are. Telling a file's page from the process's own makes the kernel look
@@ -119,7 +123,7 @@ pub fn scan(
     regions: &mut Regions,
     mut each: impl FnMut(Region),
 ) -> io::Result<()> {
-    use category::{FILE, PFNZERO, PRESENT, SWAPPED, WPALLOWED, WRITTEN};
+    use category::{FILE, GUARD, PFNZERO, PRESENT, SWAPPED, WPALLOWED, WRITTEN};
     let (flags, inverted, mask, anyof) = match look {
         Look::WrittenAndProtect => (
             PM_SCAN_WP_MATCHING,
@@ -142,10 +146,12 @@ pub fn scan(
         // These very masks, and nothing else to return, are what the kernel has a short loop for.
         Look::WrittenOrEmpty => (PM_SCAN_CHECK_WPASYNC, 0, WRITTEN, 0),
         Look::Populated => (0, 0, 0, PRESENT | SWAPPED),
+        Look::Guarded => (0, 0, GUARD, 0),
     };
     let kinds = if of == Of::Files { !0 } else { !FILE };
     let wanted = match look {
         Look::WrittenOrEmpty => WRITTEN,
+        Look::Guarded => GUARD,
         _ => (WPALLOWED | WRITTEN | FILE | PRESENT | SWAPPED | PFNZERO) & kinds,
     };
     let mut at = start;
@@ -176,6 +182,36 @@ pub fn scan(
         at = arg.walk_end;
     }
     Ok(())
+}
+
+/// Where memory has guards; nothing where the kernel does not tell (before Linux 6.16). Walks all page
+/// tables.
+///
+/// # Errors
+/// The address space is gone, or not ours to look at.
+pub fn guards(pid: i32) -> io::Result<Vec<(u64, u64)>> {
+    const ALL: (u64, u64) = (0, 0x7fff_ffff_f000);
+    let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
+    let mut found: Vec<(u64, u64)> = Vec::new();
+    let mut regions = Regions::default();
+    let look = Look::Guarded;
+    let scanned = scan(
+        &pagemap,
+        ALL,
+        look,
+        Of::Anonymous,
+        &mut regions,
+        |region| match found.last_mut() {
+            Some(last) if last.1 == region.start => last.1 = region.end,
+            _ => found.push((region.start, region.end)),
+        },
+    );
+    match scanned {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY)) => {
+            Ok(Vec::new())
+        }
+        other => other.map(|()| found),
+    }
 }
 
 /// Is the mapping that begins at `start` registered for asynchronous write protection?

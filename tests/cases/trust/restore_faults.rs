@@ -179,7 +179,11 @@ fn sweep(campaign: &str, program: &str, stride: u64, how: &'static [&'static str
     let mut dice = Dice::new(row.seed);
     let stride = rounds_of(stride, 1);
     let mut named = 0;
-    let init: &[i32] = if how.is_empty() { &[] } else { &[INIT] };
+    let init: &[i32] = if how.contains(&"--pidns") {
+        &[INIT]
+    } else {
+        &[]
+    };
     for whose in [&[0], init, &made.pids[..]].concat() {
         let mut n = 1 + dice.below(stride);
         loop {
@@ -217,6 +221,12 @@ fn sweep(campaign: &str, program: &str, stride: u64, how: &'static [&'static str
 #[test]
 fn of_one_process() {
     sweep("a step of a restore fails", ONE, 7, &[]);
+}
+
+#[test]
+fn of_one_process_on_demand() {
+    let campaign = "a step of a restore on demand fails";
+    sweep(campaign, ONE, 43, &["--lazy"]);
 }
 
 #[test]

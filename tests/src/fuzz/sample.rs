@@ -61,6 +61,7 @@ pub fn process() -> Process {
         sid: 7,
         start_ticks: 99,
         former: vec![98],
+        guards: vec![(0x7000, 0x9000)],
         comm: "sample".into(),
         exe: "/bin/sample".into(),
         cwd: "/".into(),
@@ -203,6 +204,7 @@ fn mappings() -> Vec<Mapping> {
             grows_down: false,
             locked: false,
             advice: vec![Advice::NotForked],
+            key: 3,
         })
         .collect()
 }
