@@ -24,6 +24,7 @@ mod output;
 mod partitions;
 mod processes;
 mod progress;
+mod query;
 mod refs;
 mod restore;
 mod scan;
