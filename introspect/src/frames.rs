@@ -2,6 +2,7 @@
 
 use crate::cfi::{Step, step};
 use crate::debug_info::{DebugInfo, DieOffset};
+use crate::globals::TOOLCHAIN;
 use crate::program::{Program, last_segment};
 use crate::registers::Registers;
 use crate::scopes::{Block, blocks_at};
@@ -200,9 +201,13 @@ impl Program {
     }
 
     /// Whether a frame is of a file that brings its debug information along: what a library keeps for itself in its
-    /// frames, known only by a separate debug file, is nobody's question.
+    /// frames, known only by a separate debug file or from the toolchain's own sources, is nobody's question.
     pub(crate) fn is_own(&self, frame: &Frame) -> bool {
-        let scope = frame.scope.as_ref();
+        let file = frame.file.as_deref().unwrap_or_default();
+        let scope = frame
+            .scope
+            .as_ref()
+            .filter(|_| !file.starts_with(TOOLCHAIN));
         scope
             .and_then(|scope| self.modules().get(scope.module))
             .is_some_and(|module| module.object.has_own_debug())

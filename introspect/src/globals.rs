@@ -11,7 +11,7 @@ use crate::program::Program;
 use crate::view::View;
 
 /// Where rustc's own sources are, as compiled in: nobody's program.
-const TOOLCHAIN: &str = "/rustc/";
+pub(crate) const TOOLCHAIN: &str = "/rustc/";
 
 /// A variable with a name, of a file that brings its debug information along.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,6 +22,7 @@ mod leaves;
 mod lines;
 mod location;
 mod members;
+mod mini_debug;
 mod object_file;
 mod parts;
 mod present_cpp;

@@ -9,6 +9,7 @@ use object::{LittleEndian as LE, Object, ObjectSection};
 
 use crate::debug_info::DebugInfo;
 use crate::finder::Finder;
+use crate::mini_debug;
 use crate::symbols::Symbols;
 
 /// Reader over a shared section; cloning it clones an `Arc`.
@@ -133,8 +134,10 @@ impl ObjectFile {
     pub fn symbols(&self) -> &Symbols {
         self.symbols.get_or_init(|| {
             let separate = self.separate_image();
+            let mini = self.mini_image();
+            let images = [Some(&*self.image), separate.as_deref(), mini.as_deref()];
             Symbols::collect(
-                [Some(&self.image), separate.as_ref()]
+                images
                     .into_iter()
                     .flatten()
                     .filter_map(|image| parse_elf(image).ok()),
@@ -162,6 +165,13 @@ impl ObjectFile {
         let link = elf.gnu_debuglink().ok().flatten();
         self.finder
             .debug_file(&self.path, self.build_id.as_deref(), link)
+    }
+
+    /// The symbols that a stripped file keeps, unpacked.
+    fn mini_image(&self) -> Option<Vec<u8>> {
+        let elf = parse_elf(&self.image).ok()?;
+        let packed = elf.section_by_name(".gnu_debugdata")?;
+        mini_debug::unpack(packed.data().ok()?)
     }
 
     fn load_unwind_sections(&self) -> UnwindSections {

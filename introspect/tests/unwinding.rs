@@ -264,3 +264,56 @@ fn separate_debug_files() {
     assert_eq!(our_frames(&fixture.frames()), gdb_frames(&fixture.gdb[0]));
     assert_eq!(fixture.json("pk.grid[1][2].y"), json!(12));
 }
+
+/// As Fedora ships its programs: stripped, with the functions' symbols in `.gnu_debugdata`.
+#[test]
+fn stripped_files_keep_names_in_mini_debug_info() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = folder.path().join("fixture");
+    support::compile("plain.c", &["-g", "-O0", "-no-pie"], &binary);
+    let tool = |program: &str, arguments: &[&str]| {
+        support::run(
+            std::process::Command::new(program)
+                .current_dir(folder.path())
+                .args(arguments),
+        )
+    };
+    let symbols = tool("nm", &["fixture"]);
+    let stop = symbols
+        .lines()
+        .find_map(|line| line.strip_suffix(" T stop_here"))
+        .map(|address| format!("break *0x{address}"))
+        .unwrap();
+    tool("objcopy", &["--strip-debug", "fixture", "mini"]);
+    let pack = "import lzma; open('mini.xz', 'wb').write(lzma.compress(open('mini', 'rb').read()))";
+    tool("python3", &["-c", pack]);
+    let add = [
+        "--strip-all",
+        "--add-section",
+        ".gnu_debugdata=mini.xz",
+        "fixture",
+    ];
+    tool("objcopy", &add);
+    // Without the section nothing is left that names them.
+    tool(
+        "objcopy",
+        &["--remove-section", ".gnu_debugdata", "fixture", "bare"],
+    );
+    let view = |binary: &str| {
+        let core = tempfile::tempdir().unwrap();
+        let to = core.path().join(binary);
+        std::fs::copy(folder.path().join(binary), &to).unwrap();
+        Fixture::run(core, to, &stop, &[])
+    };
+    let named = |fixture: &Fixture| -> Vec<String> {
+        let frames = fixture.frames().into_iter();
+        frames.filter_map(|frame| frame.function).collect()
+    };
+    let all = ["stop_here", "inner", "outer", "main"];
+    assert_eq!(named(&view("fixture")), all);
+    assert!(
+        !named(&view("bare"))
+            .iter()
+            .any(|name| all.contains(&name.as_str()))
+    );
+}

@@ -362,6 +362,52 @@ fn blame_and_assert_know_the_step() {
     steps.target.assert_unharmed();
 }
 
+#[test]
+fn states_are_asked_in_sql() {
+    let steps = Steps::taken(7);
+    let rows = |words: &[&str]| steps.json(&[&["query", "-m"], words].concat())["rows"].clone();
+    let counts = rows(&[
+        "@1..@8",
+        "SELECT epoch, number FROM variables WHERE name = 'counter' ORDER BY epoch",
+    ]);
+    let counts: Vec<i64> = counts
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["number"].as_i64().unwrap())
+        .collect();
+    assert_eq!(counts, [0, 1, 2, 3, 4, 5, 6, 7]);
+    // /dev/null is opened by step 6, and is standard input already.
+    let opened = rows(&[
+        "@1..@8",
+        "SELECT epoch, count(*) AS n FROM fds WHERE target = '/dev/null' GROUP BY epoch",
+    ]);
+    let opened: Vec<i64> = opened
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["n"].as_i64().unwrap())
+        .collect();
+    assert_eq!(opened, [1, 1, 1, 1, 1, 1, 2, 2]);
+    let taken = rows(&[
+        "@8",
+        "SELECT v.text FROM variables v JOIN frames f USING (epoch, tid, frame) WHERE f.function = 'main' AND v.name = 'taken'",
+    ]);
+    assert_eq!(taken[0]["text"], "7", "{taken}");
+    let history = rows(&["SELECT count(*) AS n, min(epoch) AS first FROM checkpoints"]);
+    assert_eq!(
+        (&history[0]["n"], &history[0]["first"]),
+        (&8.into(), &1.into())
+    );
+    let refused = |sql: &str, says: &str| steps.sls.refused(&["query", "-m", sql], 2, says);
+    refused("SELECT * FROM thread", "no such table");
+    refused("DROP TABLE threads", "only a SELECT");
+    let text = steps
+        .sls
+        .run(&["query", "-m", "SELECT tid, blocked FROM threads"]);
+    assert!(text.contains("rt_sigtimedwait"), "{text}");
+}
+
 /// Checked by the daemon as they come; a breach and its neighbours stay however few checkpoints are kept.
 #[test]
 fn a_watched_condition_keeps_its_breach() {

@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::session::{Outcome, Session};
 use crate::{
     assert, bisect, blame, branch, daemon, diff, disas, dump, heap, history, manual, memory, mount,
-    partitions, processes, refs, resident, restore, scan, spawn, stores, threads, time, timeline,
-    values,
+    partitions, processes, query, refs, resident, restore, scan, spawn, stores, threads, time,
+    timeline, values,
 };
 
 /// Checkpoint running processes many times a second, and look at or return to any of them
@@ -86,6 +86,7 @@ pub enum Verb {
     Refs(refs::Refs),
     Heap(heap::Heap),
     Disas(disas::Disas),
+    Query(query::Query),
     Completions(manual::Completions),
     Man(manual::Man),
     #[command(name = "__exec", hide = true)]
@@ -138,6 +139,7 @@ impl Verb {
             Self::Refs(verb) => verb.run(session),
             Self::Heap(verb) => verb.run(session),
             Self::Disas(verb) => verb.run(session),
+            Self::Query(verb) => verb.run(session),
             Self::Completions(verb) => verb.run(),
             Self::Man(verb) => verb.run(),
             Self::Exec(verb) => verb.run(),
@@ -240,6 +242,8 @@ mod tests {
             "slsctl refs @2 0x1000",
             "slsctl refs @2..@5 head",
             "slsctl heap @2 @5",
+            "slsctl query @1..@2 SELECT",
+            "slsctl query pid:3 SELECT",
             "slsctl heap --path x",
             "slsctl disas",
             "slsctl disas @2 main --intel",

@@ -27,6 +27,7 @@ mod output;
 mod partitions;
 mod processes;
 mod progress;
+mod query;
 mod refs;
 mod resident;
 mod restore;

@@ -2,7 +2,11 @@
 
 // What usdt makes of a probe: an instruction that does nothing, with its arguments in registers, and a
 // read of the counter that tracers raise.
-#![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    clippy::cast_possible_truncation
+)]
 
 #[usdt::provider]
 mod sls {
