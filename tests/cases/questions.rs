@@ -377,7 +377,7 @@ fn states_are_asked_in_sql() {
         .map(|row| row["number"].as_i64().unwrap())
         .collect();
     assert_eq!(counts, [0, 1, 2, 3, 4, 5, 6, 7]);
-    // /dev/null is opened by step 6, and is standard input already.
+    // /dev/null is opened by step 6.
     let opened = rows(&[
         "@1..@8",
         "SELECT epoch, count(*) AS n FROM fds WHERE target = '/dev/null' GROUP BY epoch",
@@ -388,7 +388,9 @@ fn states_are_asked_in_sql() {
         .iter()
         .map(|row| row["n"].as_i64().unwrap())
         .collect();
-    assert_eq!(opened, [1, 1, 1, 1, 1, 1, 2, 2]);
+    // It may have been given more of them.
+    let since: Vec<i64> = opened.iter().map(|count| count - opened[0]).collect();
+    assert_eq!(since, [0, 0, 0, 0, 0, 0, 1, 1]);
     let taken = rows(&[
         "@8",
         "SELECT v.text FROM variables v JOIN frames f USING (epoch, tid, frame) WHERE f.function = 'main' AND v.name = 'taken'",
