@@ -143,6 +143,7 @@ mod tests {
             grows_down: false,
             locked: false,
             advice: Vec::new(),
+            key: 0,
         };
         let process = Process::default();
         let kept = Kept::from_iter([(9, vec![(0, 3), (4, 1), (5, 100)])]);

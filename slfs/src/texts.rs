@@ -83,6 +83,7 @@ mod tests {
             grows_down: false,
             locked: false,
             advice: Vec::new(),
+            key: 0,
         };
         assert_eq!(
             map_line(&map),

@@ -194,6 +194,7 @@ fn every_script_tells_of_a_live_daemon() {
             "@pages",
         ],
     );
+    kill(number, libc::SIGKILL);
     let mount = sls.folder().join("mount");
     fs::create_dir(&mount).unwrap();
     let server = sls.json(&["mount", mount.to_str().unwrap()])["pid"].clone();

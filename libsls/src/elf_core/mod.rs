@@ -308,6 +308,7 @@ mod tests {
             grows_down: false,
             locked: false,
             advice: Vec::new(),
+            key: 0,
         }
     }
 
