@@ -144,6 +144,7 @@ mod tests {
             grows_down: false,
             locked: Default::default(),
             advice: Default::default(),
+            key: 0,
         };
         let process = |mappings| Process {
             mappings,
