@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use testkit::{Sls, Target, end, kill, program};
+use testkit::{Sls, Target, kill, program};
+
+/// What bpftrace takes for its probes once it has said how many there are.
+const ATTACHING: Duration = Duration::from_secs(1);
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../dtrace")
@@ -85,7 +88,7 @@ struct Listening {
 }
 
 impl Listening {
-    /// Returns once its probes are there.
+    /// It says that it begins before its probes are there: see [`Listening::heard`].
     fn to(pid: i32, script: &str, args: &[&str]) -> Self {
         let path = folder().join(format!("{script}.bt"));
         let mut tracer = Command::new("bpftrace")
@@ -109,9 +112,15 @@ impl Listening {
         Self { tracer, out }
     }
 
+    /// Gives it time until its probes are there.
+    fn heard(self) -> Self {
+        std::thread::sleep(ATTACHING);
+        self
+    }
+
     /// What it says at its end.
     fn table(mut self) -> String {
-        end(self.tracer.id().cast_signed(), libc::SIGINT);
+        kill(self.tracer.id().cast_signed(), libc::SIGINT);
         let mut text = String::new();
         self.out.read_to_string(&mut text).unwrap();
         self.tracer.wait().unwrap();
@@ -150,6 +159,7 @@ fn every_script_tells_of_a_live_daemon() {
         "stop", "sizes", "ahead", "rewind", "flush", "requests", "tax",
     ];
     let listening = tables.map(|script| (script, Listening::to(daemon, script, &[&pid])));
+    std::thread::sleep(ATTACHING);
     sls.run(&["rewind", "-o", "kept", "@then"]);
     sls.run(&["checkpoint", "-o", "kept"]);
     std::thread::sleep(Duration::from_millis(1500));
@@ -180,7 +190,7 @@ fn every_script_tells_of_a_live_daemon() {
         has(&table, &named);
     }
 
-    let tracer = Listening::to(daemon, "restore", &[]);
+    let tracer = Listening::to(daemon, "restore", &[]).heard();
     let number = target.pid();
     drop(target);
     sls.run(&["restore", "-o", "kept", "@then", "-d"]);
@@ -198,11 +208,8 @@ fn every_script_tells_of_a_live_daemon() {
     let mount = sls.folder().join("mount");
     fs::create_dir(&mount).unwrap();
     let server = sls.json(&["mount", mount.to_str().unwrap()])["pid"].clone();
-    let tracer = Listening::to(
-        i32::try_from(server.as_i64().unwrap()).unwrap(),
-        "mount",
-        &[],
-    );
+    let server = i32::try_from(server.as_i64().unwrap()).unwrap();
+    let tracer = Listening::to(server, "mount", &[]).heard();
     fs::read(mount.join("kept/@1/core")).unwrap();
     let table = tracer.table();
     assert!(

@@ -169,6 +169,7 @@ fn growth(old: &Census, new: &Census) -> Vec<Grown> {
         })
         .filter(|grown| grown.old != grown.new)
         .collect();
+    // Stable: what grew as much stays in the order of the names.
     grown.sort_by_key(|grown| std::cmp::Reverse((grown.bytes(), grown.count())));
     grown
 }
@@ -288,6 +289,6 @@ mod tests {
         let new = census(&[("b", 1, 8), ("c", 9, 90), ("same", 1, 1)]);
         let grown = growth(&old, &new);
         let told: Vec<_> = grown.iter().map(|g| (g.name.as_str(), g.count())).collect();
-        assert_eq!(told, [("c", 9), ("b", -1), ("a", -1)]);
+        assert_eq!(told, [("c", 9), ("a", -1), ("b", -1)]);
     }
 }
