@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+
 use crate::frame::{FrameError, read_frame, write_frame};
 use crate::protocol::{
     Answer, Failure, Hello, History, MAGIC, MAX_ANSWER, MAX_REQUEST, Request, VERSION,
@@ -37,11 +40,14 @@ pub enum ClientError {
     Silent(PathBuf),
     /// Another version answers.
     #[error(
-        "slsd speaks protocol {theirs}, this program {VERSION}; stop it (`slsctl partdel` what it holds) and run again"
+        "slsd speaks protocol {theirs}, this program {VERSION}: end it{} and run again (the processes it holds run on, its histories are left to the next one), or use the slsctl beside it",
+        by_kill(*.pid)
     )]
     Version {
         /// Its version.
         theirs: u32,
+        /// Its process, where the kernel tells.
+        pid: Option<i32>,
     },
     /// The connection broke.
     #[error("{0}; slsd may have been stopped: the request can be made again")]
@@ -57,6 +63,16 @@ pub enum ClientError {
     /// It answered something else.
     #[error("slsd answered out of turn: {0}")]
     OutOfTurn(String),
+}
+
+fn by_kill(pid: Option<i32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (kill {pid})"))
+}
+
+/// Who is at the other end, where that is told: of another PID namespace it is 0.
+fn peer(stream: &UnixStream) -> Option<i32> {
+    let peer = getsockopt(stream, PeerCredentials).ok()?;
+    Some(peer.pid()).filter(|&pid| pid > 0)
 }
 
 impl ClientError {
@@ -109,6 +125,7 @@ impl Client {
         if hello.version != VERSION || hello.magic != MAGIC {
             return Err(ClientError::Version {
                 theirs: hello.version,
+                pid: peer(&stream),
             });
         }
         Ok(Self { stream })
@@ -204,5 +221,23 @@ impl Client {
             }),
             other => Err(ClientError::OutOfTurn(format!("{other:?}"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_of_another_version_is_told_how_to_be_ended() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let hello = Hello {
+            magic: MAGIC,
+            version: VERSION + 1,
+        };
+        write_frame(&mut theirs, &hello, MAX_REQUEST).unwrap();
+        let refused = Client::over(ours).unwrap_err().to_string();
+        let wanted = format!("(kill {})", std::process::id());
+        assert!(refused.contains(&wanted), "{refused}");
     }
 }
