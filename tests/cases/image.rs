@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::{Dice, Sls, Target, compare_with_core, rounds, wait_until};
+use testkit::{Dice, Sls, Target, compare_with_core, rounds_of, wait_until};
 
 /// Suspends at random moments, takes a checkpoint and a core, compares.
 fn equals_gcore(sls: &Sls, target: &mut Target, times: u64) {
@@ -43,17 +43,17 @@ fn of_the_mutator(mask: &str, times: u64) {
 
 #[test]
 fn of_a_mutator() {
-    of_the_mutator("", rounds(200));
+    of_the_mutator("", rounds_of(60, 200));
 }
 
 #[test]
 fn of_a_mutator_without_wp_async() {
-    of_the_mutator("wp_async", rounds(200));
+    of_the_mutator("wp_async", rounds_of(60, 200));
 }
 
 #[test]
 fn of_a_mutator_without_pagemap_scan() {
-    of_the_mutator("wp_async,pagemap_scan", rounds(200));
+    of_the_mutator("wp_async,pagemap_scan", rounds_of(60, 200));
 }
 
 #[test]
@@ -66,5 +66,5 @@ fn of_redis() {
     command.args(["--save", "", "--dir"]).arg(sls.folder());
     let mut target = Target::start(sls.folder(), command);
     std::thread::sleep(Duration::from_millis(500));
-    equals_gcore(&sls, &mut target, rounds(200));
+    equals_gcore(&sls, &mut target, rounds_of(60, 200));
 }

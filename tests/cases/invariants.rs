@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use testkit::{Sls, Target, rounds};
+use testkit::{Sls, Target, rounds, rounds_of};
 
 use crate::campaign;
 
@@ -68,7 +68,7 @@ fn python_with_four_threads_and_a_growing_dict() {
     command.args(["-c", PYTHON]);
     let mut target = Target::start(sls.folder(), command);
     std::thread::sleep(std::time::Duration::from_secs(1));
-    let not_restored = campaign::run(&sls, &mut target, rounds(10_000), 200);
+    let not_restored = campaign::run(&sls, &mut target, rounds_of(2_500, 10_000), 200);
     assert!(not_restored.is_empty(), "{not_restored:?}");
     target.assert_goes_on();
     assert!(!target.output().contains("FAIL"), "{}", target.output());
