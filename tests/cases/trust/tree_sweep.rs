@@ -9,7 +9,7 @@ use testkit::{Dice, Ring, Row, Sls, adopt, field, is_gone, rounds_of, seed, wait
 use super::sweep::{Prey, client, kill_after};
 
 /// A step of the sweep in `./x test`; in `./x soak` it is 1.
-const STRIDE: u64 = 397;
+const STRIDE: u64 = 97;
 const PROCESSES: usize = 3;
 const SETTLES: Duration = Duration::from_secs(15);
 
