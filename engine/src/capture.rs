@@ -293,7 +293,7 @@ impl Target {
         }
         normalise(&mut found.dirty);
         let scanned = clock.elapsed();
-        probes::scanned(pid, found.dirty.iter().map(|r| (r.1 - r.0) / PAGE).sum());
+        probes::scanned(pid, || found.dirty.iter().map(|r| (r.1 - r.0) / PAGE).sum());
         let before = self.copies.len();
         self.copies
             .take(&self.memory, common.staging, &found.dirty)?;

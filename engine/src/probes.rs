@@ -49,9 +49,10 @@ pub fn stop_reached(pid: i32) {
     sls::stop_reached!(|| pid);
 }
 
-/// The final scan of one process has found so many pages.
-pub fn scanned(pid: i32, pages: u64) {
-    sls::scanned!(|| (pid, pages));
+/// The final scan of one process has found so many pages, which are counted only for who listens: the
+/// process stands still.
+pub fn scanned(pid: i32, pages: impl Fn() -> u64) {
+    sls::scanned!(|| (pid, pages()));
 }
 
 /// So many pages of one process were copied under the stop.

@@ -159,7 +159,9 @@ impl Group {
         let pid = self.members[0].pid;
         probes::stop_requested(pid);
         let result = self.stop_all(request.explicit, &mut cost);
-        probes::stop_reached(pid);
+        if result.is_ok() {
+            probes::stop_reached(pid);
+        }
         let result = result.and_then(|()| self.read_all(lets_go, &mut cost));
         if (lets_go || result.is_err()) && self.is_stopped() {
             let resumed = self.resume_all();

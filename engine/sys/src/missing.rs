@@ -11,28 +11,20 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use userfaultfd::{Error, Event as Raw, RegisterMode, Uffd};
+
+use crate::uffd::shake_hands;
 
 /// Flags to create it with.
 pub const CREATE_FLAGS: u64 = 0o2000000 | 0o4000; // O_CLOEXEC | O_NONBLOCK
 
 const PAGE: u64 = crate::PAGE;
-const UFFD_API: u64 = 0xAA;
 const EVENT_FORK: u64 = 1 << 1;
 const EVENT_REMAP: u64 = 1 << 2;
 const EVENT_REMOVE: u64 = 1 << 3;
 const EVENT_UNMAP: u64 = 1 << 6;
-
-#[repr(C)]
-struct UffdioApi {
-    api: u64,
-    features: u64,
-    ioctls: u64,
-}
-
-nix::ioctl_readwrite!(uffdio_api, 0xAA, 0x3F, UffdioApi);
 
 /// It, for one address space.
 #[derive(Debug)]
@@ -76,13 +68,7 @@ impl Missing {
     /// # Errors
     /// EPERM: only root (CAP_SYS_PTRACE) is told of forks.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        let mut api = UffdioApi {
-            api: UFFD_API,
-            features: EVENT_FORK | EVENT_REMAP | EVENT_REMOVE | EVENT_UNMAP,
-            ioctls: 0,
-        };
-        // SAFETY: `api` is the structure UFFDIO_API takes and outlives the call.
-        unsafe { uffdio_api(fd.as_raw_fd(), &raw mut api) }?;
+        shake_hands(&fd, EVENT_FORK | EVENT_REMAP | EVENT_REMOVE | EVENT_UNMAP)?;
         Ok(Self::from(fd))
     }
 

@@ -28,6 +28,19 @@ struct UffdioApi {
 
 nix::ioctl_readwrite!(uffdio_api, 0xAA, 0x3F, UffdioApi);
 
+/// Asks a fresh userfaultfd for features, by the raw call: the crate's own handshake knows no WP_ASYNC, and
+/// makes its descriptor itself.
+pub(crate) fn shake_hands(fd: &OwnedFd, features: u64) -> io::Result<()> {
+    let mut api = UffdioApi {
+        api: UFFD_API,
+        features,
+        ioctls: 0,
+    };
+    // SAFETY: `api` is the structure UFFDIO_API takes and outlives the call.
+    unsafe { uffdio_api(fd.as_raw_fd(), &raw mut api) }?;
+    Ok(())
+}
+
 /// A handshaken userfaultfd in WP_ASYNC mode.
 #[derive(Debug)]
 pub struct WriteProtect {
@@ -40,13 +53,7 @@ impl WriteProtect {
     /// # Errors
     /// EINVAL: the kernel has no WP_ASYNC (before 6.7).
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        let mut api = UffdioApi {
-            api: UFFD_API,
-            features: WP_ASYNC | WP_HUGETLBFS_SHMEM | PAGEFAULT_FLAG_WP,
-            ioctls: 0,
-        };
-        // SAFETY: `api` is the structure UFFDIO_API takes and outlives the call.
-        unsafe { uffdio_api(fd.as_raw_fd(), &raw mut api) }?;
+        shake_hands(&fd, WP_ASYNC | WP_HUGETLBFS_SHMEM | PAGEFAULT_FLAG_WP)?;
         // SAFETY: the descriptor is owned here and given away whole.
         let uffd = unsafe { <Uffd as std::os::fd::FromRawFd>::from_raw_fd(fd.into_raw_fd()) };
         Ok(Self { uffd })
