@@ -124,6 +124,18 @@ impl Program {
         found.ok_or_else(|| ExprError::at(1, "it is not in memory"))
     }
 
+    /// Where an object itself lies, also of a pointer, and how long it is.
+    pub fn place_of(&self, view: &dyn View, context: &Context, expr: &str) -> Result<Extent> {
+        let found = self.with_object(view, context, expr, |_, object| {
+            Some(Extent {
+                address: object.storage.address()?,
+                len: self.size_of(&object.ty)?,
+                type_name: self.type_name(&object.ty),
+            })
+        })?;
+        found.ok_or_else(|| ExprError::at(1, "it is not in memory"))
+    }
+
     /// Arguments and locals of a frame.
     pub fn locals(&self, view: &dyn View, frame: &Frame, limits: Limits) -> Vec<Local> {
         let names = Names {
@@ -166,7 +178,7 @@ impl Local {
 }
 
 /// gdb prints the type before a pointer that stands alone.
-fn answer_text(value: &Value, type_name: &str) -> String {
+pub(crate) fn answer_text(value: &Value, type_name: &str) -> String {
     match value {
         Value::Pointer { .. } => format!("({type_name}) {}", value.to_text()),
         _ => value.to_text(),
