@@ -7,6 +7,7 @@
 mod client;
 #[cfg(feature = "view")]
 pub mod compare;
+pub mod control;
 #[cfg(feature = "view")]
 pub mod elf_core;
 mod frame;

@@ -81,15 +81,18 @@ impl Server {
 
     /// Waits for a request (true), a child or a deadline.
     fn wait(&self) -> io::Result<bool> {
-        let timeout =
-            self.target
-                .as_ref()
-                .and_then(Target::next_deadline)
-                .map_or(PollTimeout::NONE, |at| {
-                    let ns = at.saturating_sub(monotonic());
-                    PollTimeout::try_from(Duration::from_nanos(ns + 999_999))
-                        .unwrap_or(PollTimeout::MAX)
-                });
+        // Those that stand still are settled when they go on.
+        let runs = |target: &&Target| target.group.stopped.is_empty();
+        let timeout = self
+            .target
+            .as_ref()
+            .filter(runs)
+            .and_then(Target::next_deadline)
+            .map_or(PollTimeout::NONE, |at| {
+                let ns = at.saturating_sub(monotonic());
+                PollTimeout::try_from(Duration::from_nanos(ns + 999_999))
+                    .unwrap_or(PollTimeout::MAX)
+            });
         // Who is leaving stays for the target's calls only, and not beyond its end.
         let other = match &self.target {
             Some(target) if self.leaving => target.pidfd.as_fd(),
@@ -251,6 +254,37 @@ impl Server {
                 let stop_ns = target.resume()?;
                 self.say(&Say::Resumed { stop_ns }, None)?;
             }
+            Ask::Seize { on } => {
+                self.target()?.1.seize(on);
+                self.say(&Say::Done, None)?;
+            }
+            Ask::Halt { deadline_ms } => {
+                let within = Duration::from_millis(u64::from(deadline_ms));
+                let (children, target) = self.target()?;
+                let threads = target.halt(within, children)?;
+                self.tell_hits()?;
+                self.say(&Say::Halted { threads }, None)?;
+            }
+            Ask::Traps { traps } => {
+                let target = self.target()?.1;
+                target.group.traps.set(&traps, &target.memory);
+                self.say(&Say::Done, None)?;
+            }
+            Ask::Watches { watches } => {
+                self.target()?.1.group.debug.watch(watches);
+                self.say(&Say::Done, None)?;
+            }
+            Ask::Step { tid } => {
+                let (children, target) = self.target()?;
+                let stepped = target.step(tid, children)?;
+                self.say(&Say::Stepped(stepped), None)?;
+            }
+            Ask::Go { only, pass } => {
+                let (children, target) = self.target()?;
+                let (left, shared) = target.go(only, &pass, children)?;
+                self.tell_hits()?;
+                self.say(&Say::Went { left, shared }, None)?;
+            }
             Ask::Execute => {
                 let fd = fd.ok_or_else(|| io::Error::other("execute without a journal"))?;
                 self.execute(&File::from(fd))?;
@@ -287,6 +321,7 @@ impl Server {
             target.group.release();
         })?;
         target.look_ahead();
+        self.tell_hits()?;
         self.say(
             &Say::Stopped {
                 quiesce_ns: monotonic() - since_ns,
@@ -296,6 +331,14 @@ impl Server {
         )?;
         self.told = Some((facts, told));
         Ok(())
+    }
+
+    /// Tells of watchpoints that were hit on the way to a stop.
+    fn tell_hits(&mut self) -> io::Result<()> {
+        let hits = self.target.as_mut().map(Target::take_hits);
+        hits.into_iter()
+            .flatten()
+            .try_for_each(|hit| self.say(&Say::Event(hit), None))
     }
 
     /// Reads what is to be known of the stopped target.

@@ -22,7 +22,9 @@ pub fn of_record(seen: &Seen) -> Option<Event> {
             child: own(*child),
         },
         Seen::Exit { status } => Event::Exit { status: *status },
-        Seen::Gone { .. } => return None,
+        Seen::Gone { .. } | Seen::Trap { .. } | Seen::Watch { .. } | Seen::Replaced { .. } => {
+            return None;
+        }
     })
 }
 

@@ -5,6 +5,7 @@ mod branch;
 mod check;
 mod child;
 mod connection;
+mod control;
 mod events;
 mod flush;
 mod gate;
