@@ -4,6 +4,8 @@
 //! checkpoints to `introspect` and [`compare`] says where two of them differ; [`elf_core`] shows them to
 //! debuggers. Deliberately absent: anything that traces or keeps pages.
 
+#[cfg(feature = "view")]
+pub mod bundle;
 mod client;
 #[cfg(feature = "view")]
 pub mod compare;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// First word of a hello.
 pub const MAGIC: u32 = 0x534c_5301;
 /// Longest request.
@@ -216,6 +216,20 @@ pub enum Request {
         part: Option<String>,
         epoch: Option<u64>,
     },
+    /// Write checkpoints, and the files that their processes had mapped, to a file of its own.
+    Bundle {
+        part: Option<String>,
+        first: Option<u64>,
+        last: Option<u64>,
+        /// Absolute. A bundle that is there is replaced.
+        file: PathBuf,
+        /// What the history is called there; None: as the partition.
+        name: Option<String>,
+    },
+    /// Where the files lie that a history brought along.
+    Files {
+        part: Option<String>,
+    },
 }
 
 /// What slsd answers.
@@ -258,6 +272,9 @@ pub enum Answer {
     Moved(Moved),
     Snapshots(Vec<History>),
     Watched(Watched),
+    Bundled(Bundled),
+    /// A folder, if any came with it.
+    Files(Option<PathBuf>),
 }
 
 /// Kinds of failure a program may act on.
@@ -339,6 +356,19 @@ pub struct Moved {
     pub bytes: u64,
     /// Older than what was there: they cannot be put in between.
     pub passed: Vec<u64>,
+}
+
+/// A bundle that was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Bundled {
+    pub moved: Moved,
+    /// Of the bundle.
+    pub bytes: u64,
+    /// Paths of the files that are in it.
+    pub files: Vec<String>,
+    /// Of those that are not, and why.
+    pub left_out: Vec<String>,
 }
 
 /// How a watch over a condition ended.

@@ -349,6 +349,10 @@ impl View for Guarded<'_> {
         self.view.auxv()
     }
 
+    fn debug_roots(&self) -> Vec<std::path::PathBuf> {
+        self.view.debug_roots()
+    }
+
     fn open_file(&self, mapping: &introspect::Mapping) -> std::io::Result<Vec<u8>> {
         self.view.open_file(mapping)
     }
