@@ -724,7 +724,7 @@ fn a_bundle_opens_where_its_program_is_not() {
     let second = other.folder().join("second.sls");
     let second = second.to_str().unwrap();
     for _ in 0..2 {
-        let told = other.json(&["export", "-o", "moved", "@here..@here", "--to", second]);
+        let told = other.json(&["export", "-o", "moved", "@here", "--to", second]);
         assert_eq!(
             (&told["left_out"], &told["checkpoints"]),
             (&json!([]), &json!(1))
@@ -740,6 +740,34 @@ fn a_bundle_opens_where_its_program_is_not() {
     assert_eq!(answers(&other, "again"), before);
     let snaps = other.json(&["listsnaps", "--store", second]);
     assert_eq!(snaps["snapshots"].as_array().unwrap().len(), 1);
+}
+
+/// A partition in a plain file needs nothing made before.
+#[test]
+fn a_file_is_made_for_a_partition() {
+    let sls = Sls::new();
+    let mut target = sls.tracee("ticker", &[]);
+    let path = sls.folder().join("web.store");
+    let store = path.to_str().unwrap();
+    let add = ["partadd", "file", "-o", "web", "--store", store];
+    sls.run(&[&add[..], &["--size", "64M"]].concat());
+    assert_eq!(fs::metadata(&path).unwrap().len(), 64 << 20);
+    sls.run(&["attach", "-p", &target.p(), "-o", "web"]);
+    let epoch = sls.json(&["checkpoint", "-o", "web"])["epoch"].clone();
+    sls.run(&["partdel", "-o", "web"]);
+    target.assert_unharmed();
+    // What it holds is the past of the next one of that name.
+    sls.run(&add);
+    assert_eq!(history(&sls, "web")[0]["epoch"], epoch);
+    sls.refused(&["partadd", "file", "-o", "x"], 2, "--store");
+    sls.refused(
+        &["partadd", "memory", "-o", "x", "--size", "1G"],
+        2,
+        "partadd file",
+    );
+    let nowhere = ["partadd", "file", "-o", "x", "--store", "/no/such"];
+    sls.refused(&nowhere, 1, "No such file");
+    sls.run(&["partdel", "-o", "web"]);
 }
 
 /// Half a bundle, a damaged one and what is none are told, and nothing of anybody else's is replaced.

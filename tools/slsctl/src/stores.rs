@@ -24,7 +24,7 @@ const STEPS: usize = 100;
         A store gets what it does not have yet. A bundle, FILE.sls, is written anew: the checkpoints, the programs \
         and libraries that their processes had mapped, and the debug files of those. It opens on a machine that \
         has none of them.",
-    after_help = "Examples:\n  slsctl export -m @before.. --to kept.store\n  slsctl export -m @crash..@crash --to crash.sls"
+    after_help = "Examples:\n  slsctl export -m @before.. --to kept.store\n  slsctl export -m @crash --to crash.sls"
 )]
 pub struct Export {
     #[command(flatten)]
