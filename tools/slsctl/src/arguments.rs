@@ -296,7 +296,8 @@ mod tests {
             "@a..@-1".parse(),
             range(Some(EpochRef::Name("a".into())), Some(EpochRef::FromEnd(1)))
         );
-        for bad in ["@1", "1..2", "@1...@2"] {
+        assert_eq!("@4".parse(), range(at(4), at(4)));
+        for bad in ["1", "1..2", "@1...@2"] {
             assert!(bad.parse::<Range>().is_err(), "{bad}");
         }
     }

@@ -31,7 +31,7 @@ const FILE_SIZE: &str = "4G";
 /// Make a partition: a group of processes with one history
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  slsctl partadd memory -o web -t 100 --budget 512M --keep log\n  slsctl partadd file -o web -t 100 --store web.store"
+    after_help = "Example: slsctl partadd memory -o web -t 100 --budget 512M --keep log\nExample: slsctl partadd file -o web -t 100 --store web.store"
 )]
 pub struct PartAdd {
     /// Where its history is kept

@@ -24,7 +24,7 @@ const STEPS: usize = 100;
         A store gets what it does not have yet. A bundle, FILE.sls, is written anew: the checkpoints, the programs \
         and libraries that their processes had mapped, and the debug files of those. It opens on a machine that \
         has none of them.",
-    after_help = "Examples:\n  slsctl export -m @before.. --to kept.store\n  slsctl export -m @crash --to crash.sls"
+    after_help = "Example: slsctl export -m @before.. --to kept.store\nExample: slsctl export -m @crash --to crash.sls"
 )]
 pub struct Export {
     #[command(flatten)]
@@ -167,7 +167,7 @@ fn is_bundle(path: &Path) -> bool {
 /// Make a partition of a history in a store or a bundle; checkpoints keep numbers, names and branches
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  slsctl import kept.store -o web && slsctl restore -o web @before -d\n  slsctl import crash.sls -o crash && slsctl bt -o crash @-1"
+    after_help = "Example: slsctl import kept.store -o web && slsctl restore -o web @before -d\nExample: slsctl import crash.sls -o crash && slsctl bt -o crash @-1"
 )]
 pub struct Import {
     /// A store, a device or a file; or a bundle
