@@ -87,7 +87,7 @@ impl Mapped {
             let bytes = file.metadata().map_or(0, |meta| meta.len());
             let most = if *code { MOST } else { LARGEST_DATA };
             if bytes > most.min(MOST - total) {
-                left_out.push(format!("{}: {} MiB long", path.display(), bytes >> 20));
+                left_out.push(too_long(&path, bytes));
                 continue;
             }
             total += bytes;
@@ -104,14 +104,23 @@ impl Mapped {
             let bytes = fs::metadata(&path).map_or(0, |meta| meta.len());
             let place = Path::new(bundle::DEBUG).join(place);
             // Two programs may have one, by a link.
-            let fits = bytes <= MOST - total && !wanted.iter().any(|other| other.place == place);
-            if fits {
-                total += bytes;
-                wanted.push(Wanted { place, path, bytes });
+            if wanted.iter().any(|other| other.place == place) {
+                continue;
             }
+            if bytes > MOST - total {
+                left_out.push(too_long(&path, bytes));
+                continue;
+            }
+            total += bytes;
+            wanted.push(Wanted { place, path, bytes });
         }
         (wanted, left_out)
     }
+}
+
+fn too_long(path: &Path, bytes: u64) -> String {
+    let (path, long) = (path.display(), bytes >> 20);
+    format!("{path}: {long} MiB are more than there is room for")
 }
 
 fn open(mapping: &Mapping, brought: Option<&Path>) -> Result<(PathBuf, File), String> {
