@@ -18,6 +18,8 @@ pub mod protocol;
 mod reference;
 mod socket;
 #[cfg(feature = "view")]
+pub mod standing;
+#[cfg(feature = "view")]
 pub mod view;
 
 pub use client::{Client, ClientError};

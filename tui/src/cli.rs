@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::model::Pane;
+use crate::place::Tab;
 
 /// Look through a process's history: checkpoints, stacks, source, variables, memory
 #[derive(Debug, Parser)]
@@ -21,7 +21,7 @@ pub struct Cli {
     pub socket: Option<PathBuf>,
     /// Print one screen as text instead
     #[arg(long, global = true, value_name = "SCREEN")]
-    pub dump: Option<Screen>,
+    pub dump: Option<Dump>,
     /// Type these keys first: characters, and names such as <Enter> <Esc> <Left>
     #[arg(long, global = true, value_name = "KEYS", value_parser = keys)]
     pub keys: Option<Keys>,
@@ -50,37 +50,61 @@ pub enum Command {
         #[arg(short = 't', value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
         period_ms: Option<u64>,
     },
-    /// Look at the history of a partition
+    /// Look at the history of a partition or of a store, or at a core
+    ///
+    /// Of a store's history a copy is looked at, in a partition that is removed on quitting.
     #[command(after_help = "Example: sls-tui open mem --dump timeline")]
     Open {
-        /// Its name or number
-        #[arg(value_name = "PART")]
-        part: String,
+        /// A partition by name or number; the path of a store or of an ELF core
+        #[arg(value_name = "PART|STORE|CORE")]
+        what: String,
+        /// Which history of the store [default: the only one]
+        #[arg(long, value_name = "NAME")]
+        from: Option<String>,
     },
 }
 
 /// What `--dump` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Screen {
+pub enum Dump {
     Timeline,
     Threads,
     Source,
+    Assembly,
     Variables,
     Memory,
+    Pages,
+    Fds,
+    Maps,
+    Sockets,
+    Signals,
+    Heap,
+    Results,
+    Log,
     Help,
+    /// The whole screen, with what lies over it
     All,
 }
 
-impl Screen {
-    /// The pane it is, where it is one.
-    pub fn pane(self) -> Option<Pane> {
-        match self {
-            Self::Timeline => Some(Pane::Timeline),
-            Self::Threads => Some(Pane::Threads),
-            Self::Source => Some(Pane::Source),
-            Self::Variables => Some(Pane::Variables),
-            Self::Memory => Some(Pane::Memory),
-            Self::Help | Self::All => None,
-        }
+impl Dump {
+    /// The tab it is, where it is one.
+    pub fn tab(self) -> Option<Tab> {
+        Some(match self {
+            Self::Timeline => Tab::Timeline,
+            Self::Threads => Tab::Threads,
+            Self::Source => Tab::Source,
+            Self::Assembly => Tab::Assembly,
+            Self::Variables => Tab::Variables,
+            Self::Memory => Tab::Memory,
+            Self::Pages => Tab::Pages,
+            Self::Fds => Tab::Fds,
+            Self::Maps => Tab::Maps,
+            Self::Sockets => Tab::Sockets,
+            Self::Signals => Tab::Signals,
+            Self::Heap => Tab::Heap,
+            Self::Results => Tab::Results,
+            Self::Log => Tab::Log,
+            Self::Help | Self::All => return None,
+        })
     }
 }
