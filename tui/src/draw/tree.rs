@@ -12,7 +12,7 @@ pub fn tree(rows: &[HistoryRow]) -> Vec<String> {
     let ends = ends(rows);
     let branch_of: HashMap<u64, &str> = rows.iter().map(|row| (row.epoch, &*row.branch)).collect();
     let mut lanes: Vec<Option<&str>> = Vec::new();
-    let mut lines = Vec::with_capacity(rows.len());
+    let mut drawn = Vec::with_capacity(rows.len());
     for row in rows {
         let lane_of = |branch: &str| lanes.iter().position(|lane| *lane == Some(branch));
         let known = lane_of(&row.branch);
@@ -30,14 +30,14 @@ pub fn tree(rows: &[HistoryRow]) -> Vec<String> {
             lane.is_some_and(|branch| ends.get(branch).is_some_and(|end| *end > row.epoch))
         };
         let alive: Vec<bool> = lanes.iter().map(goes_on).collect();
-        lines.push(line(&alive, own, from.filter(|from| *from != own)));
+        drawn.push(line(&alive, own, from.filter(|from| *from != own)));
         for (lane, alive) in lanes.iter_mut().zip(alive) {
             if !alive {
                 *lane = None;
             }
         }
     }
-    lines
+    drawn
 }
 
 /// The last checkpoint of each branch, or that of another one which begins at it.

@@ -43,14 +43,14 @@ pub fn along(
     let start = answer.rows.first().map_or(0, |row| row.time);
     let mut last: Option<&str> = None;
     let rows = answer.rows.iter().map(|row| {
-        let changed = last.replace(&row.text).is_some_and(|last| last != row.text);
+        let turns = last.replace(&row.text).is_some_and(|last| last != row.text);
         Row::new([
             format!("@{}", row.epoch),
             format!("+{}", seconds(row.time.saturating_sub(start))),
             row.text.clone(),
         ])
         .leading(Lead::Epoch(row.epoch))
-        .signed(if changed { Sign::Changed } else { Sign::Same })
+        .signed(if turns { Sign::Changed } else { Sign::Same })
     });
     let type_name = match answer.type_name.as_str() {
         "" => String::new(),

@@ -95,8 +95,8 @@ fn of_argument(model: &Model, ask: Ask, before: &str, word: &str) -> Vec<String>
         return fitting(model.members.names.iter().cloned(), begun);
     }
     if word.starts_with('@') {
-        let named = model.checkpoints().iter().rev();
-        let names = named.filter_map(|row| row.name.as_ref().map(|name| format!("@{name}")));
+        let newest = model.checkpoints().iter().rev();
+        let names = newest.filter_map(|row| row.name.as_ref().map(|name| format!("@{name}")));
         return fitting(names, word);
     }
     let Some(look) = &model.look else {

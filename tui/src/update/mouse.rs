@@ -23,7 +23,7 @@ pub fn moused(model: &mut Model, mouse: MouseEvent, effects: &mut Vec<Effect>) {
         Some(Overlay::Help { scroll }) => {
             match wheel {
                 Some(Action::Up) => *scroll = scroll.saturating_sub(WHEEL),
-                Some(_) => *scroll = (*scroll + WHEEL).min(crate::keys::TABLE.len()),
+                Some(_) => *scroll = (*scroll + WHEEL).min(super::press::HELP_LINES),
                 None => {}
             }
             return;

@@ -3,10 +3,14 @@
 use crossterm::event::KeyCode;
 
 use super::{Effect, PAGE, act, commands, complete, pick};
-use crate::keys::{Action, Key, Meaning};
+use crate::keys::{Action, Key, Meaning, TABLE};
 use crate::model::Model;
 use crate::overlay::{Ask, Overlay};
 use crate::prompt::{Edit, edit};
+use crate::query::FORMS;
+
+/// No help is longer: a line an action, two a command, and what is said around them.
+pub const HELP_LINES: usize = TABLE.len() + 2 * (commands::VERBS.len() + FORMS.len()) + 32;
 
 pub fn pressed(model: &mut Model, key: Key, effects: &mut Vec<Effect>) {
     model.notice = None;
@@ -59,7 +63,7 @@ fn scrolled(at: usize, action: Action) -> usize {
         Action::First | Action::Top => 0,
         _ => at,
     }
-    .min(crate::keys::TABLE.len())
+    .min(HELP_LINES)
 }
 
 fn confirm(model: &mut Model, effects: &mut Vec<Effect>) {
