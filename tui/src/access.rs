@@ -155,6 +155,10 @@ impl View for Seen {
         self.view().auxv()
     }
 
+    fn debug_roots(&self) -> Vec<std::path::PathBuf> {
+        self.view().debug_roots()
+    }
+
     fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
         self.view().open_file(mapping)
     }
@@ -217,13 +221,12 @@ impl Access {
             self.views.push_back(found);
             return Ok(view);
         }
-        let seen = match &self.origin.core {
-            Some(path) => Seen::Core(CoreView::open(path)?),
-            None => {
-                let client = self.client()?;
-                let (part, pid) = (&self.origin.part, self.origin.pid);
-                Seen::Checkpoint(CheckpointView::open(&client, part, epoch, pid)?)
-            }
+        let seen = if let Some(path) = &self.origin.core {
+            Seen::Core(CoreView::open(path)?)
+        } else {
+            let client = self.client()?;
+            let (part, pid) = (&self.origin.part, self.origin.pid);
+            Seen::Checkpoint(CheckpointView::open(&client, part, epoch, pid)?)
         };
         let view = Rc::new(seen);
         self.views.push_back((epoch, Rc::clone(&view)));

@@ -40,7 +40,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     // Before anything is attached: a signal must not leave it so.
     terminal::heed_signals(&sender)?;
     let mut session = Session::open(cli)?;
-    let mut app = App::new(&mut session, &sender, events)?;
+    let mut app = App::new(&mut session, &sender, events);
     let keys = cli.keys.as_ref().map_or(&[][..], |keys| &keys.0);
     let done = match cli.dump {
         Some(dump) => app.dump(&mut session, keys, dump),
@@ -75,23 +75,19 @@ struct Hands {
 }
 
 impl Hands {
-    fn of(session: &mut Session, sender: &Sender<Event>) -> anyhow::Result<Self> {
+    fn of(session: &mut Session, sender: &Sender<Event>) -> Self {
         let origin = &session.origin;
-        Ok(Self {
+        Self {
             worker: Worker::start(origin.clone(), sender.clone()),
             clerks: Clerks::new(origin.clone(), sender.clone()),
             painter: Painter::start(sender.clone()),
             orders: watcher::start(origin.clone(), session.client.take(), sender.clone()),
-        })
+        }
     }
 }
 
 impl App {
-    fn new(
-        session: &mut Session,
-        sender: &Sender<Event>,
-        events: Receiver<Event>,
-    ) -> anyhow::Result<Self> {
+    fn new(session: &mut Session, sender: &Sender<Event>, events: Receiver<Event>) -> Self {
         let config = Config::load();
         let mut model = Model::new(session.target.clone());
         model.keymap = config.keymap;
@@ -102,14 +98,14 @@ impl App {
         if let Some(remark) = session.remark.take() {
             model.say(remark, false);
         }
-        Ok(Self {
+        Self {
             model,
-            hands: Hands::of(session, sender)?,
+            hands: Hands::of(session, sender),
             sender: sender.clone(),
             events,
             kept: None,
             screen: None,
-        })
+        }
     }
 
     /// Prints one screen.
@@ -159,7 +155,7 @@ impl App {
             while let Ok(event) = self.events.try_recv() {
                 self.take(event)?;
             }
-            self.switch(session)?;
+            self.switch(session);
         }
         self.save();
         self.screen = None;
@@ -213,8 +209,8 @@ impl App {
             Effect::Places => self.order(Order::Places),
             Effect::Rewind { epoch } => self.order(Order::Rewind(epoch)),
             Effect::Copy(text) => {
-                if let Some(screen) = &mut self.screen {
-                    screen.copy(&text)?;
+                if self.screen.is_some() {
+                    Screen::copy(&text)?;
                 }
             }
             Effect::Redraw => {
@@ -240,13 +236,13 @@ impl App {
     }
 
     /// Looks at another partition, if that was asked for.
-    fn switch(&mut self, session: &mut Session) -> anyhow::Result<()> {
+    fn switch(&mut self, session: &mut Session) {
         let Some((part, pid)) = self.model.switch.take() else {
-            return Ok(());
+            return;
         };
         if let Err(error) = session.switch(&part, pid) {
             self.model.say(format!("{part}: {error:#}"), true);
-            return Ok(());
+            return;
         }
         self.save();
         let old = &self.model;
@@ -256,14 +252,13 @@ impl App {
         model.keymap = old.keymap.clone();
         model.theme = old.theme;
         model.size = old.size;
-        model.log = old.log.clone();
-        model.commands = old.commands.clone();
+        model.log.clone_from(&old.log);
+        model.commands.clone_from(&old.commands);
         model.paint = old.paint.clone();
         self.model = model;
-        self.hands = Hands::of(session, &self.sender)?;
+        self.hands = Hands::of(session, &self.sender);
         self.restore();
         self.model.say(format!("looking at {part}"), false);
-        Ok(())
     }
 
     /// Takes events in until nothing is under way, or something failed.
@@ -300,7 +295,7 @@ impl App {
         for key in keys {
             self.take(Event::Key(*key))?;
             self.settle()?;
-            self.switch(session)?;
+            self.switch(session);
             self.settle()?;
         }
         Ok(())

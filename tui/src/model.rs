@@ -155,6 +155,9 @@ pub struct Bookmark {
     pub time: u64,
 }
 
+/// A tab whose content is asked for: at which checkpoint, against which.
+pub type Detailing = (Tab, (u64, Option<u64>));
+
 #[derive(Debug, Clone)]
 pub struct Model {
     pub target: Target,
@@ -196,7 +199,7 @@ pub struct Model {
     pub filters: BTreeMap<Tab, String>,
     pub memory: MemoryAt,
     pub details: BTreeMap<Tab, Detail>,
-    pub detailing: Option<Pending<(Tab, (u64, Option<u64>))>>,
+    pub detailing: Option<Pending<Detailing>>,
     pub query: Option<Pending<Running>>,
     pub results: Option<Table>,
     /// Looking for the checkpoint at which this expression changes.

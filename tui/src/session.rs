@@ -94,20 +94,14 @@ impl Session {
 
     /// A file that happens to be called like a partition does not hide it.
     fn is_partition(&self, name: &str) -> bool {
-        let mut client = match Client::connect(&self.origin.socket) {
-            Ok(client) => client,
-            Err(_) => return false,
+        let Ok(mut client) = Client::connect(&self.origin.socket) else {
+            return false;
         };
         client.history(Some(&partition_name(name))).is_ok()
     }
 
     fn open_file(&mut self, path: &Path, from: Option<&str>) -> anyhow::Result<()> {
         let shown = path.display();
-        if path.extension().is_some_and(|extension| extension == "sls") {
-            anyhow::bail!(
-                "{shown}: bundles cannot be read yet; `slsctl import` and `open` take a store, or a core"
-            );
-        }
         let meta = std::fs::metadata(path).with_context(|| format!("open {shown}"))?;
         let kind = meta.file_type();
         anyhow::ensure!(

@@ -60,11 +60,13 @@ impl Row {
         }
     }
 
+    #[must_use]
     pub fn leading(mut self, lead: Lead) -> Self {
         self.lead = Some(lead);
         self
     }
 
+    #[must_use]
     pub fn signed(mut self, sign: Sign) -> Self {
         self.sign = sign;
         self

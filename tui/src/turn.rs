@@ -113,6 +113,10 @@ impl View for Guarded<'_> {
         self.view.auxv()
     }
 
+    fn debug_roots(&self) -> Vec<std::path::PathBuf> {
+        self.view.debug_roots()
+    }
+
     fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
         self.view.open_file(mapping)
     }

@@ -295,7 +295,7 @@ impl Tree<'_> {
             }
             let end = from.saturating_add(size).min(to);
             self.stretch(
-                Stretch {
+                &Stretch {
                     of: of.to_owned(),
                     from,
                     to: end,
@@ -306,8 +306,8 @@ impl Tree<'_> {
         }
     }
 
-    fn stretch(&mut self, stretch: Stretch, depth: usize) {
-        let open = self.model.stretches.contains(&stretch) && depth < DEPTH_LIMIT;
+    fn stretch(&mut self, stretch: &Stretch, depth: usize) {
+        let open = self.model.stretches.contains(stretch) && depth < DEPTH_LIMIT;
         let root = self
             .model
             .look
@@ -338,7 +338,7 @@ impl Tree<'_> {
                 let most = below(stretch.to - stretch.from);
                 self.stretches(&stretch.of, (stretch.from, stretch.to), most, depth + 1);
             }
-            Some(root) => self.elements(&stretch, root, depth + 1),
+            Some(root) => self.elements(stretch, root, depth + 1),
             None => self.remark(depth + 1, "loading".to_owned()),
         }
     }

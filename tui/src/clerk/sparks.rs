@@ -139,7 +139,7 @@ pub fn change(
         let found = if forward {
             turns.find(|epoch| beyond(*epoch))
         } else {
-            turns.filter(|epoch| beyond(*epoch)).last()
+            turns.rfind(|epoch| beyond(*epoch))
         };
         if found.is_some() {
             return Ok(found);

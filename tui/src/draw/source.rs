@@ -178,10 +178,10 @@ fn values(look: &Look, line: &str) -> String {
             .as_ref()
             .is_some_and(|old| old.to_text() != root.value.to_text());
         let sign = if changed { "*" } else { "" };
-        text += &format!(
-            "{}{name} = {value}{sign}",
-            if text.is_empty() { "   ◂ " } else { ", " }
-        );
+        let before = if text.is_empty() { "   ◂ " } else { ", " };
+        for part in [before, name, " = ", &value, sign] {
+            text.push_str(part);
+        }
     }
     text
 }

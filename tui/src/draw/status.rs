@@ -138,7 +138,7 @@ fn continuations(model: &Model, width: usize) -> String {
             text.push('…');
             break;
         }
-        text += &format!(" {one} ");
+        text.extend([" ", &one, " "]);
     }
     text
 }
@@ -147,9 +147,9 @@ fn hints(model: &Model) -> String {
     let mut text = String::new();
     for (action, word) in HINTS {
         if let Some(key) = model.keymap.keys_of(action).first() {
-            text += &format!(" {key}");
+            text.extend([" ", key]);
             if !word.is_empty() {
-                text += &format!(" {word} ");
+                text.extend([" ", word, " "]);
             }
         }
     }

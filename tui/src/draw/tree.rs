@@ -26,10 +26,10 @@ pub fn tree(rows: &[HistoryRow]) -> Vec<String> {
             lanes.push(None);
         }
         lanes[own] = Some(&row.branch);
-        let goes_on = |lane: &Option<&str>| {
+        let goes_on = |lane: Option<&str>| {
             lane.is_some_and(|branch| ends.get(branch).is_some_and(|end| *end > row.epoch))
         };
-        let alive: Vec<bool> = lanes.iter().map(goes_on).collect();
+        let alive: Vec<bool> = lanes.iter().copied().map(goes_on).collect();
         drawn.push(line(&alive, own, from.filter(|from| *from != own)));
         for (lane, alive) in lanes.iter_mut().zip(alive) {
             if !alive {

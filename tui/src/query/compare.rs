@@ -151,6 +151,10 @@ pub fn heap(
     heap_at(access, turn, at, base.filter(|base| *base != at))
 }
 
+/// What typed pointers reach at a checkpoint, and what has grown since `base`.
+///
+/// # Errors
+/// A checkpoint is gone, or another question came.
 pub fn heap_at(
     access: &mut Access,
     turn: &Turn,

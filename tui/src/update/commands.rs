@@ -29,7 +29,7 @@ pub const VERBS: &[Verb] = &[
     Verb { name: "watch", arguments: "EXPR", help: "watch an expression", run: watch },
     Verb { name: "memory", arguments: "EXPR|0xADDRESS", help: "memory there", run: memory },
     Verb { name: "base", arguments: "[@N]", help: "compare with @N; without: with the one before", run: base },
-    Verb { name: "filter", arguments: "[TEXT]", help: "only rows of the pane with this text", run: only },
+    Verb { name: "filter", arguments: "[TEXT]", help: "only rows of the pane with this text", run: |model, text| { filter(model, model.tab(), text); Ok(()) } },
     Verb { name: "tab", arguments: "NAME", help: "show a tab: memory, pages, fds, maps, heap, log ...", run: tab },
     Verb { name: "open", arguments: "PART", help: "look at another partition", run: open },
     Verb { name: "theme", arguments: "dark|light|16|none", help: "another theme", run: theme },
@@ -161,11 +161,6 @@ fn base(model: &mut Model, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn only(model: &mut Model, text: &str) -> Result<(), String> {
-    filter(model, model.tab(), text);
-    Ok(())
-}
-
 fn tab(model: &mut Model, name: &str) -> Result<(), String> {
     let tabs = Pane::ALL.iter().flat_map(|pane| pane.tabs());
     let known = tabs
@@ -216,21 +211,18 @@ fn find(model: &mut Model, text: &str) {
     }
     let Some(look) = &model.look else { return };
     let has = |line: &str| crate::table::contains(line, text);
-    let (here, count, found): (usize, usize, Box<dyn Fn(usize) -> bool>) = match tab {
-        Tab::Source => {
-            let Some(source) = &look.source else { return };
-            let Ok(lines) = &source.text else { return };
-            let current = i64::from(source.line) - 1 + model.cursors.source;
-            let lines = std::sync::Arc::clone(lines);
-            let here = usize::try_from(current).unwrap_or(0);
-            (here, lines.len(), Box::new(move |at| has(&lines[at])))
-        }
-        _ => {
-            let Ok(code) = &look.assembly else { return };
-            let texts: Vec<String> = code.iter().map(|one| one.text.clone()).collect();
-            let here = model.cursors.row(Tab::Assembly);
-            (here, texts.len(), Box::new(move |at| has(&texts[at])))
-        }
+    let (here, count, found): (usize, usize, Box<dyn Fn(usize) -> bool>) = if tab == Tab::Source {
+        let Some(source) = &look.source else { return };
+        let Ok(lines) = &source.text else { return };
+        let current = i64::from(source.line) - 1 + model.cursors.source;
+        let lines = std::sync::Arc::clone(lines);
+        let here = usize::try_from(current).unwrap_or(0);
+        (here, lines.len(), Box::new(move |at| has(&lines[at])))
+    } else {
+        let Ok(code) = &look.assembly else { return };
+        let texts: Vec<String> = code.iter().map(|one| one.text.clone()).collect();
+        let here = model.cursors.row(Tab::Assembly);
+        (here, texts.len(), Box::new(move |at| has(&texts[at])))
     };
     let next = (1..=count)
         .map(|by| (here + by) % count.max(1))

@@ -252,19 +252,14 @@ fn in_list(model: &mut Model, tab: Tab, action: Action) {
 
 /// Goes where a row leads.
 fn lead(model: &mut Model, tab: Tab, at: usize) {
-    let lead = match tab {
-        Tab::Pages => match model.details.get(&tab).map(|detail| &detail.content) {
-            Some(Ok(Content::Heat(heat))) => {
-                heat.rows.get(at).map(|row| Lead::Address(row.start, None))
-            }
-            _ => None,
-        },
-        _ => {
-            let row = model
-                .table(tab)
-                .and_then(|(table, rows)| table.rows.get(*rows.get(at)?));
-            row.and_then(|row| row.lead)
-        }
+    let content = model.details.get(&tab).map(|detail| &detail.content);
+    let lead = if let (Tab::Pages, Some(Ok(Content::Heat(heat)))) = (tab, content) {
+        heat.rows.get(at).map(|row| Lead::Address(row.start, None))
+    } else {
+        let row = model
+            .table(tab)
+            .and_then(|(table, rows)| table.rows.get(*rows.get(at)?));
+        row.and_then(|row| row.lead)
     };
     match lead {
         Some(Lead::Epoch(epoch)) if model.position(epoch).is_none() => {

@@ -50,7 +50,6 @@ fn look(model: &mut Model, effects: &mut Vec<Effect>) {
         // What follows the newest waits for the answer under way: cancelled each time, none would come.
         Some(pending) if model.following && same_but_time(&pending.what, &question) => return,
         Some(pending) if pending.what == question => return,
-        Some(_) => {}
         None if model
             .look
             .as_ref()
@@ -59,7 +58,7 @@ fn look(model: &mut Model, effects: &mut Vec<Effect>) {
             return;
         }
         None if model.refused.as_ref() == Some(&question) => return,
-        None => {}
+        Some(_) | None => {}
     }
     let number = model.next_number();
     model.pending = Some(Pending {
