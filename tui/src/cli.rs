@@ -50,13 +50,13 @@ pub enum Command {
         #[arg(short = 't', value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
         period_ms: Option<u64>,
     },
-    /// Look at the history of a partition or of a store, or at a core
+    /// Look at the history of a partition, a store or a bundle, or at a core
     ///
-    /// Of a store's history a copy is looked at, in a partition that is removed on quitting.
+    /// Of a store's or a bundle's history a copy is looked at, in a partition that is removed on quitting.
     #[command(after_help = "Example: sls-tui open mem --dump timeline")]
     Open {
-        /// A partition by name or number; the path of a store or of an ELF core
-        #[arg(value_name = "PART|STORE|CORE")]
+        /// A partition by name or number; the path of a store, a bundle or an ELF core
+        #[arg(value_name = "PART|STORE|FILE.sls|CORE")]
         what: String,
         /// Which history of the store [default: the only one]
         #[arg(long, value_name = "NAME")]

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{self, DisableMouseCapture, EnableMouseCapture, KeyEventKind};
 use crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use crossterm::{cursor, execute};
 use ratatui::Terminal;
@@ -81,8 +81,10 @@ impl Screen {
     /// # Errors
     /// The terminal is gone.
     pub fn redraw(&mut self) -> io::Result<()> {
+        // Terminal::clear asks the terminal where the cursor is, and another thread reads what it answers.
+        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
         take_over()?;
-        self.terminal.clear()
+        execute!(stdout(), Clear(ClearType::All))
     }
 
     /// Gives the terminal back, stands still until somebody lets this program run on, and takes it again.
