@@ -9,6 +9,12 @@ use std::path::{Path, PathBuf};
 
 use sls_record::Mapping;
 
+/// Is it the name of a bundle, rather than of a store that is written to?
+#[must_use]
+pub fn is_named_so(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "sls")
+}
+
 /// The folder of debug files.
 pub const DEBUG: &str = "debug";
 

@@ -430,7 +430,7 @@ pub struct History {
 }
 
 /// One checkpoint of a history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct HistoryRow {
     pub epoch: u64,

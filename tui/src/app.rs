@@ -116,7 +116,7 @@ impl App {
         self.take(Event::Resized(columns, rows))?;
         self.settle()?;
         self.type_in(session, keys)?;
-        if let Some(tab) = dump.tab() {
+        if let Dump::Tab(tab) = dump {
             self.model.shown.set(tab);
             self.model.focus = tab.pane();
             self.take(Event::Resized(columns, rows))?;

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
 
 use crate::place::Tab;
 
@@ -20,7 +21,7 @@ pub struct Cli {
     #[arg(long, global = true, env = "SLS_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Print one screen as text instead
-    #[arg(long, global = true, value_name = "SCREEN")]
+    #[arg(long, global = true, value_name = "SCREEN", value_parser = Dump::parser())]
     pub dump: Option<Dump>,
     /// Type these keys first: characters, and names such as <Enter> <Esc> <Left>
     #[arg(long, global = true, value_name = "KEYS", value_parser = keys)]
@@ -65,46 +66,25 @@ pub enum Command {
 }
 
 /// What `--dump` prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dump {
-    Timeline,
-    Threads,
-    Source,
-    Assembly,
-    Variables,
-    Memory,
-    Pages,
-    Fds,
-    Maps,
-    Sockets,
-    Signals,
-    Heap,
-    Results,
-    Log,
+    /// A pane with one of its tabs.
+    Tab(Tab),
     Help,
-    /// The whole screen, with what lies over it
+    /// The whole screen, with what lies over it.
     All,
 }
 
 impl Dump {
-    /// The tab it is, where it is one.
-    pub fn tab(self) -> Option<Tab> {
-        Some(match self {
-            Self::Timeline => Tab::Timeline,
-            Self::Threads => Tab::Threads,
-            Self::Source => Tab::Source,
-            Self::Assembly => Tab::Assembly,
-            Self::Variables => Tab::Variables,
-            Self::Memory => Tab::Memory,
-            Self::Pages => Tab::Pages,
-            Self::Fds => Tab::Fds,
-            Self::Maps => Tab::Maps,
-            Self::Sockets => Tab::Sockets,
-            Self::Signals => Tab::Signals,
-            Self::Heap => Tab::Heap,
-            Self::Results => Tab::Results,
-            Self::Log => Tab::Log,
-            Self::Help | Self::All => return None,
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        let tabs = Tab::all().map(|tab| PossibleValue::new(tab.title().to_lowercase()));
+        let others = [
+            PossibleValue::new("help"),
+            PossibleValue::new("all").help("The whole screen, with what lies over it"),
+        ];
+        PossibleValuesParser::new(tabs.chain(others)).map(|name| match &name[..] {
+            "help" => Self::Help,
+            name => Tab::named(name).map_or(Self::All, Self::Tab),
         })
     }
 }

@@ -47,14 +47,14 @@ pub fn render(model: &Model, dump: Dump) -> String {
         buffer: &mut buffer,
         theme: Theme::none(),
     };
-    match (dump, dump.tab()) {
-        (_, Some(tab)) => draw_only(model, &mut canvas, tab.pane()),
-        (Dump::Help, None) => {
+    match dump {
+        Dump::Tab(tab) => draw_only(model, &mut canvas, tab.pane()),
+        Dump::Help => {
             let lines = help(model, &canvas);
             let lines: Vec<&str> = lines.iter().map(|(line, _)| line.as_str()).collect();
             return lines.join("\n") + "\n";
         }
-        (_, None) => draw(model, &mut canvas),
+        Dump::All => draw(model, &mut canvas),
     }
     text(&buffer)
 }

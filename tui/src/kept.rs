@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::folder;
 use crate::model::{Bookmark, Model};
-use crate::place::Pane;
+use crate::place::{Pane, Tab};
 
 /// Lines of the history that are kept.
 const LINES: usize = 500;
@@ -70,9 +70,8 @@ impl Kept {
             return;
         };
         model.watches = kept.watches;
-        let tabs = Pane::ALL.iter().flat_map(|pane| pane.tabs());
-        for tab in tabs.filter(|tab| kept.tabs.iter().any(|name| name == tab.title())) {
-            model.shown.set(*tab);
+        for tab in kept.tabs.iter().filter_map(|name| Tab::named(name)) {
+            model.shown.set(tab);
         }
         model.zoomed = kept.zoomed;
         let bookmark = |mark: Mark| Bookmark {

@@ -64,6 +64,16 @@ impl Pane {
 }
 
 impl Tab {
+    /// All of them, pane by pane.
+    pub fn all() -> impl Iterator<Item = Self> + Clone {
+        Pane::ALL.into_iter().flat_map(Pane::tabs).copied()
+    }
+
+    /// By its title, letter case aside.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|tab| tab.title().eq_ignore_ascii_case(name))
+    }
+
     pub fn pane(self) -> Pane {
         let holds = |pane: &Pane| pane.tabs().contains(&self);
         Pane::ALL.into_iter().find(holds).unwrap_or(Pane::Timeline)

@@ -327,14 +327,8 @@ pub fn core_history(part: &str) -> History {
         branch: "core".to_owned(),
         checkpoints: vec![libsls::protocol::HistoryRow {
             epoch: CORE_EPOCH,
-            parent: None,
             branch: "core".to_owned(),
-            name: None,
-            time: 0,
-            stop_us: 0,
-            pages: 0,
-            bytes: 0,
-            pids: Vec::new(),
+            ..libsls::protocol::HistoryRow::default()
         }],
     }
 }

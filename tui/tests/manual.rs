@@ -5,9 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use sls_tui::keys::{Keymap, TABLE};
-use sls_tui::query::FORMS;
 use sls_tui::theme::ROLES;
-use sls_tui::update::VERBS;
+use sls_tui::update::listed;
 
 /// Set, the page is written anew in place of being compared.
 const WRITE: &str = "SLS_WRITE_DOCS";
@@ -34,13 +33,7 @@ fn keys() -> String {
 
 fn commands() -> String {
     let mut text = "| command | what it does |\n|---|---|\n".to_owned();
-    let verbs = VERBS
-        .iter()
-        .map(|verb| (verb.name, verb.arguments, verb.help));
-    let forms = FORMS
-        .iter()
-        .map(|form| (form.name, form.arguments, form.help));
-    for (name, arguments, help) in verbs.chain(forms) {
+    for [name, arguments, help] in listed() {
         let arguments = arguments.replace('|', "\\|");
         let _ = writeln!(text, "| `{name} {arguments}` | {help} |");
     }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::arguments::{PartArg, WrongUsage, keep, size};
 use crate::progress::Shown;
-use crate::session::{Outcome, Session};
+use crate::session::{Outcome, Session, beside};
 use crate::stores::place;
 
 /// Where a partition keeps its history.
@@ -92,8 +92,7 @@ impl PartAdd {
         if path.exists() {
             return Ok(());
         }
-        let own = std::env::current_exe().context("find the folder of newfs_sls")?;
-        let program = own.with_file_name("newfs_sls");
+        let program = beside("newfs_sls")?;
         let mut command = Command::new(&program);
         let size = self
             .size

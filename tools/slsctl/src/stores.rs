@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::arguments::{PartArg, Range, WrongUsage, size};
 use crate::output::{Paint, Table, bytes, duration_ns, left, now_ns, right};
 use crate::progress::Shown;
-use crate::session::{Outcome, Session, out_of_turn};
+use crate::session::{Outcome, Session, beside, out_of_turn};
 
 /// Requests that an export is divided into, so that it can be watched and broken off.
 const STEPS: usize = 100;
@@ -45,7 +45,7 @@ impl Export {
         let store = place(&self.to)?;
         let history = session.history(self.part.name().as_deref())?;
         let epochs = self.epochs(&history)?;
-        if is_bundle(&store) {
+        if libsls::bundle::is_named_so(&store) {
             return self.bundle(session, &history, &epochs, store);
         }
         let steps = epochs.chunks(epochs.len().div_ceil(STEPS).max(1));
@@ -157,11 +157,6 @@ fn bundled_text(bundled: &Bundled, file: &Path) -> String {
         text += &format!("not in it: {why}\n");
     }
     text
-}
-
-/// Is it the name of a bundle?
-fn is_bundle(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "sls")
 }
 
 /// Make a partition of a history in a store or a bundle; checkpoints keep numbers, names and branches
@@ -300,8 +295,7 @@ pub struct Fsck {
 impl Fsck {
     /// It needs no daemon, and must not trust one: a program of its own reads the store.
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
-        let own = std::env::current_exe().context("find the folder of fsck_sls")?;
-        let program = own.with_file_name("fsck_sls");
+        let program = beside("fsck_sls")?;
         let mut command = Command::new(&program);
         command.args(self.repair.then_some("--repair"));
         command.args(session.json().then_some("--json"));

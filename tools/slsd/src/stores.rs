@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use libsls::protocol::Failure;
 use slos::{Aside, FileDevice, OpenError, Store};
 
-use crate::bundle;
 use crate::registry::Refusal;
 
 /// Opening reads what is in use of the store, so it stays open for the next question.
@@ -65,7 +64,7 @@ impl Stores {
 
     /// The store that lies there, for who only reads. A bundle stays as it is, and several may read it.
     pub fn open_to_read(&self, path: &Path) -> Result<Arc<Store>, Refusal> {
-        if !bundle::is_named_so(path) {
+        if !libsls::bundle::is_named_so(path) {
             return self.open(path);
         }
         let device = FileDevice::open_to_read(path).map_err(|error| match error.kind() {

@@ -10,9 +10,8 @@ use crate::keys::TABLE;
 use crate::layout::centred;
 use crate::model::Model;
 use crate::overlay::{Overlay, Picker, Prompt};
-use crate::query::FORMS;
 use crate::text::clean;
-use crate::update::VERBS;
+use crate::update::listed;
 
 /// A line of an overlay.
 type Line = (String, Style);
@@ -59,13 +58,7 @@ pub fn help(model: &Model, canvas: &Canvas<'_>) -> Vec<Line> {
         "After :, besides the names of the palette".to_owned(),
         theme.group(),
     ));
-    let verbs = VERBS
-        .iter()
-        .map(|verb| (verb.name, verb.arguments, verb.help));
-    let forms = FORMS
-        .iter()
-        .map(|form| (form.name, form.arguments, form.help));
-    for (name, arguments, help) in verbs.chain(forms) {
+    for [name, arguments, help] in listed() {
         text.push((format!("  {name} {arguments}"), theme.plain()));
         text.push((format!("  {:<10} {help}", ""), theme.dim()));
     }

@@ -84,12 +84,7 @@ mod tests {
             epoch,
             parent: Some(parent).filter(|parent| *parent > 0),
             branch: branch.into(),
-            name: None,
-            time: 0,
-            stop_us: 0,
-            pages: 0,
-            bytes: 0,
-            pids: Vec::new(),
+            ..HistoryRow::default()
         };
         let rows = [
             (1, 0, "main"),

@@ -35,6 +35,12 @@ pub const VERBS: &[Verb] = &[
     Verb { name: "theme", arguments: "dark|light|16|none", help: "another theme", run: theme },
 ];
 
+/// Every command with its arguments and what it does, those of the queries last.
+pub fn listed() -> impl Iterator<Item = [&'static str; 3]> {
+    let verbs = VERBS.iter().map(|v| [v.name, v.arguments, v.help]);
+    verbs.chain(FORMS.iter().map(|f| [f.name, f.arguments, f.help]))
+}
+
 /// What was typed at a prompt.
 pub fn answered(model: &mut Model, ask: Ask, text: &str, effects: &mut Vec<Effect>) {
     match ask {
@@ -162,15 +168,11 @@ fn base(model: &mut Model, text: &str) -> Result<(), String> {
 }
 
 fn tab(model: &mut Model, name: &str) -> Result<(), String> {
-    let tabs = Pane::ALL.iter().flat_map(|pane| pane.tabs());
-    let known = tabs
-        .clone()
-        .find(|tab| tab.title().eq_ignore_ascii_case(name));
-    let Some(tab) = known else {
-        let all: Vec<String> = tabs.map(|tab| tab.title().to_lowercase()).collect();
+    let Some(tab) = Tab::named(name) else {
+        let all: Vec<String> = Tab::all().map(|tab| tab.title().to_lowercase()).collect();
         return Err(format!("no tab {name:?}; there are {}", all.join(", ")));
     };
-    model.shown.set(*tab);
+    model.shown.set(tab);
     model.focus = tab.pane();
     Ok(())
 }

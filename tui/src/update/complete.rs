@@ -4,7 +4,7 @@ use super::{Effect, commands};
 use crate::clerk::{Desk, Job};
 use crate::model::Model;
 use crate::overlay::{Ask, Offered, Overlay, Prompt};
-use crate::place::Pane;
+use crate::place::Tab;
 use crate::theme::THEMES;
 
 /// Words offered at most.
@@ -83,8 +83,7 @@ fn of_argument(model: &Model, ask: Ask, before: &str, word: &str) -> Vec<String>
     let verb = before.split_whitespace().next().unwrap_or_default();
     match verb {
         "tab" if ask == Ask::Command => {
-            let tabs = Pane::ALL.iter().flat_map(|pane| pane.tabs());
-            return fitting(tabs.map(|tab| tab.title().to_lowercase()), word);
+            return fitting(Tab::all().map(|tab| tab.title().to_lowercase()), word);
         }
         "theme" if ask == Ask::Command => {
             return fitting(THEMES.iter().map(|name| (*name).to_owned()), word);

@@ -11,7 +11,7 @@ mod press;
 mod reconcile;
 mod select;
 
-pub use commands::{VERBS, Verb};
+pub use commands::{VERBS, Verb, listed};
 
 use std::sync::Arc;
 

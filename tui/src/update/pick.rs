@@ -8,7 +8,6 @@ use super::{Effect, act, commands, note};
 use crate::keys::{Key, TABLE};
 use crate::model::Model;
 use crate::overlay::{Choice, Item, Overlay, Picker};
-use crate::query::FORMS;
 
 fn show(model: &mut Model, title: &'static str, items: Vec<Item>, otherwise: &str) {
     if items.is_empty() {
@@ -31,13 +30,7 @@ pub fn palette(model: &mut Model) {
         letter: None,
         choice: Choice::Action(entry.action),
     });
-    let verbs = commands::VERBS
-        .iter()
-        .map(|verb| (verb.name, verb.arguments, verb.help));
-    let forms = FORMS
-        .iter()
-        .map(|form| (form.name, form.arguments, form.help));
-    let typed = verbs.chain(forms).map(|(name, arguments, help)| Item {
+    let typed = commands::listed().map(|[name, arguments, help]| Item {
         text: format!(":{name} {arguments}"),
         detail: help.to_owned(),
         letter: None,

@@ -9,10 +9,3 @@ mod pack;
 
 pub use files::{Failed, NAME, unpack};
 pub use pack::pack;
-
-use std::path::Path;
-
-/// Is it to be a bundle, or is it a store that is written to?
-pub fn is_named_so(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "sls")
-}
