@@ -125,8 +125,21 @@ fn what_is_no_bundle_is_told() {
         1,
         "No such file",
     );
+    // Nor what is in the way of a new one; what is empty, or was a bundle, is.
     let whole = at("whole.sls");
-    sls.run(&["export", "-m", "--to", &whole]);
+    let half = format!("{whole}.part");
+    fs::write(&half, "also mine").unwrap();
+    sls.refused(
+        &["export", "-m", "--to", &whole],
+        1,
+        "whole.sls.part is there already",
+    );
+    assert_eq!(fs::read(&half).unwrap(), b"also mine");
+    fs::write(&half, [0; 9000]).unwrap();
+    fs::write(&whole, "").unwrap();
+    for _ in 0..2 {
+        sls.run(&["export", "-m", "--to", &whole]);
+    }
     let bytes = fs::read(&whole).unwrap();
     let half = at("half.sls");
     for cut in [0, 1 << 18, bytes.len() / 2, bytes.len() - 1] {

@@ -30,6 +30,10 @@ pub fn pack(
 ) -> Result<Bundled, Refusal> {
     let name = name.map_or_else(|| part.name.clone(), libsls::partition_name);
     names::partition(&name)?;
+    if !file.is_absolute() {
+        let message = format!("{} is no absolute path", file.display());
+        return Err(Refusal::new(Failure::Usage, message));
+    }
     let range = (Epoch(first.unwrap_or(1)), Epoch(last.unwrap_or(u64::MAX)));
     refuse_other(file)?;
     let (files, left_out) = mapped(&part.history, range)?.files(part.brought().as_deref());
@@ -82,22 +86,26 @@ fn mapped(history: &Partition, (first, last): (Epoch, Epoch)) -> Result<Mapped, 
     Ok(mapped)
 }
 
-/// What is no bundle is nobody's to replace.
+/// What is neither a bundle nor empty is nobody's to replace.
 fn refuse_other(file: &Path) -> Result<(), Refusal> {
     let shown = file.display();
-    if !file.is_absolute() {
-        let message = format!("{shown} is no absolute path");
-        return Err(Refusal::new(Failure::Usage, message));
-    }
     match FileDevice::read_only(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Ok(there) if slos::holds_store(&there).unwrap_or(false) && file.is_file() => Ok(()),
+        Ok(there) if file.is_file() && is_ours(&there).unwrap_or(false) => Ok(()),
         Ok(_) => Err(Refusal::new(
             Failure::Exists,
             format!("{shown} is there already, and is no bundle; remove it, or take another name"),
         )),
         Err(error) => Err(Refusal::other(format!("{shown}: {error}"))),
     }
+}
+
+/// A bundle, or one that did not come as far as that.
+fn is_ours(there: &FileDevice) -> io::Result<bool> {
+    let mut start = [0; 4096];
+    let some = usize::try_from(there.size()?).map_or(start.len(), |size| size.min(start.len()));
+    there.read_at(&mut start[..some], 0)?;
+    Ok(start.iter().all(|&byte| byte == 0) || slos::holds_store(there)?)
 }
 
 /// A bundle that is being written, beside where it comes to be. It is removed when it does not come that far.
@@ -108,6 +116,7 @@ impl Half {
         let mut name = file.as_os_str().to_owned();
         name.push(".part");
         let path = PathBuf::from(name);
+        refuse_other(&path)?;
         let mut how = File::options();
         how.read(true).write(true).create(true).truncate(false);
         let made = how.mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path);
