@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::object_file::{ObjectFile, build_id_of};
+use crate::object_file::{ObjectFile, build_id_of, separate_of};
 
 /// Looks files up and keeps the parsed ones, keyed by path and build id. Clones share the cache.
 #[derive(Clone)]
@@ -30,6 +30,38 @@ impl Finder {
         }
     }
 
+    /// The same, which looks under other roots as well. Files that were parsed are shared by all that
+    /// have the same roots.
+    pub(crate) fn with_roots(&self, more: Vec<PathBuf>) -> Self {
+        if more.is_empty() {
+            return self.clone();
+        }
+        Self {
+            debug_roots: more
+                .into_iter()
+                .chain(self.debug_roots.iter().cloned())
+                .collect(),
+            cache: Arc::default(),
+        }
+    }
+
+    /// The separate debug file of the ELF file `image` at `path`, and where under a root it is found by
+    /// whoever looks for it.
+    pub fn separate(&self, path: &str, image: &[u8]) -> Option<(PathBuf, PathBuf)> {
+        let (id, link) = separate_of(image)?;
+        let link = link.as_ref().map(|(name, crc)| (&name[..], *crc));
+        let (found, bytes) = self.find(path, id.as_deref(), link)?;
+        let by_id = id.filter(|id| build_id_of(&bytes).as_ref() == Some(id));
+        let place = match by_id.and_then(|id| by_build_id(&id)) {
+            Some(place) => place,
+            None => {
+                let folder = Path::new(path).parent()?.strip_prefix("/").ok()?;
+                folder.join(std::str::from_utf8(link?.0).ok()?)
+            }
+        };
+        Some((found, place))
+    }
+
     /// Parses `bytes`, or gives the object already parsed from the same file.
     pub fn object(&self, path: &str, bytes: Vec<u8>) -> Option<Arc<ObjectFile>> {
         let key = (path.to_owned(), build_id_of(&bytes), bytes.len() as u64);
@@ -50,26 +82,35 @@ impl Finder {
         Some(object)
     }
 
-    /// The separate debug file: by build id, else by debuglink beside the file, in `.debug/` and under the roots.
+    /// The bytes of the separate debug file.
     pub(crate) fn debug_file(
         &self,
         path: &str,
         build_id: Option<&[u8]>,
         link: Option<(&[u8], u32)>,
     ) -> Option<Arc<[u8]>> {
-        let by_id = build_id.and_then(|id| {
-            let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-            let name = format!(".build-id/{}/{}.debug", hex.get(..2)?, hex.get(2..)?);
-            self.debug_roots.iter().find_map(|root| {
-                let bytes = crate::regular::read(&root.join(&name)).ok()?;
-                (build_id_of(&bytes).as_deref() == Some(id)).then_some(bytes)
-            })
-        });
-        let found = by_id.or_else(|| self.by_link(Path::new(path), link?))?;
-        Some(found.into())
+        Some(self.find(path, build_id, link)?.1.into())
     }
 
-    fn by_link(&self, path: &Path, (name, crc): (&[u8], u32)) -> Option<Vec<u8>> {
+    /// By build id, else by debuglink beside the file, in `.debug/` and under the roots.
+    fn find(
+        &self,
+        path: &str,
+        build_id: Option<&[u8]>,
+        link: Option<(&[u8], u32)>,
+    ) -> Option<(PathBuf, Vec<u8>)> {
+        let by_id = build_id.and_then(|id| {
+            let name = by_build_id(id)?;
+            self.debug_roots.iter().find_map(|root| {
+                let at = root.join(&name);
+                let bytes = crate::regular::read(&at).ok()?;
+                (build_id_of(&bytes).as_deref() == Some(id)).then_some((at, bytes))
+            })
+        });
+        by_id.or_else(|| self.by_link(Path::new(path), link?))
+    }
+
+    fn by_link(&self, path: &Path, (name, crc): (&[u8], u32)) -> Option<(PathBuf, Vec<u8>)> {
         let name = std::str::from_utf8(name)
             .ok()
             .filter(|name| !name.contains('/'))?;
@@ -85,7 +126,7 @@ impl Finder {
             .filter(|candidate| candidate != path)
             .find_map(|candidate| {
                 let bytes = crate::regular::read(&candidate).ok()?;
-                (crc32(&bytes) == crc).then_some(bytes)
+                (crc32(&bytes) == crc).then_some((candidate, bytes))
             })
     }
 
@@ -94,6 +135,12 @@ impl Finder {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+fn by_build_id(id: &[u8]) -> Option<PathBuf> {
+    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let place = format!(".build-id/{}/{}.debug", hex.get(..2)?, hex.get(2..)?);
+    Some(place.into())
 }
 
 /// CRC-32 (IEEE, reflected) as `.gnu_debuglink` wants it.

@@ -241,6 +241,18 @@ pub fn build_id_of(image: &[u8]) -> Option<Vec<u8>> {
         .map(<[u8]>::to_vec)
 }
 
+/// What its separate debug file is known by: a build id, and a name with a checksum.
+#[expect(clippy::type_complexity, reason = "said once")]
+pub fn separate_of(image: &[u8]) -> Option<(Option<Vec<u8>>, Option<(Vec<u8>, u32)>)> {
+    let elf = parse_elf(image).ok()?;
+    if has_debug_info(&elf) {
+        return None;
+    }
+    let id = elf.build_id().ok().flatten().map(<[u8]>::to_vec);
+    let link = elf.gnu_debuglink().ok().flatten();
+    Some((id, link.map(|(name, crc)| (name.to_vec(), crc))))
+}
+
 fn has_debug_info(elf: &ElfFile64<'_, LE>) -> bool {
     [".debug_info", ".zdebug_info"]
         .iter()

@@ -48,6 +48,7 @@ pub struct FunctionAt {
 impl Program {
     pub fn load(view: &dyn View, finder: &Finder) -> Self {
         let mappings = view.mappings();
+        let finder = &finder.with_roots(view.debug_roots());
         let mut modules = Vec::new();
         let mut seen: Vec<&str> = Vec::new();
         for mapping in &mappings {

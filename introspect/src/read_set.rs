@@ -123,6 +123,10 @@ impl View for Recording<'_> {
         self.inner.auxv()
     }
 
+    fn debug_roots(&self) -> Vec<std::path::PathBuf> {
+        self.inner.debug_roots()
+    }
+
     fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
         self.inner.open_file(mapping)
     }

@@ -16,7 +16,12 @@ pub fn open(path: &Path) -> io::Result<File> {
 
 /// Its bytes.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    all_of(open(path)?)
+}
+
+/// The bytes of one that is open, from where it stands.
+pub fn all_of(mut file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut open(path)?, &mut bytes)?;
+    io::Read::read_to_end(&mut file, &mut bytes)?;
     Ok(bytes)
 }

@@ -75,6 +75,11 @@ impl Number {
         })
     }
 
+    /// What a text says, as it would be read from memory.
+    pub fn reading(self, text: &str) -> Option<Reading> {
+        self.read(self.needle(text)?.bytes())
+    }
+
     /// What bytes of memory say.
     pub fn read(self, bytes: &[u8]) -> Option<Reading> {
         let mut wide = [0u8; 8];

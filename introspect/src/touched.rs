@@ -90,6 +90,10 @@ impl View for Overlay<'_> {
         self.new.auxv()
     }
 
+    fn debug_roots(&self) -> Vec<std::path::PathBuf> {
+        self.new.debug_roots()
+    }
+
     fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
         self.new.open_file(mapping)
     }

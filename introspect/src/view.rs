@@ -124,6 +124,11 @@ pub trait View {
         Vec::new()
     }
 
+    /// Folders that hold debug files of its own, laid out as /usr/lib/debug is.
+    fn debug_roots(&self) -> Vec<std::path::PathBuf> {
+        Vec::new()
+    }
+
     /// The bytes of the file behind a mapping. A bundle supplies its own copy here.
     fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
         match mapping.file_path() {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use introspect::Touched;
+use introspect::{Difference, Programs, Touched};
 use sls_record::{Backing, Mapping, Process};
 
 use crate::client::ClientError;
@@ -57,6 +57,47 @@ pub fn touched(old: &CheckpointView, new: &CheckpointView, pages: &[(u64, u64)])
         .iter()
         .map(|(start, count)| (*start, start.saturating_add(count.saturating_mul(PAGE))));
     Touched::new(pages.chain(remapped(old.process(), new.process())))
+}
+
+/// By the program of both; of two programs (an exec between them) no variable is the other's.
+#[must_use]
+pub fn typed_difference(
+    programs: &Programs,
+    old: &CheckpointView,
+    new: &CheckpointView,
+    touched: &Touched,
+) -> Difference {
+    if old.epoch() == new.epoch() {
+        return Difference::default();
+    }
+    let (before, after) = (programs.of(old), programs.of(new));
+    // A library that came or went leaves the rest where it was.
+    let common = [&after, &before]
+        .into_iter()
+        .find(|program| program.covers(old) && program.covers(new));
+    common.map_or_else(Difference::default, |program| {
+        introspect::diff(program, old, new, touched)
+    })
+}
+
+/// Something before and after; one of them may not be there.
+pub type Pair<'a, T> = (Option<&'a T>, Option<&'a T>);
+
+/// Pairs by key; equal ones are left out.
+#[must_use]
+pub fn pairs<'a, T: PartialEq, K: Ord>(
+    old: &'a [T],
+    new: &'a [T],
+    key: impl Fn(&T) -> K,
+) -> Vec<Pair<'a, T>> {
+    let mut all: BTreeMap<K, (Option<&T>, Option<&T>)> = BTreeMap::new();
+    for one in old {
+        all.entry(key(one)).or_default().0 = Some(one);
+    }
+    for one in new {
+        all.entry(key(one)).or_default().1 = Some(one);
+    }
+    all.into_values().filter(|(a, b)| a != b).collect()
 }
 
 /// Addresses where one has a mapping that the other has not, or not the same.
@@ -154,5 +195,20 @@ mod tests {
         let new = process(vec![mapping(0x1000, 0x3000, 0), mapping(0x8000, 0x9000, 8)]);
         assert_eq!(remapped(&old, &new), [(0x3000, 0x4000), (0x8000, 0x9000)]);
         assert_eq!(remapped(&old, &old), []);
+    }
+
+    #[test]
+    fn pairs_leave_out_what_is_equal() {
+        let (old, new) = (
+            [(1, 'a'), (2, 'b'), (3, 'c')],
+            [(2, 'b'), (3, 'x'), (4, 'd')],
+        );
+        let differing = pairs(&old, &new, |one| one.0);
+        let expected = vec![
+            (Some(&old[0]), None),
+            (Some(&old[2]), Some(&new[1])),
+            (None, Some(&new[2])),
+        ];
+        assert_eq!(differing, expected);
     }
 }

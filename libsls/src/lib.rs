@@ -4,6 +4,8 @@
 //! checkpoints to `introspect` and [`compare`] says where two of them differ; [`elf_core`] shows them to
 //! debuggers. Deliberately absent: anything that traces or keeps pages.
 
+#[cfg(feature = "view")]
+pub mod bundle;
 mod client;
 #[cfg(feature = "view")]
 pub mod compare;
@@ -16,6 +18,8 @@ mod kept;
 pub mod protocol;
 mod reference;
 mod socket;
+#[cfg(feature = "view")]
+pub mod standing;
 #[cfg(feature = "view")]
 pub mod view;
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::{Act, Breakpoint, Stop};
 
 /// Version of this protocol; both sides must have the same.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 /// First word of a hello.
 pub const MAGIC: u32 = 0x534c_5301;
 /// Longest request.
@@ -225,6 +225,20 @@ pub enum Request {
         pid: Option<i32>,
         act: Act,
     },
+    /// Write checkpoints, and the files that their processes had mapped, to a file of its own.
+    Bundle {
+        part: Option<String>,
+        first: Option<u64>,
+        last: Option<u64>,
+        /// Absolute. A bundle that is there is replaced.
+        file: PathBuf,
+        /// What the history is called there; None: as the partition.
+        name: Option<String>,
+    },
+    /// Where the files lie that a history brought along.
+    Files {
+        part: Option<String>,
+    },
 }
 
 /// What slsd answers.
@@ -269,6 +283,9 @@ pub enum Answer {
     Watched(Watched),
     Stop(Stop),
     Breakpoints(Vec<Breakpoint>),
+    Bundled(Bundled),
+    /// A folder, if any came with it.
+    Files(Option<PathBuf>),
 }
 
 /// Kinds of failure a program may act on.
@@ -352,6 +369,19 @@ pub struct Moved {
     pub passed: Vec<u64>,
 }
 
+/// A bundle that was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Bundled {
+    pub moved: Moved,
+    /// Of the bundle.
+    pub bytes: u64,
+    /// Paths of the files that are in it.
+    pub files: Vec<String>,
+    /// Of those that are not, and why.
+    pub left_out: Vec<String>,
+}
+
 /// How a watch over a condition ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -411,7 +441,7 @@ pub struct History {
 }
 
 /// One checkpoint of a history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct HistoryRow {
     pub epoch: u64,

@@ -209,13 +209,7 @@ mod tests {
         let row = |epoch: u64, parent: Option<u64>| crate::protocol::HistoryRow {
             epoch,
             parent,
-            branch: String::new(),
-            name: None,
-            time: 0,
-            stop_us: 0,
-            pages: 0,
-            bytes: 0,
-            pids: Vec::new(),
+            ..crate::protocol::HistoryRow::default()
         };
         // 1 - 2 - 3 - 4, and 5 - 6 from 2; 7 stands alone.
         let parents = [None, Some(1), Some(2), Some(3), Some(2), Some(5), None];

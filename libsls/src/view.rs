@@ -4,10 +4,11 @@
 //! have is zero or the mapped file's; a file that is not the one that was mapped is named, never
 //! guessed from.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use introspect::{
@@ -15,6 +16,7 @@ use introspect::{
 };
 use sls_record::{Backing, Event, Process, Record};
 
+use crate::bundle;
 use crate::client::{Client, ClientError};
 use crate::protocol::{Answer, History, Request};
 
@@ -43,6 +45,8 @@ pub struct CheckpointView {
     event: Option<Event>,
     pages: RefCell<HashMap<(u32, u64), PageContent>>,
     files: RefCell<BTreeMap<String, Result<Rc<File>, String>>>,
+    /// Where the files lie that came with the history, once that was asked.
+    brought: OnceCell<Option<PathBuf>>,
 }
 
 impl CheckpointView {
@@ -72,6 +76,7 @@ impl CheckpointView {
             event: None,
             pages: RefCell::new(HashMap::new()),
             files: RefCell::new(BTreeMap::new()),
+            brought: OnceCell::new(),
         }
     }
 
@@ -216,8 +221,29 @@ impl CheckpointView {
         let mut files = self.files.borrow_mut();
         files
             .entry(mapping.path.clone())
-            .or_insert_with(|| open_as_mapped(mapping))
+            .or_insert_with(|| self.open_as_mapped(mapping).map(Rc::new))
             .clone()
+    }
+
+    /// The file that was mapped: where it was, or the copy that came with the history.
+    fn open_as_mapped(&self, mapping: &sls_record::Mapping) -> Result<File, String> {
+        bundle::open_as_mapped(mapping).or_else(|why| {
+            let copy = self.brought().map(|folder| bundle::mapped(folder, mapping));
+            copy.and_then(|copy| introspect::regular::open(&copy).ok())
+                .ok_or(why)
+        })
+    }
+
+    fn brought(&self) -> Option<&Path> {
+        let ask = || {
+            let part = Some(self.part.clone());
+            match self.ask(&Request::Files { part }) {
+                Ok(Answer::Files(folder)) => folder,
+                // An answer that is missing here is missing elsewhere too, and told there.
+                _ => None,
+            }
+        };
+        self.brought.get_or_init(ask).as_deref()
     }
 }
 
@@ -290,20 +316,6 @@ fn boxed(bytes: &[u8]) -> Option<Box<[u8; PAGE_BYTES]>> {
 }
 
 /// Opens a mapped file if it still is the file that was mapped.
-fn open_as_mapped(mapping: &sls_record::Mapping) -> Result<Rc<File>, String> {
-    let path = mapping
-        .path
-        .strip_suffix(" (deleted)")
-        .unwrap_or(&mapping.path);
-    let file = introspect::regular::open(path.as_ref()).map_err(|e| format!("{path}: {e}"))?;
-    let meta = file.metadata().map_err(|e| format!("{path}: {e}"))?;
-    let mtime = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-    if meta.ino() != mapping.inode || mapping.file_mtime_ns != 0 && mtime != mapping.file_mtime_ns {
-        return Err(format!("{path} was changed since"));
-    }
-    Ok(Rc::new(file))
-}
-
 impl View for CheckpointView {
     fn read(&self, address: u64, buf: &mut [u8]) -> Result<(), Unavailable> {
         let mut done = 0;
@@ -361,6 +373,22 @@ impl View for CheckpointView {
 
     fn auxv(&self) -> Vec<(u64, u64)> {
         self.process.auxv.clone()
+    }
+
+    fn debug_roots(&self) -> Vec<PathBuf> {
+        self.brought().map(bundle::debug_root).into_iter().collect()
+    }
+
+    fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
+        let recorded = mapping_at(&self.process, mapping.start);
+        if let Some(file) = recorded.and_then(|mapping| self.open_as_mapped(mapping).ok()) {
+            return introspect::regular::all_of(file);
+        }
+        // Changed since, but perhaps not in what matters: its build id decides.
+        match mapping.file_path() {
+            Some(path) => introspect::regular::read(path.as_ref()),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        }
     }
 }
 

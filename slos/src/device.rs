@@ -51,6 +51,19 @@ impl FileDevice {
         FileDevice::of(Flocked::Shared(File::open(path)?))
     }
 
+    /// For one of many readers; `WouldBlock` when another process writes to it.
+    pub fn open_to_read(path: &Path) -> io::Result<FileDevice> {
+        let lock = Flock::lock(File::open(path)?, FlockArg::LockSharedNonblock);
+        let lock = lock.map_err(|(_, errno)| io::Error::from(errno))?;
+        FileDevice::of(Flocked::Owned(lock))
+    }
+
+    /// What lies behind so many bytes of a plain file is gone for good.
+    pub fn cut(&self, bytes: u64) -> io::Result<()> {
+        self.file.get().set_len(bytes)?;
+        self.file.get().sync_all()
+    }
+
     fn of(file: Flocked) -> io::Result<FileDevice> {
         let kind = file.get().metadata()?.file_type();
         if !kind.is_file() && !kind.is_block_device() {

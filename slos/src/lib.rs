@@ -13,6 +13,7 @@
 //!
 //! The layout of segments is described by [`format`].
 
+mod aside;
 mod bases;
 mod catalogue;
 mod clean;
@@ -39,6 +40,7 @@ mod recover;
 mod replay;
 mod retain;
 mod scan;
+mod shrink;
 mod slots;
 mod staging;
 mod store;
@@ -49,6 +51,7 @@ mod tree;
 mod verify;
 mod versions;
 
+pub use aside::Aside;
 pub use commit::{Base, Committed, Draft, SpaceDelta};
 pub use device::{Device, FileDevice, is_block};
 pub use error::{CommitError, OpenError, PageFault, ReadError, TransferError, WriteError};
@@ -58,7 +61,8 @@ pub use ids::{Epoch, PAGE, PageIndex, SegmentId, SpaceId};
 pub use medium::{FolderMedium, Layout, Medium, SegmentFile, private_memory_folder};
 pub use partition::{Hold, Partition, Presence};
 pub use recover::{Damage, RecoveryReport};
-pub use slots::{DeviceMedium, format_device, holds_store};
+pub use shrink::shrink;
+pub use slots::{DeviceMedium, format_device, format_device_in_slots, holds_store};
 pub use staging::{Slot, Staging, StagingFull};
 pub use store::{HeldBytes, Options, PartitionInfo, Store};
 pub use transfer::{Progress, Taken};

@@ -62,6 +62,11 @@ const ZEROS: usize = 1 << 20;
 
 /// Makes a device, of which nothing is kept, into an empty store.
 pub fn format_device(device: &dyn Device) -> io::Result<()> {
+    format_device_in_slots(device, superblock::LARGEST_SLOT)
+}
+
+/// The same, in slots of at most so many bytes.
+pub fn format_device_in_slots(device: &dyn Device, largest: u64) -> io::Result<()> {
     let mut uuid = [0; 16];
     crate::store::random(&mut uuid)?;
     let size = device.size()?;
@@ -70,7 +75,7 @@ pub fn format_device(device: &dyn Device) -> io::Result<()> {
         let message = format!("{size} bytes are too few for a store, which takes {smallest}");
         io::Error::new(io::ErrorKind::InvalidInput, message)
     };
-    let superblock = Superblock::new(uuid, size).ok_or_else(too_small)?;
+    let superblock = Superblock::new(uuid, size, largest).ok_or_else(too_small)?;
     // Until the new superblock is there the device is nobody's.
     for ring in [0, superblock.bytes - superblock::RING] {
         clear(device, ring, superblock::RING)?;

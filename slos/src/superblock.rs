@@ -31,12 +31,12 @@ pub(crate) const MAGIC: &[u8; 8] = b"SLSDEV\r\n";
 pub(crate) const VERSION: u32 = 1;
 const LENGTH: usize = 64;
 
-const LARGEST_SLOT: u64 = 16 << 20;
+pub(crate) const LARGEST_SLOT: u64 = 16 << 20;
 const SMALLEST_SLOT: u64 = 128 << 10;
 /// Slots that a small store is divided into, where they do not get too small.
 const SLOTS_AT_LEAST: u64 = 32;
 /// Fewer hold nothing besides what is kept free.
-const FEWEST_SLOTS: u64 = 8;
+pub(crate) const FEWEST_SLOTS: u32 = 8;
 
 /// What a store on a device is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,17 +59,18 @@ pub(crate) enum Place {
 }
 
 /// The smallest device that a store can be made on.
-pub(crate) const SMALLEST: u64 = 2 * RING + FEWEST_SLOTS * SMALLEST_SLOT;
+pub(crate) const SMALLEST: u64 = 2 * RING + FEWEST_SLOTS as u64 * SMALLEST_SLOT;
 
 impl Superblock {
-    /// Of a new store on so many bytes; none where they are too few.
-    pub fn new(uuid: [u8; 16], bytes: u64) -> Option<Superblock> {
+    /// Of a new store on so many bytes, in slots of at most so many; none where they are too few.
+    pub fn new(uuid: [u8; 16], bytes: u64, largest: u64) -> Option<Superblock> {
         let bytes = bytes / PLACE * PLACE;
         if bytes < SMALLEST {
             return None;
         }
         let area = bytes - 2 * RING;
-        let share = (area / SLOTS_AT_LEAST).clamp(SMALLEST_SLOT, LARGEST_SLOT) / PLACE * PLACE;
+        let largest = largest.clamp(SMALLEST_SLOT, LARGEST_SLOT);
+        let share = (area / SLOTS_AT_LEAST).clamp(SMALLEST_SLOT, largest) / PLACE * PLACE;
         let slots = u32::try_from(area / share).unwrap_or(u32::MAX);
         Some(Superblock {
             uuid,
@@ -134,14 +135,14 @@ impl Superblock {
     }
 
     /// Do its numbers fit together? A checksum alone keeps nobody from writing others.
-    fn is_sound(&self) -> bool {
+    pub fn is_sound(&self) -> bool {
         let slot = u64::from(self.slot);
         let area = u64::from(self.slots).checked_mul(slot);
         (SMALLEST_SLOT..=LARGEST_SLOT).contains(&slot)
             && slot.is_multiple_of(PLACE)
             && self.bytes.is_multiple_of(PLACE)
             && self.bytes >= SMALLEST
-            && u64::from(self.slots) >= FEWEST_SLOTS
+            && self.slots >= FEWEST_SLOTS
             && area.is_some_and(|area| area <= self.bytes - 2 * RING)
             && (1..1 << 32).contains(&self.sequence)
     }

@@ -1,6 +1,6 @@
 //! Programs blocked in one call each: nobody sees an EINTR or a timeout that comes early.
 
-use testkit::{Sls, Target, rounds};
+use testkit::{Sls, Target, rounds_of};
 
 use crate::campaign;
 
@@ -23,7 +23,12 @@ fn blocked_in(call: &str) {
     let sls = Sls::new();
     let mut target = Target::tracee(sls.folder(), "blocked", &[call]);
     let _sem = SystemV(target.output());
-    let not_restored = campaign::run(&sls, &mut target, rounds(10_000), 200);
+    let not_restored = campaign::run(
+        &sls,
+        &mut target,
+        rounds_of(4_000, 10_000),
+        rounds_of(80, 200),
+    );
     let sockets_only = not_restored.iter().all(|l| l.starts_with("socket "));
     assert!(
         if call == "recv" {

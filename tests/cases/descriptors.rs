@@ -1,8 +1,9 @@
 //! Descriptors that were closed come back by a rewind.
 
 use std::net::TcpStream;
+use std::process::Command;
 
-use testkit::Obedient;
+use testkit::{Obedient, Target};
 
 #[test]
 fn a_pipe_closed_at_both_ends() {
@@ -70,5 +71,36 @@ fn a_socket_that_listened() {
         let accepted = "assert s.accept()[0].fileno() > 2";
         it.order(accepted, &format!("accepts {n}"));
     }
+    it.end();
+}
+
+/// Who opens the file waits for this program, for as long as /proc/sys/fs/lease-break-time says: 45 s.
+const LEASE: &str = "
+import fcntl, signal
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = open('leased')
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('ready', flush=True)
+signal.pause()
+";
+
+/// A call of ours that waits for somebody else is broken off: the present is put back, and goes on.
+#[test]
+fn one_that_cannot_be_opened_for_now() {
+    let mut it = Obedient::start();
+    it.order("open('leased', 'w').write('text'); n = 1", "made");
+    it.order("a = os.open('leased', os.O_RDONLY)", "opened");
+    let epoch = it.checkpoint();
+    it.order("os.close(a); n = 2", "closed");
+    let mut python = Command::new("python3");
+    python.args(["-c", LEASE]).current_dir(it.sls.folder());
+    let holder = Target::ready(&it.sls.subfolder("holder"), python);
+    let to = format!("@{epoch}");
+    it.sls
+        .refused(&["rewind", "-m", &to], 1, "the present was put back");
+    it.order("assert n == 2", "it is as it was");
+    drop(holder);
+    assert_eq!(it.rewind(epoch), "[]");
+    it.order("assert n == 1 and os.read(a, 9) == b'text'", "it went back");
     it.end();
 }

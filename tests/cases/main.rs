@@ -3,6 +3,7 @@
 
 mod blocking;
 mod branch;
+mod bundles;
 mod campaign;
 mod conduct;
 mod connections;

@@ -8,6 +8,7 @@ mod kinds;
 mod memory_files;
 mod pipes;
 mod sysv;
+mod timers;
 mod unlinked;
 
 /// Both ways back to a checkpoint; `look` is what the program then looks at, and `lost` what could not

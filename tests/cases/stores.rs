@@ -47,7 +47,7 @@ fn file_store(sls: &Sls, size: &str) -> (PathBuf, String) {
     (path, text)
 }
 
-fn fsck(sls: &Sls, store: &str, how: &[&str]) -> (i32, Value) {
+pub fn fsck(sls: &Sls, store: &str, how: &[&str]) -> (i32, Value) {
     let out = sls.try_run(&[&["--json", "fsck", store], how].concat());
     (
         out.code,
@@ -56,7 +56,7 @@ fn fsck(sls: &Sls, store: &str, how: &[&str]) -> (i32, Value) {
 }
 
 /// The history but for what each medium counts for itself.
-fn history(sls: &Sls, part: &str) -> Vec<Value> {
+pub fn history(sls: &Sls, part: &str) -> Vec<Value> {
     let told = sls.json(&["history", "-o", part]);
     let rows = told["checkpoints"].as_array().unwrap().iter().cloned();
     rows.map(|mut row| {
@@ -648,4 +648,32 @@ fn a_device_is_a_store_too() {
     wait_until(SOON, "the device is let go", || {
         newfs(path, &[]).1.contains("holds a store")
     });
+}
+
+/// A partition in a plain file needs nothing made before.
+#[test]
+fn a_file_is_made_for_a_partition() {
+    let sls = Sls::new();
+    let mut target = sls.tracee("ticker", &[]);
+    let path = sls.folder().join("web.store");
+    let store = path.to_str().unwrap();
+    let add = ["partadd", "file", "-o", "web", "--store", store];
+    sls.run(&[&add[..], &["--size", "64M"]].concat());
+    assert_eq!(fs::metadata(&path).unwrap().len(), 64 << 20);
+    sls.run(&["attach", "-p", &target.p(), "-o", "web"]);
+    let epoch = sls.json(&["checkpoint", "-o", "web"])["epoch"].clone();
+    sls.run(&["partdel", "-o", "web"]);
+    target.assert_unharmed();
+    // What it holds is the past of the next one of that name.
+    sls.run(&add);
+    assert_eq!(history(&sls, "web")[0]["epoch"], epoch);
+    sls.refused(&["partadd", "file", "-o", "x"], 2, "--store");
+    sls.refused(
+        &["partadd", "memory", "-o", "x", "--size", "1G"],
+        2,
+        "partadd file",
+    );
+    let nowhere = ["partadd", "file", "-o", "x", "--store", "/no/such"];
+    sls.refused(&nowhere, 1, "No such file");
+    sls.run(&["partdel", "-o", "web"]);
 }

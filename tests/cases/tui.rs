@@ -77,8 +77,9 @@ impl Drop for Terminal {
 
 fn tui(sls: &Sls, arguments: &str) -> String {
     let tui = program("sls-tui");
+    let own = sls.folder().display();
     format!(
-        "{} --socket {} {arguments}",
+        "XDG_STATE_HOME={own}/state XDG_CONFIG_HOME={own}/config {} --socket {} {arguments}",
         tui.display(),
         sls.socket().display()
     )
@@ -145,6 +146,25 @@ fn a_session_in_a_terminal() {
     terminal.keys(&["."]);
     let next = terminal.shows("the next one", |s| loaded(s, at + 1));
     assert!(counter(&next) > counter(&past), "{next}");
+
+    // A watch has a history, and what differs is a list.
+    terminal.keys(&["e", "counter + 1", "Enter"]);
+    terminal.shows("the watch", |s| {
+        s.lines()
+            .any(|line| line.contains("counter + 1: ") && line.contains('▁'))
+    });
+    terminal.keys(&["g", "D"]);
+    terminal.shows("what differs", |s| {
+        s.contains("variable") && s.contains("diff @")
+    });
+    // Stopped as by the shell, it gives the terminal back, and comes again.
+    let pid = nix::unistd::Pid::from_raw(sls_tui_of(&target));
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGTSTP).unwrap();
+    terminal.shows("the shell's screen", |s| !s.contains("Timeline"));
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGCONT).unwrap();
+    terminal.shows("the screen again", |s| {
+        s.contains("Timeline") && s.contains("diff @")
+    });
 
     terminal.keys(&["?"]);
     terminal.shows("the help", |s| {
@@ -238,6 +258,8 @@ fn a_screen_as_text() {
         let mut command = Command::new(program("sls-tui"));
         command.arg("--socket").arg(sls.socket()).args(arguments);
         command.env_remove("COLUMNS").env_remove("LINES");
+        command.env("XDG_STATE_HOME", sls.folder().join("state"));
+        command.env("XDG_CONFIG_HOME", sls.folder().join("config"));
         let out = command.output().unwrap();
         (
             out.status.code(),
@@ -258,14 +280,60 @@ fn a_screen_as_text() {
         ("memory", "00 00"),
         ("help", "quit"),
         ("all", "4 Variables"),
+        ("assembly", "=>"),
+        ("pages", "[heap]"),
+        ("fds", "KIND"),
+        ("maps", "r-xp"),
+        ("sockets", "no sockets"),
+        ("signals", "SIGNAL"),
+        ("heap", "struct node"),
+        ("log", "nothing was said"),
     ] {
         let (code, text, errors) = dump(&["attach", &target.p(), "--dump", screen]);
         assert_eq!((code, errors.as_str()), (Some(0), ""));
         assert!(text.contains(has), "{screen}: {text}");
     }
+    let asked = [
+        "open",
+        "mem",
+        "--dump",
+        "results",
+        "--keys",
+        ":changes counter<Enter>",
+    ];
+    let (code, text, errors) = dump(&asked);
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{text}");
+    assert!(
+        text.contains("@3") && text.contains(&printed(&sls, 3).to_string()),
+        "{text}"
+    );
     // Without a terminal there is nothing to work on.
     let (code, text, errors) = dump(&["open", "mem"]);
     assert_eq!((code, text.as_str()), (Some(2), ""));
     assert!(errors.contains("--dump"), "{errors}");
     assert_eq!(dump(&["open", "nothing", "--dump", "all"]).0, Some(1));
+    // A core, a store and a bundle are looked at too.
+    let file = |name: &str| sls.folder().join(name).display().to_string();
+    let (core, store, bundle) = (file("x.core"), file("x.store"), file("x.sls"));
+    sls.run(&["dump", "-m", "@2", &core]);
+    let (code, text, errors) = dump(&["open", &core, "--dump", "variables"]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{text}");
+    assert!(
+        text.contains("  CORE") && counter(&text) == Some(printed(&sls, 2)),
+        "{text}"
+    );
+    let made = Command::new(program("newfs_sls"))
+        .args(["--size", "64M", &store])
+        .output();
+    assert!(made.unwrap().status.success());
+    let newest = printed(&sls, 3);
+    for to in [&store, &bundle] {
+        sls.run(&["export", "-m", "--to", to]);
+        let (code, text, errors) = dump(&["open", to, "--dump", "variables"]);
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{text}");
+        assert_eq!(counter(&text), Some(newest), "{text}");
+    }
+    // Nothing of what was opened is left.
+    let stat = sls.json(&["stat"]);
+    assert_eq!(stat["partitions"].as_array().unwrap().len(), 1, "{stat}");
 }

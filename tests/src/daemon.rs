@@ -340,12 +340,54 @@ fn is_there(pid: i32) -> bool {
 ///
 /// # Panics
 /// It does not in time.
-pub fn wait_until(patience: Duration, what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait_until(patience: Duration, what: &str, done: impl FnMut() -> bool) {
+    assert!(comes(patience, done), "not in {patience:?}: {what}");
+}
+
+/// Whether something comes true in time.
+pub fn comes(patience: Duration, mut done: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + patience;
     while !done() {
-        assert!(Instant::now() < deadline, "not in {patience:?}: {what}");
+        if Instant::now() >= deadline {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
+    true
+}
+
+/// Where each thread of a process waits, for the message of a test that failed.
+#[must_use]
+pub fn where_it_is(pid: i32) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.into_iter().flatten().flatten().map(|entry| {
+        let read = |name| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let status = read("status");
+        let told = [
+            "State",
+            "TracerPid",
+            "SigPnd",
+            "ShdPnd",
+            "SigBlk",
+            "SigIgn",
+            "SigCgt",
+        ];
+        let kept = status
+            .lines()
+            .filter(|l| told.iter().any(|t| l.starts_with(t)));
+        let kept: Vec<&str> = kept.collect();
+        let (tid, call) = (entry.file_name(), read("syscall"));
+        format!(
+            "{}: {} in {} {}",
+            tid.display(),
+            kept.join(" "),
+            call.trim(),
+            read("wchan")
+        )
+    });
+    let tasks: Vec<String> = tasks.collect();
+    let timers = std::fs::read_to_string(format!("/proc/{pid}/timers")).unwrap_or_default();
+    format!("process {pid}: {}\n{timers}", tasks.join("\n"))
 }
 
 impl Drop for Sls {

@@ -22,7 +22,8 @@ pub use again::{Again, adopt, end_all, end_those, is_gone, wait_gone};
 pub use board::{Board, Case};
 pub use causal::{Causal, Look};
 pub use daemon::{
-    FALLBACKS, Output, Sls, children, end, kill, leaves, program, rounds, wait_until,
+    FALLBACKS, Output, Sls, children, comes, end, kill, leaves, program, rounds, wait_until,
+    where_it_is,
 };
 pub use growth::{Held, descriptors, mappings, rss};
 pub use image::compare_with_core;

@@ -1,19 +1,28 @@
 //! Runs the workbench: events in, changes, effects out, the screen.
 
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
 use crossterm::event::KeyEvent;
 
-use crate::cli::{Cli, Screen};
+use crate::clerk::Clerks;
+use crate::cli::{Cli, Dump};
+use crate::config::Config;
 use crate::dump;
-use crate::model::{Model, Notice};
+use crate::kept::Kept;
+use crate::model::Model;
+use crate::paint::Painter;
 use crate::session::Session;
-use crate::terminal;
+use crate::terminal::{self, Screen};
 use crate::update::{Effect, Event, update};
 use crate::watcher::{self, Order};
 use crate::worker::Worker;
+
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a script's step may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs what the command line asks for.
 ///
@@ -22,93 +31,234 @@ use crate::worker::Worker;
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     if cli.dump.is_none() && !terminal::is_there() {
         eprintln!(
-            "sls-tui: not on a terminal; `--dump SCREEN` prints a screen as text: timeline, threads, source, \
-             variables, memory, help or all"
+            "sls-tui: not on a terminal; `--dump SCREEN` prints a screen as text: all, help, or a pane such as \
+             timeline, threads, source, variables, memory (`sls-tui --help` lists them)"
         );
         return Ok(ExitCode::from(2));
     }
     let (sender, events) = channel();
     // Before anything is attached: a signal must not leave it so.
     terminal::heed_signals(&sender)?;
-    let (session, client) = Session::open(cli)?;
-    let mut model = Model::new(session.target.clone());
-    model.notice = session
-        .remark
-        .clone()
-        .map(|text| Notice { text, bad: false });
-    let mut app = App {
-        model,
-        worker: Worker::start(session.origin.clone(), sender.clone()),
-        orders: watcher::start(session.origin.clone(), client, sender.clone()),
-        events,
-    };
+    let mut session = Session::open(cli)?;
+    let mut app = App::new(&mut session, &sender, events);
     let keys = cli.keys.as_ref().map_or(&[][..], |keys| &keys.0);
     let done = match cli.dump {
-        Some(screen) => app.dump(keys, screen),
-        None => app.interact(keys, sender),
+        Some(dump) => app.dump(&mut session, keys, dump),
+        None => app.interact(&mut session, keys),
     };
+    let failure = app.model.failure.take();
+    drop(app);
     session.close()?;
     done?;
-    if let Some(failure) = app.model.failure {
+    if let Some(failure) = failure {
         anyhow::bail!(failure);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-pub struct App {
-    pub model: Model,
-    worker: Worker,
-    orders: Sender<Order>,
+struct App {
+    model: Model,
+    hands: Hands,
+    sender: Sender<Event>,
     events: Receiver<Event>,
+    /// None for a script, which sees nothing of the user's past and leaves nothing behind.
+    kept: Option<Kept>,
+    screen: Option<Screen>,
+}
+
+/// The threads that do something about one partition.
+struct Hands {
+    worker: Worker,
+    clerks: Clerks,
+    painter: Painter,
+    orders: Sender<Order>,
+}
+
+impl Hands {
+    fn of(session: &mut Session, sender: &Sender<Event>) -> Self {
+        let origin = &session.origin;
+        Self {
+            worker: Worker::start(origin.clone(), sender.clone()),
+            clerks: Clerks::new(origin.clone(), sender.clone()),
+            painter: Painter::start(sender.clone()),
+            orders: watcher::start(origin.clone(), session.client.take(), sender.clone()),
+        }
+    }
 }
 
 impl App {
+    fn new(session: &mut Session, sender: &Sender<Event>, events: Receiver<Event>) -> Self {
+        let config = Config::load();
+        let mut model = Model::new(session.target.clone());
+        model.keymap = config.keymap;
+        model.theme = config.theme;
+        for complaint in config.complaints {
+            model.say(complaint, true);
+        }
+        if let Some(remark) = session.remark.take() {
+            model.say(remark, false);
+        }
+        Self {
+            model,
+            hands: Hands::of(session, sender),
+            sender: sender.clone(),
+            events,
+            kept: None,
+            screen: None,
+        }
+    }
+
     /// Prints one screen.
-    fn dump(&mut self, keys: &[KeyEvent], screen: Screen) -> anyhow::Result<()> {
+    fn dump(&mut self, session: &mut Session, keys: &[KeyEvent], dump: Dump) -> anyhow::Result<()> {
+        let (columns, rows) = dump::size();
+        // What the configuration has wrong is said on a screen, and is no failure of a script.
+        self.model.notice = None;
+        self.take(Event::Resized(columns, rows))?;
         self.settle()?;
-        self.type_in(keys)?;
+        self.type_in(session, keys)?;
+        if let Dump::Tab(tab) = dump {
+            self.model.shown.set(tab);
+            self.model.focus = tab.pane();
+            self.take(Event::Resized(columns, rows))?;
+            self.settle()?;
+        }
+        let model = &self.model;
         anyhow::ensure!(
-            self.model.look.is_some() || !self.model.quit,
+            model.look.is_some() || !model.quit,
             "ended before the first screen"
         );
-        match self.model.notice.as_ref().filter(|notice| notice.bad) {
+        match model.notice.as_ref().filter(|notice| notice.bad) {
             Some(notice) => anyhow::bail!("{}", notice.text),
-            None => dump::print(&self.model, screen),
+            None => dump::print(model, dump),
         }
     }
 
     /// Works on the terminal until the user quits.
-    fn interact(&mut self, keys: &[KeyEvent], sender: Sender<Event>) -> anyhow::Result<()> {
-        let mut screen = terminal::Screen::take()?;
-        terminal::listen(sender);
-        screen.show(&self.model)?;
+    fn interact(&mut self, session: &mut Session, keys: &[KeyEvent]) -> anyhow::Result<()> {
+        let screen = Screen::take()?;
+        let (columns, rows) = screen.size()?;
+        self.screen = Some(screen);
+        terminal::listen(self.sender.clone());
+        self.kept = Some(Kept::of_user());
+        self.restore();
+        self.take(Event::Resized(columns, rows))?;
+        self.show()?;
         if !keys.is_empty() {
             self.settle()?;
-            self.type_in(keys)?;
+            self.type_in(session, keys)?;
         }
         while !self.model.quit {
-            screen.show(&self.model)?;
-            let event = self.events.recv()?;
-            self.take(event);
+            self.show()?;
+            let event = self.next()?;
+            self.take(event)?;
             // What has piled up is shown at once, not one after the other.
             while let Ok(event) = self.events.try_recv() {
-                self.take(event);
+                self.take(event)?;
+            }
+            self.switch(session);
+        }
+        self.save();
+        self.screen = None;
+        Ok(())
+    }
+
+    fn restore(&mut self) {
+        if let Some(kept) = &self.kept {
+            kept.restore(&mut self.model);
+        }
+    }
+
+    fn save(&self) {
+        if let Some(kept) = &self.kept {
+            kept.save(&self.model);
+        }
+    }
+
+    fn show(&mut self) -> anyhow::Result<()> {
+        if let Some(screen) = &mut self.screen {
+            screen.show(&self.model)?;
+        }
+        Ok(())
+    }
+
+    /// The next event; a tick while something is under way.
+    fn next(&self) -> anyhow::Result<Event> {
+        if !self.model.is_busy() {
+            return Ok(self.events.recv()?);
+        }
+        match self.events.recv_timeout(TICK) {
+            Err(RecvTimeoutError::Timeout) => Ok(Event::Tick),
+            other => Ok(other?),
+        }
+    }
+
+    fn take(&mut self, event: Event) -> anyhow::Result<()> {
+        for effect in update(&mut self.model, event) {
+            self.effect(effect)?;
+        }
+        Ok(())
+    }
+
+    fn effect(&mut self, effect: Effect) -> anyhow::Result<()> {
+        let hands = &mut self.hands;
+        match effect {
+            Effect::Ask { number, question } => hands.worker.ask(number, question),
+            Effect::Hand { desk, number, job } => hands.clerks.hand(desk, number, job),
+            Effect::Cancel(desk) => hands.clerks.cancel(desk),
+            Effect::Paint { path, text } => hands.painter.paint(path, text),
+            Effect::Places => self.order(Order::Places),
+            Effect::Rewind { epoch } => self.order(Order::Rewind(epoch)),
+            Effect::Copy(text) => {
+                if self.screen.is_some() {
+                    Screen::copy(&text)?;
+                }
+            }
+            Effect::Redraw => {
+                if let Some(screen) = &mut self.screen {
+                    screen.redraw()?;
+                }
+            }
+            Effect::Suspend => {
+                if let Some(screen) = &mut self.screen {
+                    screen.suspend()?;
+                }
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, event: Event) {
-        for effect in update(&mut self.model, event) {
-            match effect {
-                Effect::Ask { number, question } => self.worker.ask(number, question),
-                Effect::Rewind { epoch } => {
-                    if self.orders.send(Order { epoch }).is_err() {
-                        self.model.quit = true;
-                    }
-                }
-            }
+    fn order(&mut self, order: Order) {
+        if self.hands.orders.send(order).is_err() {
+            self.model
+                .say("a core has no process and no partition", false);
+            self.model.rewinding = None;
         }
+    }
+
+    /// Looks at another partition, if that was asked for.
+    fn switch(&mut self, session: &mut Session) {
+        let Some((part, pid)) = self.model.switch.take() else {
+            return;
+        };
+        if let Err(error) = session.switch(&part, pid) {
+            self.model.say(format!("{part}: {error:#}"), true);
+            return;
+        }
+        self.save();
+        let old = &self.model;
+        let mut model = Model::new(session.target.clone());
+        // Answers of the threads that are let go of have numbers of their own.
+        model.asked = old.asked;
+        model.keymap = old.keymap.clone();
+        model.theme = old.theme;
+        model.size = old.size;
+        model.log.clone_from(&old.log);
+        model.commands.clone_from(&old.commands);
+        model.paint = old.paint.clone();
+        self.model = model;
+        self.hands = Hands::of(session, &self.sender);
+        self.restore();
+        self.model.say(format!("looking at {part}"), false);
     }
 
     /// Takes events in until nothing is under way, or something failed.
@@ -116,12 +266,12 @@ impl App {
     /// # Errors
     /// It takes too long.
     fn settle(&mut self) -> anyhow::Result<()> {
-        const PATIENCE: Duration = Duration::from_secs(30);
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         while !self.model.quit && self.is_busy() {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            self.show()?;
+            let left = deadline.saturating_duration_since(Instant::now());
             match self.events.recv_timeout(left) {
-                Ok(event) => self.take(event),
+                Ok(event) => self.take(event)?,
                 Err(_) => anyhow::bail!("slsd did not answer within {PATIENCE:?}"),
             }
             if self.model.notice.as_ref().is_some_and(|notice| notice.bad) {
@@ -136,13 +286,16 @@ impl App {
         // A partition without a process and without checkpoints has nothing more to come.
         let empty =
             model.history.is_some() && model.checkpoints().is_empty() && model.target.is_gone();
-        let first = model.look.is_none() && !empty;
-        first || model.rewinding.is_some() || model.pending.is_some()
+        let first = model.look.is_none() && !empty && model.refused.is_none();
+        let beside = model.hitting.is_some() || model.sparking.is_some() || model.naming.is_some();
+        first || beside || model.is_busy()
     }
 
-    fn type_in(&mut self, keys: &[KeyEvent]) -> anyhow::Result<()> {
+    fn type_in(&mut self, session: &mut Session, keys: &[KeyEvent]) -> anyhow::Result<()> {
         for key in keys {
-            self.take(Event::Key(*key));
+            self.take(Event::Key(*key))?;
+            self.settle()?;
+            self.switch(session);
             self.settle()?;
         }
         Ok(())

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
 
-use crate::model::Pane;
+use crate::place::Tab;
 
 /// Look through a process's history: checkpoints, stacks, source, variables, memory
 #[derive(Debug, Parser)]
@@ -20,8 +21,8 @@ pub struct Cli {
     #[arg(long, global = true, env = "SLS_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Print one screen as text instead
-    #[arg(long, global = true, value_name = "SCREEN")]
-    pub dump: Option<Screen>,
+    #[arg(long, global = true, value_name = "SCREEN", value_parser = Dump::parser())]
+    pub dump: Option<Dump>,
     /// Type these keys first: characters, and names such as <Enter> <Esc> <Left>
     #[arg(long, global = true, value_name = "KEYS", value_parser = keys)]
     pub keys: Option<Keys>,
@@ -50,37 +51,40 @@ pub enum Command {
         #[arg(short = 't', value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
         period_ms: Option<u64>,
     },
-    /// Look at the history of a partition
+    /// Look at the history of a partition, a store or a bundle, or at a core
+    ///
+    /// Of a store's or a bundle's history a copy is looked at, in a partition that is removed on quitting.
     #[command(after_help = "Example: sls-tui open mem --dump timeline")]
     Open {
-        /// Its name or number
-        #[arg(value_name = "PART")]
-        part: String,
+        /// A partition by name or number; the path of a store, a bundle or an ELF core
+        #[arg(value_name = "PART|STORE|FILE.sls|CORE")]
+        what: String,
+        /// Which history of the store [default: the only one]
+        #[arg(long, value_name = "NAME")]
+        from: Option<String>,
     },
 }
 
 /// What `--dump` prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Screen {
-    Timeline,
-    Threads,
-    Source,
-    Variables,
-    Memory,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dump {
+    /// A pane with one of its tabs.
+    Tab(Tab),
     Help,
+    /// The whole screen, with what lies over it.
     All,
 }
 
-impl Screen {
-    /// The pane it is, where it is one.
-    pub fn pane(self) -> Option<Pane> {
-        match self {
-            Self::Timeline => Some(Pane::Timeline),
-            Self::Threads => Some(Pane::Threads),
-            Self::Source => Some(Pane::Source),
-            Self::Variables => Some(Pane::Variables),
-            Self::Memory => Some(Pane::Memory),
-            Self::Help | Self::All => None,
-        }
+impl Dump {
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        let tabs = Tab::all().map(|tab| PossibleValue::new(tab.title().to_lowercase()));
+        let others = [
+            PossibleValue::new("help"),
+            PossibleValue::new("all").help("The whole screen, with what lies over it"),
+        ];
+        PossibleValuesParser::new(tabs.chain(others)).map(|name| match &name[..] {
+            "help" => Self::Help,
+            name => Tab::named(name).map_or(Self::All, Self::Tab),
+        })
     }
 }

@@ -6,7 +6,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr;
 
-use crate::cli::Screen;
+use crate::cli::Dump;
 use crate::draw::{Canvas, draw, draw_only, help};
 use crate::model::Model;
 use crate::theme::Theme;
@@ -15,11 +15,8 @@ const SIZE: (u16, u16) = (80, 24);
 /// Cells of a screen, at most.
 const LARGEST: u16 = 1000;
 
-/// Prints a screen, as large as COLUMNS and LINES say.
-///
-/// # Errors
-/// Standard output is gone.
-pub fn print(model: &Model, screen: Screen) -> anyhow::Result<()> {
+/// As large as COLUMNS and LINES say.
+pub fn size() -> (u16, u16) {
     let from = |name: &str, default: u16| {
         std::env::var(name)
             .ok()
@@ -27,8 +24,15 @@ pub fn print(model: &Model, screen: Screen) -> anyhow::Result<()> {
             .filter(|value| (8..=LARGEST).contains(value))
             .unwrap_or(default)
     };
-    let size = (from("COLUMNS", SIZE.0), from("LINES", SIZE.1));
-    let text = render(model, screen, size);
+    (from("COLUMNS", SIZE.0), from("LINES", SIZE.1))
+}
+
+/// Prints a screen.
+///
+/// # Errors
+/// Standard output is gone.
+pub fn print(model: &Model, dump: Dump) -> anyhow::Result<()> {
+    let text = render(model, dump);
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         // Whoever reads may have read enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -36,20 +40,21 @@ pub fn print(model: &Model, screen: Screen) -> anyhow::Result<()> {
     }
 }
 
-fn render(model: &Model, screen: Screen, (width, height): (u16, u16)) -> String {
-    let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
+/// A screen as text.
+pub fn render(model: &Model, dump: Dump) -> String {
+    let mut buffer = Buffer::empty(Rect::new(0, 0, model.size.0, model.size.1));
     let mut canvas = Canvas {
         buffer: &mut buffer,
-        theme: Theme::new(false),
+        theme: Theme::none(),
     };
-    match (screen, screen.pane()) {
-        (_, Some(pane)) => draw_only(model, &mut canvas, pane),
-        (Screen::Help, None) => {
+    match dump {
+        Dump::Tab(tab) => draw_only(model, &mut canvas, tab.pane()),
+        Dump::Help => {
             let lines = help(model, &canvas);
             let lines: Vec<&str> = lines.iter().map(|(line, _)| line.as_str()).collect();
             return lines.join("\n") + "\n";
         }
-        (_, None) => draw(model, &mut canvas),
+        Dump::All => draw(model, &mut canvas),
     }
     text(&buffer)
 }

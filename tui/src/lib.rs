@@ -9,21 +9,32 @@
     reason = "one program's own modules, not a library's face"
 )]
 
+mod access;
 mod app;
+pub mod clerk;
 pub mod cli;
+mod config;
 pub mod data;
 pub mod draw;
-mod dump;
+pub mod dump;
+mod kept;
 pub mod keys;
+pub mod layout;
 pub mod model;
-mod panes;
+pub mod overlay;
+pub mod paint;
+pub mod place;
 mod prompt;
+pub mod query;
 mod roots;
 mod session;
 mod source;
+pub mod table;
+mod telescope;
 mod terminal;
 mod text;
 pub mod theme;
+mod turn;
 pub mod update;
 pub mod variables;
 mod watcher;

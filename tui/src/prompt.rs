@@ -1,6 +1,8 @@
 //! A line being typed.
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use crossterm::event::KeyCode;
+
+use crate::keys::Key;
 
 /// As many as an expression may have.
 const LENGTH_LIMIT: usize = 16_384;
@@ -15,8 +17,8 @@ pub enum Edit {
 }
 
 /// Applies a key to a line; `cursor` counts characters.
-pub fn edit(text: &mut String, cursor: &mut usize, key: KeyEvent) -> Edit {
-    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+pub fn edit(text: &mut String, cursor: &mut usize, key: Key) -> Edit {
+    let control = key.control;
     match key.code {
         KeyCode::Esc => return Edit::Abandoned,
         KeyCode::Enter => return Edit::Done(text.trim().to_owned()),
@@ -24,6 +26,17 @@ pub fn edit(text: &mut String, cursor: &mut usize, key: KeyEvent) -> Edit {
         KeyCode::Char('u') if control => {
             text.clear();
             *cursor = 0;
+        }
+        KeyCode::Char('a') if control => *cursor = 0,
+        KeyCode::Char('e') if control => *cursor = text.chars().count(),
+        KeyCode::Char('w') if control => {
+            let before: String = text.chars().take(*cursor).collect();
+            let kept = before
+                .trim_end()
+                .rfind(char::is_whitespace)
+                .map_or(0, |at| at + 1);
+            text.replace_range(kept..before.len(), "");
+            *cursor = before[..kept].chars().count();
         }
         KeyCode::Char(c) if !control && !c.is_control() && text.len() < LENGTH_LIMIT => {
             text.insert(byte(text, *cursor), c);
@@ -57,7 +70,7 @@ mod tests {
     #[test]
     fn characters_of_several_bytes() {
         let (mut text, mut cursor) = (String::new(), 0);
-        let mut press = |code| edit(&mut text, &mut cursor, KeyEvent::from(code));
+        let mut press = |code| edit(&mut text, &mut cursor, Key::plain(code));
         for c in "aäb世".chars() {
             assert_eq!(press(KeyCode::Char(c)), Edit::Going);
         }

@@ -5,10 +5,8 @@ use introspect::{
     Value, View,
 };
 
-use crate::data::{
-    EXPANDED_ELEMENTS, Look, MEMORY_BYTES, Memory, MemoryAt, Question, Root, SUMMARY_ELEMENTS,
-};
-use crate::worker::Turn;
+use crate::data::{EXPANDED_ELEMENTS, Look, MemoryAt, Question, Root, SUMMARY_ELEMENTS};
+use crate::turn::Turn;
 
 /// Globals shown; any other can be watched by its name.
 const GLOBALS: usize = 500;
@@ -16,8 +14,6 @@ const GLOBALS: usize = 500;
 const FRAMES: usize = 200;
 /// A frame no stack has: names of locals mean nothing there, those of globals do.
 const NO_FRAME: usize = usize::MAX;
-const PAGE: u64 = 4096;
-const LINE: u64 = 16;
 
 /// One checkpoint with the frame whose names count.
 pub struct Moment<'a> {
@@ -38,7 +34,7 @@ impl<'a> Moment<'a> {
         Self { view, tid, frame }
     }
 
-    fn evaluate(
+    pub fn evaluate(
         &self,
         program: &Program,
         expr: &str,
@@ -68,7 +64,7 @@ pub fn roots(
     globals: &[Global],
     now: &Moment<'_>,
     then: Option<&Moment<'_>>,
-    turn: &Turn<'_>,
+    turn: &Turn,
     look: &mut Look,
 ) {
     let question = look.question.clone();
@@ -96,6 +92,25 @@ pub fn roots(
         let target = format!("(*{path})");
         let root = answer_root(program, &target, now, then, &question);
         look.followed.insert(path.clone(), root);
+    }
+    for (path, _) in &question.open {
+        let first = now.evaluate(program, &format!("{path}[0..1]"), 1);
+        if first.is_ok_and(|first| matches!(first.value, Value::Sequence { .. })) {
+            look.sliced.insert(path.clone());
+        }
+    }
+    for stretch in &question.stretches {
+        // A large one only has others in it.
+        if stretch.to - stretch.from > EXPANDED_ELEMENTS as u64 {
+            continue;
+        }
+        if turn.is_over() {
+            return;
+        }
+        let path = stretch.path();
+        let elements = usize::try_from(stretch.to - stretch.from).unwrap_or(EXPANDED_ELEMENTS);
+        let root = evaluated(program, &path, now, then, elements.min(EXPANDED_ELEMENTS));
+        look.stretches.insert(path, root);
     }
 }
 
@@ -177,6 +192,16 @@ fn answer_root(
     } else {
         elements(question, path)
     };
+    evaluated(program, path, now, then, elements)
+}
+
+fn evaluated(
+    program: &Program,
+    path: &str,
+    now: &Moment<'_>,
+    then: Option<&Moment<'_>>,
+    elements: usize,
+) -> Root {
     let old = then.and_then(|then| then.evaluate(program, path, elements).ok());
     let old = old.map(|answer| answer.value);
     match now.evaluate(program, path, elements) {
@@ -219,46 +244,19 @@ fn as_operand(expr: &str) -> String {
     }
 }
 
-/// The bytes that the memory pane shows.
-pub fn read_memory(
-    program: &Program,
-    now: &Moment<'_>,
-    then: Option<&Moment<'_>>,
-    at: &MemoryAt,
-) -> Result<Memory, String> {
-    let address = match at {
-        MemoryAt::Address(address) => *address,
+/// Where the memory pane begins.
+pub fn memory_start(program: &Program, now: &Moment<'_>, at: &MemoryAt) -> Result<u64, String> {
+    match at {
+        MemoryAt::Address(address) => Ok(*address),
         MemoryAt::Stack => now
             .frame
             .as_ref()
             .map(|frame| frame.registers.sp())
-            .ok_or("no frame is selected, and so no stack")?,
+            .ok_or_else(|| "no frame is selected, and so no stack".to_owned()),
         MemoryAt::Variable(path) => now
             .evaluate(program, path, 1)
             .map_err(|error| format!("{path}: {error}"))?
             .address
-            .ok_or_else(|| format!("{path} is not in memory: a register or nothing holds it"))?,
-    };
-    let start = address & !(LINE - 1);
-    Ok(Memory {
-        start,
-        bytes: bytes(now.view, start),
-        old: then.map(|then| bytes(then.view, start)),
-    })
-}
-
-fn bytes(view: &dyn View, start: u64) -> Vec<Option<u8>> {
-    let mut all = Vec::with_capacity(MEMORY_BYTES);
-    while all.len() < MEMORY_BYTES {
-        let Some(at) = start.checked_add(all.len() as u64) else {
-            break;
-        };
-        let left = usize::try_from(PAGE - at % PAGE).unwrap_or(MEMORY_BYTES);
-        let mut part = vec![0; left.min(MEMORY_BYTES - all.len())];
-        match view.read(at, &mut part) {
-            Ok(()) => all.extend(part.into_iter().map(Some)),
-            Err(_) => all.extend(part.iter().map(|_| None)),
-        }
+            .ok_or_else(|| format!("{path} is not in memory: a register or nothing holds it")),
     }
-    all
 }

@@ -1,26 +1,25 @@
-//! The terminal: taken over at the start, given back at the end, on a panic and on a signal to end.
+//! The terminal: taken over at the start, given back at the end, on a panic, on a signal to end and while stopped.
 
 use std::io::{self, IsTerminal, Stdout, stdout};
 use std::sync::mpsc::Sender;
 
-use crossterm::event::{self, KeyEventKind};
+use crossterm::clipboard::CopyToClipboard;
+use crossterm::event::{self, DisableMouseCapture, EnableMouseCapture, KeyEventKind};
 use crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use crossterm::{cursor, execute};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 
 use crate::draw::{Canvas, draw};
 use crate::model::Model;
-use crate::theme::Theme;
 use crate::update::Event;
 
 pub struct Screen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
-    theme: Theme,
 }
 
 /// Whether there is a terminal to work on.
@@ -43,14 +42,9 @@ impl Screen {
                 before(panic);
             }
         }));
-        enable_raw_mode()?;
-        let taken = execute!(stdout(), EnterAlternateScreen, cursor::Hide)
-            .and_then(|()| Terminal::new(CrosstermBackend::new(stdout())));
+        let taken = take_over().and_then(|()| Terminal::new(CrosstermBackend::new(stdout())));
         match taken {
-            Ok(terminal) => Ok(Self {
-                terminal,
-                theme: Theme::of_environment(),
-            }),
+            Ok(terminal) => Ok(Self { terminal }),
             Err(error) => {
                 give_back();
                 Err(error)
@@ -58,20 +52,57 @@ impl Screen {
         }
     }
 
-    /// Shows the model.
+    /// Columns and rows.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub fn size(&self) -> io::Result<(u16, u16)> {
+        let size = self.terminal.size()?;
+        Ok((size.width, size.height))
+    }
+
+    /// Shows the model. Only cells that are other than before are sent.
     ///
     /// # Errors
     /// The terminal is gone.
     pub fn show(&mut self, model: &Model) -> io::Result<()> {
-        let theme = self.theme;
         self.terminal.draw(|frame| {
             let mut canvas = Canvas {
                 buffer: frame.buffer_mut(),
-                theme,
+                theme: model.theme,
             };
             draw(model, &mut canvas);
         })?;
         Ok(())
+    }
+
+    /// Sends every cell again: somebody else has written on the terminal.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub fn redraw(&mut self) -> io::Result<()> {
+        // Terminal::clear asks the terminal where the cursor is, and another thread reads what it answers.
+        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        take_over()?;
+        execute!(stdout(), Clear(ClearType::All))
+    }
+
+    /// Gives the terminal back, stands still until somebody lets this program run on, and takes it again.
+    ///
+    /// # Errors
+    /// The terminal is gone, or this program cannot be stopped.
+    pub fn suspend(&mut self) -> io::Result<()> {
+        give_back();
+        signal_hook::low_level::emulate_default_handler(SIGTSTP)?;
+        self.redraw()
+    }
+
+    /// To the clipboard of the terminal, by OSC 52: it works over ssh too.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub fn copy(text: &str) -> io::Result<()> {
+        execute!(stdout(), CopyToClipboard::to_clipboard_from(text))
     }
 }
 
@@ -81,22 +112,42 @@ impl Drop for Screen {
     }
 }
 
+fn take_over() -> io::Result<()> {
+    enable_raw_mode()?;
+    execute!(
+        stdout(),
+        EnterAlternateScreen,
+        EnableMouseCapture,
+        cursor::Hide
+    )
+}
+
 fn give_back() {
     // At the end nothing is left to be told that this failed.
-    let _ = execute!(stdout(), LeaveAlternateScreen, cursor::Show);
+    let _ = execute!(
+        stdout(),
+        DisableMouseCapture,
+        LeaveAlternateScreen,
+        cursor::Show
+    );
     let _ = disable_raw_mode();
 }
 
-/// Sends signals to end on.
+/// Sends signals to end, to stop and to go on on.
 ///
 /// # Errors
 /// The signals cannot be waited for.
 pub fn heed_signals(events: &Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT])?;
-    let ended = events.clone();
+    let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGTSTP, SIGCONT])?;
+    let events = events.clone();
     std::thread::spawn(move || {
-        for _ in signals.forever() {
-            if ended.send(Event::Quit).is_err() {
+        for signal in signals.forever() {
+            let event = match signal {
+                SIGTSTP => Event::Suspended,
+                SIGCONT => Event::Continued,
+                _ => Event::Quit,
+            };
+            if events.send(event).is_err() {
                 return;
             }
         }
@@ -104,13 +155,14 @@ pub fn heed_signals(events: &Sender<Event>) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends keys and changes of size on.
+/// Sends keys, the mouse and changes of size on.
 pub fn listen(events: Sender<Event>) {
     std::thread::spawn(move || {
         loop {
             let event = match event::read() {
                 Ok(event::Event::Key(key)) if key.kind != KeyEventKind::Release => Event::Key(key),
-                Ok(event::Event::Resize(..)) => Event::Resized,
+                Ok(event::Event::Mouse(mouse)) => Event::Mouse(mouse),
+                Ok(event::Event::Resize(columns, rows)) => Event::Resized(columns, rows),
                 Ok(_) => continue,
                 Err(_) => Event::Quit,
             };

@@ -4,13 +4,17 @@ use std::collections::HashMap;
 
 use introspect::Value;
 
-use crate::data::{EXPANDED_ELEMENTS, Root};
+use crate::data::{EXPANDED_ELEMENTS, Root, Stretch};
 use crate::model::{Group, Model};
+use crate::place::Tab;
+use crate::table::contains;
 
 /// Rows made of one node's children.
 const CHILD_LIMIT: usize = 8192;
 /// Rows of the whole pane.
 const ROW_LIMIT: usize = 50_000;
+/// Elements of one stretch.
+const STRETCH: u64 = EXPANDED_ELEMENTS as u64;
 /// Open nodes inside open nodes.
 const DEPTH_LIMIT: usize = 64;
 
@@ -25,6 +29,8 @@ pub struct Row {
     /// Set where there is something to compare with and it differs: the text of then.
     pub changed: Option<String>,
     pub address: Option<u64>,
+    /// An expression that the user watches.
+    pub watched: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +49,11 @@ pub enum Kind {
     },
     Pointer {
         path: String,
+        open: bool,
+    },
+    /// Elements `from..to` of a container that can be indexed.
+    Stretch {
+        stretch: Stretch,
         open: bool,
     },
     /// Further elements of the container at this path, of which so many are decoded.
@@ -78,7 +89,37 @@ pub fn rows(model: &Model) -> Vec<Row> {
     }
     tree.group(Group::Locals, &look.locals, look.locals.len());
     tree.group(Group::Globals, &look.globals, look.global_count);
-    tree.rows
+    filtered(tree.rows, model.filter(Tab::Variables))
+}
+
+/// Rows that have the text, what they are in, and what is in them.
+fn filtered(rows: Vec<Row>, filter: &str) -> Vec<Row> {
+    if filter.is_empty() {
+        return rows;
+    }
+    let mut kept = vec![false; rows.len()];
+    let mut inside: Option<usize> = None;
+    for at in 0..rows.len() {
+        let row = &rows[at];
+        if inside.is_some_and(|depth| row.depth <= depth) {
+            inside = None;
+        }
+        let fits = row.depth > 0 && (contains(&row.name, filter) || contains(&row.text, filter));
+        kept[at] = fits || inside.is_some();
+        if !fits {
+            continue;
+        }
+        inside.get_or_insert(row.depth);
+        let mut depth = row.depth;
+        for above in (0..at).rev() {
+            if rows[above].depth < depth {
+                depth = rows[above].depth;
+                kept[above] = true;
+            }
+        }
+    }
+    let kept = rows.into_iter().zip(kept);
+    kept.filter_map(|(row, kept)| kept.then_some(row)).collect()
 }
 
 struct Tree<'a> {
@@ -109,6 +150,7 @@ impl Tree<'_> {
             type_name: String::new(),
             changed: None,
             address: None,
+            watched: false,
         });
         if !open {
             return;
@@ -123,12 +165,16 @@ impl Tree<'_> {
             _ => roots.iter().map(|root| &root.path).collect(),
         };
         for (root, name) in roots.iter().zip(names) {
+            let at = self.rows.len();
             self.root(root, &root.path, name.clone(), 1);
+            if let Some(row) = self.rows.get_mut(at) {
+                row.watched = group == Group::Watches;
+            }
         }
         match count.saturating_sub(roots.len()) {
             0 if count == 0 => self.remark(1, "none here".to_owned()),
             0 => {}
-            more => self.remark(1, format!("{more} more; `/` shows one by its name")),
+            more => self.remark(1, format!("{more} more; `e` shows one by its name")),
         }
     }
 
@@ -169,6 +215,7 @@ impl Tree<'_> {
             type_name: item.type_name.to_owned(),
             changed: item.old.and_then(|old| difference(item.value, old)),
             address: item.address,
+            watched: false,
             kind: kind.clone(),
         });
         match kind {
@@ -200,14 +247,23 @@ impl Tree<'_> {
 
     fn children(&mut self, item: &Item<'_>, depth: usize) {
         let (children, all) = children_of(item);
-        let shown = children.len();
-        for child in &children {
+        let look = self.model.look.as_ref();
+        let sliced = look.is_some_and(|look| look.sliced.contains(&item.path));
+        let most = if sliced { STRETCH } else { u64::MAX };
+        let shown = children
+            .len()
+            .min(usize::try_from(most).unwrap_or(usize::MAX));
+        for child in &children[..shown] {
             if self.rows.len() >= ROW_LIMIT {
                 return;
             }
             self.item(child, depth);
         }
-        if all > shown as u64 {
+        let shown = shown as u64;
+        if all > shown && sliced && shown == STRETCH {
+            return self.stretches(&item.path, (shown, all), u64::MAX, depth);
+        }
+        if all > shown {
             let now = self.model.open.get(item.root).copied();
             self.push(Row {
                 depth,
@@ -216,11 +272,98 @@ impl Tree<'_> {
                     shown: now.unwrap_or(EXPANDED_ELEMENTS),
                 },
                 name: String::new(),
-                text: format!("... {} more", all - shown as u64),
+                text: format!("... {} more", all - shown),
                 type_name: String::new(),
                 changed: None,
                 address: None,
+                watched: false,
             });
+        }
+    }
+
+    /// Elements `from..to` as nodes of 100, then of 10,000, and so on up to `most`, so that no list is long.
+    fn stretches(&mut self, of: &str, (from, to): (u64, u64), most: u64, depth: usize) {
+        let mut from = from;
+        while from < to && self.rows.len() < ROW_LIMIT {
+            let mut size = STRETCH;
+            while size < most
+                && size
+                    .checked_mul(STRETCH)
+                    .is_some_and(|larger| larger <= most && from % larger == 0)
+            {
+                size *= STRETCH;
+            }
+            let end = from.saturating_add(size).min(to);
+            self.stretch(
+                &Stretch {
+                    of: of.to_owned(),
+                    from,
+                    to: end,
+                },
+                depth,
+            );
+            from = end;
+        }
+    }
+
+    fn stretch(&mut self, stretch: &Stretch, depth: usize) {
+        let open = self.model.stretches.contains(stretch) && depth < DEPTH_LIMIT;
+        let root = self
+            .model
+            .look
+            .as_ref()
+            .and_then(|look| look.stretches.get(&stretch.path()));
+        let large = stretch.to - stretch.from > STRETCH;
+        let differs = root.filter(|_| !large).is_some_and(|root| {
+            root.old
+                .as_ref()
+                .is_some_and(|old| difference(&root.value, old).is_some())
+        });
+        self.push(Row {
+            depth,
+            kind: Kind::Stretch {
+                stretch: stretch.clone(),
+                open,
+            },
+            name: format!("[{}..{}]", stretch.from, stretch.to - 1),
+            text: String::new(),
+            type_name: String::new(),
+            changed: differs.then(String::new),
+            address: None,
+            watched: false,
+        });
+        match root {
+            _ if !open => {}
+            _ if large => {
+                let most = below(stretch.to - stretch.from);
+                self.stretches(&stretch.of, (stretch.from, stretch.to), most, depth + 1);
+            }
+            Some(root) => self.elements(stretch, root, depth + 1),
+            None => self.remark(depth + 1, "loading".to_owned()),
+        }
+    }
+
+    /// The elements of one stretch, under the names that they have in the whole.
+    fn elements(&mut self, stretch: &Stretch, root: &Root, depth: usize) {
+        let Value::Sequence { items, .. } = &root.value else {
+            return self.remark(depth, summary(&root.value));
+        };
+        for (at, value) in items.iter().enumerate() {
+            let old = match &root.old {
+                Some(Value::Sequence { items, .. }) => items.get(at),
+                _ => None,
+            };
+            let number = stretch.from + at as u64;
+            let item = Item {
+                root: &root.path,
+                path: format!("{}[{number}]", stretch.of),
+                name: format!("[{number}]"),
+                type_name: "",
+                value,
+                old,
+                address: None,
+            };
+            self.item(&item, depth);
         }
     }
 
@@ -233,6 +376,7 @@ impl Tree<'_> {
             type_name: String::new(),
             changed: None,
             address: None,
+            watched: false,
         });
     }
 
@@ -241,6 +385,18 @@ impl Tree<'_> {
             self.rows.push(row);
         }
     }
+}
+
+/// The largest power of the stretch that is smaller.
+fn below(span: u64) -> u64 {
+    let mut size = STRETCH;
+    while size
+        .checked_mul(STRETCH)
+        .is_some_and(|larger| larger < span)
+    {
+        size *= STRETCH;
+    }
+    size
 }
 
 fn has_children(value: &Value) -> bool {

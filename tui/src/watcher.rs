@@ -6,26 +6,42 @@ use std::time::{Duration, Instant};
 use libsls::protocol::{Answer, PsRow, Request, Rewound};
 use libsls::{Client, ClientError};
 
+use crate::access::Origin;
+use crate::overlay::{Choice, Item};
+use crate::session::core_history;
 use crate::update::Event;
-use crate::worker::Origin;
 
 /// How often the history is asked for.
 const PERIOD: Duration = Duration::from_millis(150);
 /// Of the time, one part in so many is spent asking.
 const SHARE: u32 = 8;
 
-/// A wish for a rewind.
-pub struct Order {
-    pub epoch: u64,
+/// What is to be done beside following.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Rewind(u64),
+    /// List what can be looked at.
+    Places,
 }
 
-/// Starts the thread; it ends when nobody listens or orders any more.
-pub fn start(origin: Origin, client: Client, events: Sender<Event>) -> Sender<Order> {
+/// Starts the thread; it ends when nobody listens or orders any more. Of a core all is known at once.
+pub fn start(origin: Origin, client: Option<Client>, events: Sender<Event>) -> Sender<Order> {
     let (orders, incoming) = std::sync::mpsc::channel();
+    if origin.core.is_some() {
+        let progress = Event::Progress {
+            history: core_history(&origin.part),
+            state: "core".to_owned(),
+            comm: None,
+            trouble: None,
+        };
+        // Nobody listens when the program is ending already.
+        let _ = events.send(progress);
+        return orders;
+    }
     crate::worker::guarded(events.clone(), move || {
         let watcher = Watcher {
             origin,
-            client: Some(client),
+            client,
             events,
             complained: false,
         };
@@ -52,8 +68,17 @@ impl Watcher {
             let pause = PERIOD.max(began.elapsed() * SHARE);
             match orders.recv_timeout(pause) {
                 Ok(order) => {
-                    let rewound = self.rewind(order.epoch).map_err(|error| error.to_string());
-                    if self.events.send(Event::Rewound(rewound)).is_err() {
+                    let event = match order {
+                        Order::Rewind(epoch) => {
+                            let rewound = self.rewind(epoch);
+                            Event::Rewound(rewound.map_err(|error| error.to_string()))
+                        }
+                        Order::Places => {
+                            let places = self.places();
+                            Event::Places(places.map_err(|error| error.to_string()))
+                        }
+                    };
+                    if self.events.send(event).is_err() {
                         return;
                     }
                 }
@@ -110,6 +135,43 @@ impl Watcher {
             Answer::Rewound(rewound) => Ok(rewound),
             other => Err(ClientError::OutOfTurn(format!("{other:?}"))),
         }
+    }
+
+    /// Every process of every partition, then partitions whose processes are gone.
+    fn places(&mut self) -> Result<Vec<Item>, ClientError> {
+        let client = self.client()?;
+        let rows = ps(client)?;
+        let histories = match client.ask(&Request::Snapshots { store: None })? {
+            Answer::Snapshots(histories) => histories,
+            other => return Err(ClientError::OutOfTurn(format!("{other:?}"))),
+        };
+        let item = |part: &str, pid: Option<i32>, detail: String| Item {
+            text: match pid {
+                Some(pid) => format!("{part}  {pid}"),
+                None => part.to_owned(),
+            },
+            detail,
+            letter: None,
+            choice: Choice::Place(part.to_owned(), pid),
+        };
+        let mut places: Vec<Item> = rows
+            .iter()
+            .map(|row| {
+                let detail = format!(
+                    "{}, {}, {} checkpoints",
+                    row.comm, row.state, row.checkpoints
+                );
+                item(&row.partition, Some(row.pid), detail)
+            })
+            .collect();
+        let alone = histories
+            .iter()
+            .filter(|history| rows.iter().all(|row| row.partition != history.partition));
+        places.extend(alone.map(|history| {
+            let detail = format!("no process, {} checkpoints", history.checkpoints.len());
+            item(&history.partition, None, detail)
+        }));
+        Ok(places)
     }
 
     fn client(&mut self) -> Result<&mut Client, ClientError> {

@@ -1,63 +1,35 @@
 //! Answers questions off the drawing thread, with a connection of its own. The newest question cancels the others.
 
-use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 
-use introspect::{Finder, Frame, Global, Program, View};
-use libsls::view::{CheckpointView, SharedClient};
-use libsls::{Client, ClientError};
+use introspect::disassembly::{Instruction, Syntax, disassemble, extent_of};
+use introspect::{Frame, Program, View};
 
+use crate::access::{Access, AccessError, Origin};
 use crate::data::{FrameKey, FrameRow, Look, Question, Source, Thread};
-use crate::roots::{Moment, read_memory, roots};
+use crate::roots::{Moment, roots};
 use crate::source::Sources;
+use crate::telescope::memory;
+use crate::turn::{Guarded, Newest, Turn};
 use crate::update::Event;
 
-/// Frames of the selected thread.
+/// Frames of a thread whose stack is shown.
 const FRAMES: usize = 200;
 /// Frames of the others, to see where they are.
 const NEAR_FRAMES: usize = 12;
 /// Threads whose place is looked up.
 const PLACES: usize = 64;
-/// Checkpoints whose pages are kept at hand.
-const VIEWS: usize = 4;
-
-/// Where the daemon is, and what is asked about.
-#[derive(Debug, Clone)]
-pub struct Origin {
-    pub socket: PathBuf,
-    pub daemon: PathBuf,
-    pub part: String,
-    pub pid: Option<i32>,
-}
-
-impl Origin {
-    /// A connection; the daemon is started if nobody listens.
-    ///
-    /// # Errors
-    /// As [`Client::connect_or_start`].
-    pub fn connect(&self) -> Result<Client, ClientError> {
-        Client::connect_or_start(&self.socket, &self.daemon)
-    }
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum LookError {
-    #[error("another question came")]
-    Cancelled,
-    #[error(transparent)]
-    Client(#[from] ClientError),
-}
+/// Instructions shown where nothing says how far a function goes.
+const ALONE: usize = 64;
+/// Bytes disassembled of a function that is longer, around the place in it.
+const CODE: u64 = 16 << 10;
 
 /// The thread that answers.
 pub struct Worker {
     questions: Sender<(u64, Question)>,
-    newest: Arc<AtomicU64>,
+    newest: Newest,
     /// Not joined at the end: it may be waiting for the daemon, and holds nothing that outlives the program.
     _thread: JoinHandle<()>,
 }
@@ -66,8 +38,8 @@ impl Worker {
     /// Starts it; answers go to `events`.
     pub fn start(origin: Origin, events: Sender<Event>) -> Self {
         let (questions, incoming) = std::sync::mpsc::channel();
-        let newest = Arc::new(AtomicU64::new(0));
-        let watched = Arc::clone(&newest);
+        let newest = Newest::default();
+        let watched = newest.clone();
         let thread = guarded(events.clone(), move || {
             serve(origin, &incoming, &events, &watched);
         });
@@ -80,7 +52,7 @@ impl Worker {
 
     /// Asks; whatever is under way is given up.
     pub fn ask(&self, number: u64, question: Question) {
-        self.newest.store(number, Ordering::SeqCst);
+        self.newest.set(number);
         // A worker that is gone has said so by a lost connection.
         let _ = self.questions.send((number, question));
     }
@@ -106,15 +78,16 @@ fn serve(
     origin: Origin,
     incoming: &Receiver<(u64, Question)>,
     events: &Sender<Event>,
-    newest: &Arc<AtomicU64>,
+    newest: &Newest,
 ) {
-    let mut looker = Looker::new(origin);
+    let mut access = Access::new(origin);
+    let mut sources = Sources::default();
     while let Ok((number, question)) = incoming.recv() {
-        let turn = Turn { newest, number };
-        let look = match looker.answer(&turn, &question) {
-            Err(LookError::Cancelled) => continue,
-            Err(LookError::Client(error)) => Err(error.to_string()),
-            Ok(look) => Ok(Box::new(look)),
+        let turn = newest.turn(number);
+        let look = access.retried(|access| look(access, &mut sources, &turn, &question));
+        let look = match look {
+            Err(AccessError::Cancelled(_)) => continue,
+            other => other.map(Box::new).map_err(|error| error.to_string()),
         };
         if events.send(Event::Looked { number, look }).is_err() {
             return;
@@ -122,139 +95,89 @@ fn serve(
     }
 }
 
-/// Whether a question still is the newest.
-pub struct Turn<'a> {
-    newest: &'a AtomicU64,
-    number: u64,
+fn look(
+    access: &mut Access,
+    sources: &mut Sources,
+    turn: &Turn,
+    question: &Question,
+) -> Result<Look, AccessError> {
+    turn.check()?;
+    let view = access.view(question.epoch)?;
+    let base = question.base.map(|epoch| access.view(epoch)).transpose();
+    // A base that is not kept any more is no reason to show nothing.
+    let base = match base {
+        Err(error) if error.is_hangup() => return Err(error),
+        other => other.ok().flatten(),
+    };
+    turn.check()?;
+    let known = access.origin.shelf.of(&*view);
+    turn.check()?;
+    let program = &*known.program;
+    let now = Guarded { view: &*view, turn };
+    let then = base.as_deref().map(|view| Guarded { view, turn });
+    let mut look = Look::empty(question.clone());
+    look.names = known.names;
+    let frames = stack(program, &now, question, &mut look);
+    let frame = look.frame.and_then(|index| frames.get(index));
+    threads(program, &now, &frames, &mut look);
+    turn.check()?;
+    look.source = frame.and_then(|frame| source_of(sources, frame));
+    if question.assembly {
+        look.assembly = assembly(program, &now, frame);
+    }
+    let then = then
+        .as_ref()
+        .map(|view| Moment::base(program, view, look.tid, frame));
+    let now = Moment {
+        view: &now,
+        tid: look.tid,
+        frame: frame.cloned(),
+    };
+    roots(
+        program,
+        &known.globals,
+        &now,
+        then.as_ref(),
+        turn,
+        &mut look,
+    );
+    turn.check()?;
+    look.memory = memory(program, &now, then.as_ref(), &look, turn);
+    turn.check()?;
+    Ok(look)
 }
 
-impl Turn<'_> {
-    pub fn is_over(&self) -> bool {
-        self.newest.load(Ordering::Relaxed) != self.number
-    }
-
-    fn check(&self) -> Result<(), LookError> {
-        if self.is_over() {
-            return Err(LookError::Cancelled);
-        }
-        Ok(())
-    }
+fn source_of(sources: &mut Sources, frame: &Frame) -> Option<Source> {
+    let path = frame.file.clone()?;
+    Some(Source {
+        line: frame.line?,
+        text: sources.text(&path),
+        path,
+    })
 }
 
-struct Looker {
-    origin: Origin,
-    client: Option<SharedClient>,
-    views: VecDeque<(u64, Rc<CheckpointView>)>,
-    programs: Vec<(Rc<Program>, Rc<Vec<Global>>)>,
-    sources: Sources,
+/// The function around a frame's place, or what follows where none is known.
+fn assembly(
+    program: &Program,
+    view: &dyn View,
+    frame: Option<&Frame>,
+) -> Result<Vec<Instruction>, String> {
+    let frame = frame.ok_or("no frame is selected")?;
+    let function = program
+        .function_at(frame.pc)
+        .filter(|function| function.end - function.start > 1);
+    let range = match function {
+        // Of a giant from its beginning on, so that no instruction is cut, and no further than is looked at.
+        Some(function) => {
+            let end = function.end.min(frame.pc.saturating_add(CODE));
+            (function.start, end)
+        }
+        None => extent_of(view, frame.pc, ALONE).map_err(|why| format!("no code: {why}"))?,
+    };
+    disassemble(program, view, range, Syntax::Att).map_err(|why| format!("no code: {why}"))
 }
 
-impl Looker {
-    fn new(origin: Origin) -> Self {
-        Self {
-            origin,
-            client: None,
-            views: VecDeque::new(),
-            programs: Vec::new(),
-            sources: Sources::default(),
-        }
-    }
-
-    fn answer(&mut self, turn: &Turn<'_>, question: &Question) -> Result<Look, LookError> {
-        turn.check()?;
-        match self.look(turn, question) {
-            // The daemon was restarted perhaps: its history outlives it.
-            Err(LookError::Client(ClientError::Frame(_))) => {
-                self.client = None;
-                self.views.clear();
-                self.look(turn, question)
-            }
-            other => other,
-        }
-    }
-
-    fn look(&mut self, turn: &Turn<'_>, question: &Question) -> Result<Look, LookError> {
-        let view = self.view(question.epoch)?;
-        let base = question.base.map(|epoch| self.view(epoch)).transpose();
-        // A base that is not kept any more is no reason to show nothing.
-        let base = match base {
-            Err(error @ ClientError::Frame(_)) => return Err(error.into()),
-            other => other.ok().flatten(),
-        };
-        turn.check()?;
-        let (program, globals) = self.program(&*view);
-        turn.check()?;
-        let now = Guarded { view: &view, turn };
-        let then = base.as_deref().map(|view| Guarded { view, turn });
-        let mut look = Look::empty(question.clone());
-        let frames = stack(&program, &now, question, &mut look);
-        let frame = look.frame.and_then(|index| frames.get(index));
-        threads(&program, &now, &frames, &mut look);
-        turn.check()?;
-        look.source = frame.and_then(|frame| self.source(frame));
-        let then = then
-            .as_ref()
-            .map(|view| Moment::base(&program, view, look.tid, frame));
-        let now = Moment {
-            view: &now,
-            tid: look.tid,
-            frame: frame.cloned(),
-        };
-        roots(&program, &globals, &now, then.as_ref(), turn, &mut look);
-        turn.check()?;
-        look.memory = read_memory(&program, &now, then.as_ref(), &question.memory);
-        turn.check()?;
-        Ok(look)
-    }
-
-    fn view(&mut self, epoch: u64) -> Result<Rc<CheckpointView>, ClientError> {
-        if let Some(at) = self.views.iter().position(|(known, _)| *known == epoch)
-            && let Some(found) = self.views.remove(at)
-        {
-            let view = Rc::clone(&found.1);
-            self.views.push_back(found);
-            return Ok(view);
-        }
-        let client = match &self.client {
-            Some(client) => Rc::clone(client),
-            None => Rc::new(std::cell::RefCell::new(self.origin.connect()?)),
-        };
-        self.client = Some(Rc::clone(&client));
-        let view = CheckpointView::open(&client, &self.origin.part, epoch, self.origin.pid)?;
-        let view = Rc::new(view);
-        self.views.push_back((epoch, Rc::clone(&view)));
-        if self.views.len() > VIEWS {
-            self.views.pop_front();
-        }
-        Ok(view)
-    }
-
-    /// The program that a view shows: as before, unless other files are mapped.
-    fn program(&mut self, view: &dyn View) -> (Rc<Program>, Rc<Vec<Global>>) {
-        if let Some(known) = self.programs.iter().find(|(known, _)| known.matches(view)) {
-            return known.clone();
-        }
-        let program = Program::load(view, &Finder::default());
-        let mut globals = program.globals();
-        globals.retain(|global| !global.is_toolchain());
-        let both = (Rc::new(program), Rc::new(globals));
-        // One before and one after an exec or a dlopen are enough to go back and forth.
-        self.programs.truncate(1);
-        self.programs.insert(0, both.clone());
-        both
-    }
-
-    fn source(&mut self, frame: &Frame) -> Option<Source> {
-        let path = frame.file.clone()?;
-        Some(Source {
-            line: frame.line?,
-            text: self.sources.text(&path),
-            path,
-        })
-    }
-}
-
-/// The selected thread's frames, noted in the look.
+/// The selected thread's frames, noted in the look, and those of others that are open.
 fn stack(program: &Program, view: &dyn View, question: &Question, look: &mut Look) -> Vec<Frame> {
     let threads = view.threads();
     let chosen = threads
@@ -273,6 +196,13 @@ fn stack(program: &Program, view: &dyn View, question: &Question, look: &mut Loo
         frames.iter().position(|frame| frame.index == default.index)
     });
     look.frames = frames.iter().map(row).collect();
+    for thread in &threads {
+        if thread.tid != look.tid && question.stacks.contains(&thread.tid) {
+            let frames = program.backtrace(view, thread.tid, FRAMES);
+            look.stacks
+                .insert(thread.tid, frames.iter().map(row).collect());
+        }
+    }
     look.threads = threads
         .into_iter()
         .map(|thread| Thread {
@@ -320,36 +250,5 @@ fn threads(program: &Program, view: &dyn View, selected: &[Frame], look: &mut Lo
     }
     for thread in &mut look.threads {
         thread.place = places.remove(&thread.tid);
-    }
-}
-
-/// A view that has nothing to say once another question came, so that whatever reads it soon ends.
-pub struct Guarded<'a> {
-    view: &'a CheckpointView,
-    turn: &'a Turn<'a>,
-}
-
-impl View for Guarded<'_> {
-    fn read(&self, address: u64, buf: &mut [u8]) -> Result<(), introspect::Unavailable> {
-        if self.turn.is_over() {
-            return Err(introspect::Unavailable::because("not looked at any more"));
-        }
-        self.view.read(address, buf)
-    }
-
-    fn threads(&self) -> Vec<introspect::ThreadView> {
-        self.view.threads()
-    }
-
-    fn mappings(&self) -> Vec<introspect::Mapping> {
-        self.view.mappings()
-    }
-
-    fn auxv(&self) -> Vec<(u64, u64)> {
-        self.view.auxv()
-    }
-
-    fn open_file(&self, mapping: &introspect::Mapping) -> std::io::Result<Vec<u8>> {
-        self.view.open_file(mapping)
     }
 }

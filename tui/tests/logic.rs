@@ -10,13 +10,17 @@ mod fixture;
 use fixture::{Bench, history, look, progress, target};
 use sls_tui::data::MemoryAt;
 use sls_tui::keys::parse;
-use sls_tui::model::{Base, Model, Overlay, Pane, Standing};
+use sls_tui::model::{Base, Model, Standing};
+use sls_tui::overlay::Overlay;
+use sls_tui::place::{Pane, Tab};
 use sls_tui::update::{Effect, Event, update};
 
 fn press(model: &mut Model, keys: &str) -> Vec<Effect> {
     let keys = parse(keys).unwrap();
-    keys.into_iter()
-        .flat_map(|key| update(model, Event::Key(key)))
+    let all = keys
+        .into_iter()
+        .flat_map(|key| update(model, Event::Key(key)));
+    all.filter(|effect| matches!(effect, Effect::Ask { .. }))
         .collect()
 }
 
@@ -32,13 +36,11 @@ fn answer(model: &mut Model, effect: &Effect) -> Vec<Effect> {
         panic!("{effect:?}")
     };
     let look = Ok(Box::new(look(question)));
-    update(
-        model,
-        Event::Looked {
-            number: *number,
-            look,
-        },
-    )
+    let number = *number;
+    let effects = update(model, Event::Looked { number, look });
+    let asks = effects.into_iter();
+    asks.filter(|effect| matches!(effect, Effect::Ask { .. }))
+        .collect()
 }
 
 #[test]
@@ -154,7 +156,7 @@ fn a_dead_process_is_not_rewound() {
 fn the_base_is_set_and_taken_back() {
     let mut bench = Bench::new();
     assert_eq!(bench.model.question().base, Some(11));
-    bench.keys("<Home>d<End>");
+    bench.keys("<Home>gd<End>");
     assert_eq!(bench.model.question().base, Some(1));
     bench.keys("<Home>");
     assert_eq!(
@@ -180,10 +182,31 @@ fn variables_open_lazily() {
         .position(|row| row.name == "squares")
         .unwrap();
     bench.keys(&"j".repeat(squares)).keys("<Enter>");
-    assert_eq!(rows(&bench), closed + 33);
-    assert_eq!(bench.model.rows.last().unwrap().text, "... 999968 more");
-    bench.keys(&"j".repeat(33)).keys("<Enter>");
-    assert_eq!(rows(&bench), closed + 129);
+    let names = |bench: &Bench| -> Vec<String> {
+        bench
+            .model
+            .rows
+            .iter()
+            .map(|row| row.name.clone())
+            .collect()
+    };
+    // The first hundred, then nodes of hundreds and of ten thousands.
+    assert_eq!(rows(&bench), closed + 100 + 99 + 99);
+    let before = names(&bench);
+    assert_eq!(before.last().unwrap(), "[990000..999999]");
+    bench.keys("G<Enter>");
+    assert_eq!(rows(&bench), closed + 298 + 100);
+    bench.keys("G<Enter>");
+    let last = bench.model.rows.last().unwrap();
+    assert_eq!(
+        (last.name.as_str(), last.text.as_str()),
+        ("[999999]", "999999")
+    );
+    assert_eq!(last.kind.path(), Some("squares[999999]"));
+    // Closed again, nothing of it is asked for.
+    bench.keys("<Left><Left><Left><Left>");
+    assert_eq!(names(&bench), before);
+    assert!(bench.model.question().stretches.is_empty());
     // Globals that are not shown are not read.
     let globals = bench
         .model
@@ -211,7 +234,7 @@ fn the_cursor_stays_on_its_variable_while_others_come_and_go() {
         .unwrap();
     bench.keys(&"j".repeat(counter)).keys(",");
     assert_eq!(bench.model.selected_variable().unwrap().name, "counter");
-    bench.keys("/a + b<Enter>");
+    bench.keys("ea + b<Enter>");
     assert_eq!(bench.model.rows[1].name, "a + b");
     // The cursor shows what was asked for; it is taken away where it stands, and nowhere else.
     assert_eq!(bench.model.selected_variable().unwrap().name, "a + b");
@@ -244,7 +267,7 @@ fn differences_are_found_by_key_and_nan_is_none() {
 #[test]
 fn memory_goes_to_the_variable_and_on_from_there() {
     let mut bench = Bench::new();
-    bench.keys("4jm");
+    bench.keys("4jgm");
     assert_eq!(bench.model.memory, MemoryAt::Variable("step".into()));
     assert_eq!(bench.model.focus, Pane::Memory);
     bench.keys("jj");
@@ -262,16 +285,145 @@ fn threads_and_frames_are_selected() {
     bench.keys("j<Enter>");
     assert_eq!(bench.model.question().tid, Some(4712));
     assert_eq!(bench.model.question().frame, None);
+    // A frame of a thread that is not selected selects both.
+    bench.keys("ggG<Enter>");
+    assert_eq!(bench.model.question().frame.unwrap().index, 2);
+    // And the frames can be gone along from anywhere.
+    let mut bench = Bench::new();
+    bench.keys("u");
+    assert_eq!(
+        bench.model.question().frame.unwrap().function.as_deref(),
+        Some("main")
+    );
+    bench.keys("dd");
+    assert_eq!(
+        bench.model.question().frame.unwrap().function.as_deref(),
+        Some("usleep")
+    );
+    bench.keys("d");
+    assert!(bench.model.notice.is_some());
 }
 
 #[test]
 fn escape_closes_one_thing_and_q_quits_from_anywhere() {
-    for keys in ["q", "?q", ",Rq", "gq q"] {
+    for keys in ["q", "?q", ",Rq", "gq", "<C-c>", "/<C-c>", "<C-p><C-c>"] {
         let mut bench = Bench::new();
         bench.keys(keys);
         assert!(bench.model.quit, "{keys}");
     }
     let mut bench = Bench::new();
-    bench.keys("?<Esc><Esc>/q<Esc>");
+    bench.keys("?<Esc><Esc>/q<Esc>:q<Esc><C-p>q<Esc>g<Esc>");
     assert!(!bench.model.quit && bench.model.overlays.is_empty());
+}
+
+#[test]
+fn bookmarks_come_back_and_go() {
+    let mut bench = Bench::new();
+    bench.keys(",,m<End>'a");
+    assert_eq!((bench.model.at, bench.model.following), (10, false));
+    bench.keys("m");
+    assert!(bench.model.bookmarks.is_empty());
+}
+
+#[test]
+fn what_is_asked_leads_to_its_checkpoint_and_escape_gives_it_up() {
+    let mut bench = Bench::new();
+    bench.keys("4Gkt");
+    assert_eq!(
+        (bench.model.tab(), bench.model.focus),
+        (Tab::Results, Pane::Memory)
+    );
+    bench.keys("ggjj<Enter>");
+    assert_eq!(bench.model.at, 3);
+    // Changes of the selected value, both ways.
+    bench.keys("4>");
+    assert_eq!(bench.model.at, 5);
+    bench.keys("<lt>");
+    assert_eq!(bench.model.at, 3);
+    bench.holds = Some(sls_tui::clerk::Desk::Query);
+    bench.keys(":blame counter<Enter>");
+    assert!(bench.model.query.is_some());
+    bench.keys("<Esc>");
+    assert!(bench.model.query.is_none(), "given up");
+    let results = bench.model.results.clone();
+    let (desk, number, job) = bench.held.pop().unwrap();
+    let found = Ok(Box::new(fixture::finding(&job)));
+    bench.take(Event::Found {
+        desk,
+        number,
+        found,
+    });
+    assert_eq!(
+        bench.model.results, results,
+        "what was given up does not come"
+    );
+}
+
+#[test]
+fn names_and_members_are_completed() {
+    let mut bench = Bench::new();
+    let line = |bench: &Bench| match bench.model.overlays.last() {
+        Some(Overlay::Prompt(prompt)) => prompt.text.clone(),
+        other => panic!("{other:?}"),
+    };
+    bench.keys(":rew<Tab>");
+    assert_eq!(line(&bench), "rewind");
+    bench.keys("<Esc>ecou<Tab>");
+    assert_eq!(line(&bench), "count");
+    bench.keys("<Tab><Tab>");
+    assert_eq!(line(&bench), "counter");
+    bench.keys("<Esc>elen(state.la<Tab>");
+    assert_eq!(line(&bench), "len(state.label");
+    // Lines typed before come back.
+    bench.keys("<Esc>:base @3<Enter>:<Up>");
+    assert_eq!(
+        (line(&bench).as_str(), bench.model.base),
+        ("base @3", Base::At(3))
+    );
+}
+
+#[test]
+fn a_daemon_that_is_gone_takes_nothing_away() {
+    let mut bench = Bench::new();
+    bench.keys(",");
+    bench.take(Event::Lost("connect: refused".into()));
+    bench.keys(",");
+    assert_eq!(
+        bench.model.look.as_ref().unwrap().question.epoch,
+        11,
+        "the old stays"
+    );
+    bench.take(progress(history()));
+    assert_eq!(bench.model.look.as_ref().unwrap().question.epoch, 10);
+    assert!(bench.model.lost.is_none());
+}
+
+#[test]
+fn the_mouse_selects_scrolls_and_scrubs_and_never_rewinds() {
+    use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+    let mut bench = Bench::new();
+    let mouse = |bench: &mut Bench, kind, column, row| {
+        let modifiers = KeyModifiers::NONE;
+        bench.take(Event::Mouse(MouseEvent {
+            kind,
+            column,
+            row,
+            modifiers,
+        }));
+    };
+    let down = MouseEventKind::Down(MouseButton::Left);
+    mouse(&mut bench, down, 3, 3);
+    assert_eq!((bench.model.at, bench.model.focus), (3, Pane::Timeline));
+    mouse(&mut bench, MouseEventKind::Drag(MouseButton::Left), 5, 3);
+    assert_eq!(bench.model.at, 5);
+    mouse(&mut bench, down, 10, 17);
+    assert_eq!(bench.model.focus, Pane::Variables);
+    let selected = bench.model.cursors.row(Tab::Variables);
+    mouse(&mut bench, MouseEventKind::ScrollDown, 10, 17);
+    assert!(bench.model.cursors.row(Tab::Variables) > selected);
+    bench.keys("R");
+    for row in 0..24 {
+        mouse(&mut bench, down, 30, row);
+    }
+    assert!(bench.rewinds.is_empty());
 }

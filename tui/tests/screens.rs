@@ -10,9 +10,11 @@ mod fixture;
 use fixture::Bench;
 use libsls::protocol::Rewound;
 use ratatui::style::{Color, Modifier};
+use sls_tui::theme::Theme;
 use sls_tui::update::Event;
 
 const SMALL: (u16, u16) = (80, 24);
+const MIDDLE: (u16, u16) = (120, 36);
 const LARGE: (u16, u16) = (160, 48);
 
 fn after(keys: &str) -> Bench {
@@ -44,9 +46,38 @@ fn open_variables() {
 
 #[test]
 fn memory_against_a_base() {
-    let bench = after("<Home>d<End>5");
+    let bench = after("<Home>gd<End>5");
     insta::assert_snapshot!("memory_80x24", bench.screen(SMALL));
     insta::assert_snapshot!("memory_160x48", bench.screen(LARGE));
+}
+
+#[test]
+fn every_tab() {
+    for (name, keys) in [
+        ("assembly", "3]"),
+        ("pages", "5]"),
+        ("fds", "5]]"),
+        ("results", "4G<Up><Up>t"),
+        ("log", "m,m:nonsense<Enter>:tab log<Enter>"),
+    ] {
+        let bench = after(keys);
+        insta::assert_snapshot!(format!("{name}_80x24"), bench.screen(SMALL));
+        insta::assert_snapshot!(format!("{name}_120x36"), bench.screen(MIDDLE));
+    }
+}
+
+#[test]
+fn threads_source_and_the_tree() {
+    insta::assert_snapshot!("stacks_80x24", after("2j<Down>jj<Enter>").screen(SMALL));
+    insta::assert_snapshot!("stacks_120x36", after("2j<Down>jj<Enter>").screen(MIDDLE));
+    // Zoomed, the timeline is a tree of branches.
+    insta::assert_snapshot!("tree_80x24", after("m1+").screen(SMALL));
+    insta::assert_snapshot!("watch_80x24", after("ecounter<Enter>").screen(SMALL));
+    insta::assert_snapshot!("filter_80x24", after("4/count<Enter>").screen(SMALL));
+    insta::assert_snapshot!("palette_80x24", after("<C-p>chang").screen(SMALL));
+    insta::assert_snapshot!("jump_80x24", after("m'").screen(SMALL));
+    insta::assert_snapshot!("completion_80x24", after("ecoun<Tab>").screen(SMALL));
+    insta::assert_snapshot!("prefix_80x24", after("g").screen(SMALL));
 }
 
 #[test]
@@ -56,7 +87,7 @@ fn overlays() {
     insta::assert_snapshot!("confirm_80x24", after(",,R").screen(SMALL));
     insta::assert_snapshot!(
         "prompt_80x24",
-        after("/state.ticks * 世<Left>").screen(SMALL)
+        after("estate.ticks * 世<Left>").screen(SMALL)
     );
     let mut bench = after(",,Ry");
     bench.take(Event::Rewound(Ok(Rewound {
@@ -72,13 +103,13 @@ fn overlays() {
     insta::assert_snapshot!("confirm_160x48", after(",,R").screen(LARGE));
     insta::assert_snapshot!(
         "prompt_160x48",
-        after("/state.ticks * 世<Left>").screen(LARGE)
+        after("estate.ticks * 世<Left>").screen(LARGE)
     );
 }
 
 /// The style of the cell where `text` begins.
-fn style_of(bench: &Bench, text: &str, colours: bool) -> ratatui::style::Style {
-    let buffer = bench.buffer(LARGE, colours);
+fn style_of(bench: &Bench, text: &str, theme: Theme) -> ratatui::style::Style {
+    let buffer = bench.buffer(LARGE, theme);
     let wanted: Vec<String> = text.chars().map(String::from).collect();
     let symbols: Vec<&str> = buffer.content.iter().map(|cell| cell.symbol()).collect();
     let at = symbols
@@ -92,15 +123,15 @@ fn style_of(bench: &Bench, text: &str, colours: bool) -> ratatui::style::Style {
 fn changes_have_a_colour_and_a_sign() {
     let bench = after(",");
     assert_eq!(
-        style_of(&bench, "110  was 100", true).fg,
+        style_of(&bench, "110  was 100", Theme::dark()).fg,
         Some(Color::Yellow)
     );
     assert_eq!(
-        style_of(&bench, "*   counter", true).fg,
+        style_of(&bench, "*   counter", Theme::dark()).fg,
         Some(Color::Yellow)
     );
     // What did not change has neither.
-    let steady = style_of(&bench, "    step: int = 1", true);
+    let steady = style_of(&bench, "    step: int = 1", Theme::dark());
     assert_eq!(steady.fg, Some(Color::Reset));
 }
 
@@ -111,7 +142,7 @@ fn standings_have_their_colours() {
         (",", " PAST @11", Color::Yellow),
     ] {
         assert_eq!(
-            style_of(&after(keys), word, true).fg,
+            style_of(&after(keys), word, Theme::dark()).fg,
             Some(colour),
             "{word}"
         );
@@ -123,13 +154,16 @@ fn standings_have_their_colours() {
         comm: None,
         trouble: None,
     });
-    assert_eq!(style_of(&dead, " DEAD @12", true).fg, Some(Color::Red));
+    assert_eq!(
+        style_of(&dead, " DEAD @12", Theme::dark()).fg,
+        Some(Color::Red)
+    );
 }
 
 #[test]
 fn without_colours_only_modifiers_remain() {
-    for keys in ["", ",4jj<Enter>", "<Home>d<End>5", "?", ",R"] {
-        let buffer = after(keys).buffer(LARGE, false);
+    for keys in ["", ",4jj<Enter>", "<Home>gd<End>5", "?", ",R"] {
+        let buffer = after(keys).buffer(LARGE, Theme::none());
         for cell in &buffer.content {
             assert_eq!((cell.fg, cell.bg), (Color::Reset, Color::Reset), "{keys}");
         }
@@ -143,11 +177,27 @@ fn without_colours_only_modifiers_remain() {
 
 #[test]
 fn every_size_can_be_drawn_and_nothing_raw_reaches_the_terminal() {
-    for keys in ["", ",4jj<Enter>", "5", "?", ",R", "/世", "2jj<Enter>"] {
+    for keys in [
+        "",
+        ",4jj<Enter>",
+        "5",
+        "?",
+        ",R",
+        "/世",
+        "2jj<Enter>",
+        "3]",
+        "5]",
+        "5]]",
+        ":heap<Enter>",
+        "<C-p>wa",
+        "+",
+        "e世",
+        "ecoun<Tab>",
+    ] {
         let bench = after(keys);
         for width in [1, 2, 20, 29, 30, 31, 79, 80, 119, 120, 300] {
             for height in [1, 7, 8, 9, 10, 24, 36, 100] {
-                let buffer = bench.buffer((width, height), true);
+                let buffer = bench.buffer((width, height), Theme::dark());
                 for cell in &buffer.content {
                     let raw = |c: char| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
                     assert!(
@@ -167,16 +217,19 @@ fn the_help_is_whole_on_a_small_screen() {
         let mut bench = after("?");
         bench.model.target.ours = ours;
         let mut seen = String::new();
-        for _ in 0..4 {
+        for _ in 0..12 {
             seen += &bench.screen(SMALL);
             bench.keys("<PgDn>");
         }
+        // What is beside the box may be cut, what is in it not.
+        let inside = |line: &str| line.split('║').nth(1).map(str::to_owned);
         let cut = seen
             .lines()
-            .find(|line| line.contains('\u{2026}') && line.contains('║'));
+            .filter_map(inside)
+            .find(|text| text.contains('…'));
         assert_eq!(cut, None);
-        for binding in sls_tui::keys::TABLE {
-            assert!(seen.contains(binding.help), "{}", binding.help);
+        for entry in sls_tui::keys::TABLE {
+            assert!(seen.contains(entry.help), "{}", entry.help);
         }
         let end = if ours { "lets go of it" } else { "stays so" };
         assert!(seen.contains(end), "{seen}");

@@ -137,7 +137,8 @@ fn of_process(thread: &mut Borrowed<'_>, pid: i32) -> io::Result<Facts> {
         let [every_s, every_us, left_s, left_us] = words::<4, 32>(thread.fetch(0)?);
         let ns = |s: u64, us: u64| s * 1_000_000_000 + us * 1000;
         let (value_ns, interval_ns) = (ns(left_s, left_us), ns(every_s, every_us));
-        if value_ns != 0 {
+        // One that repeats and has nothing left has rung; it goes on once its signal is taken.
+        if value_ns != 0 || interval_ns != 0 {
             facts.itimers.push(RawTimer {
                 id: which,
                 value_ns,

@@ -11,6 +11,7 @@ use sls_sys::ptrace::{self, Stopped, Waited, Why};
 
 use crate::group::{Children, Refused};
 
+const NO_RETURN: &str = "an injected system call did not return";
 /// Longest time one injected call may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// Room below the frame for arguments that are pointed at.
@@ -162,7 +163,12 @@ impl<'a> Borrowed<'a> {
         self.stopped()?.set_regs(&regs)?;
         self.step_to_syscall_stop()?; // entry
         self.step_to_syscall_stop()?; // exit
-        Ok(self.stopped()?.regs()?.rax.cast_signed())
+        let result = self.stopped()?.regs()?.rax;
+        // Every signal is blocked: only we can have interrupted it.
+        if sls_sys::blocking::is_restart_code(result) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, NO_RETURN));
+        }
+        Ok(result.cast_signed())
     }
 
     /// A call that must succeed.
@@ -177,17 +183,19 @@ impl<'a> Borrowed<'a> {
     }
 
     fn step_to_syscall_stop(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + CALL_DEADLINE;
+        let mut deadline = Instant::now() + CALL_DEADLINE;
+        let mut interrupted = false;
         let died = || io::Error::from_raw_os_error(libc::ESRCH);
         self.stopped.take().ok_or_else(died)?.syscall()?;
         loop {
             match self.children.next(self.tid, deadline)? {
-                None => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        "an injected system call did not return",
-                    ));
+                // One that sleeps can be woken: then the thread is ours again, and goes home.
+                None if !interrupted => {
+                    interrupted = true;
+                    deadline = Instant::now() + CALL_DEADLINE;
+                    ptrace::interrupt(self.tid)?;
                 }
+                None => return Err(io::Error::new(io::ErrorKind::TimedOut, NO_RETURN)),
                 Some(Waited::Ended(..)) => return Err(died()),
                 Some(Waited::Stopped(stopped)) if stopped.why() == Why::Syscall => {
                     self.stopped = Some(stopped);

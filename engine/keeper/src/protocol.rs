@@ -441,7 +441,7 @@ pub struct SigActionWords {
 pub struct RawTimer {
     /// ITIMER_* or timer id.
     pub id: i32,
-    /// Remaining.
+    /// Remaining; 0 has rung, and one of setitimer waits for its signal to be taken.
     pub value_ns: u64,
     /// Period.
     pub interval_ns: u64,

@@ -71,7 +71,7 @@ pub struct AltStack {
 pub struct IntervalTimer {
     /// ITIMER_REAL 0, VIRTUAL 1, PROF 2.
     pub which: u32,
-    /// Remaining ns.
+    /// Remaining ns; 0 has rung, and goes on by its period once its signal is taken.
     pub value_ns: u64,
     /// Period ns, 0 for one shot.
     pub interval_ns: u64,

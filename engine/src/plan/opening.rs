@@ -7,13 +7,17 @@ use sls_keeper::{Arg, Want};
 use sls_record::{Content, File, FileKind, Process, Unnamed};
 use sls_sys::procfs;
 
-use super::files::{ACCESS_MODE, is_seekable, name_once, place, seek, set_flags};
+use super::files::{
+    ACCESS_MODE, close_saved, is_seekable, move_up, name_once, place, seek, set_flags,
+};
 use super::kin::Kin;
 use super::pipes::{is_unnamed_pipe, writes_packets};
 use super::{Steps, inotify, int, path, pipes, sockets, unnamed};
 
 /// Flags that make or change the file when it is opened; they have had their effect.
 const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
+/// Where a descriptor is saved that is open for a moment only.
+const READER: u8 = 2;
 const DELETED: &str = " (deleted)";
 
 /// How descriptors are opened in one plan.
@@ -162,6 +166,13 @@ impl<'a> Openings<'a> {
         } else {
             flags
         };
+        let access = file.flags & ACCESS_MODE;
+        let waits = is_pipe && !is_unnamed_pipe(file) && access != libc::O_RDWR.cast_unsigned();
+        let reads = waits && access == libc::O_WRONLY.cast_unsigned() && self.may_read(file);
+        if reads {
+            open_reader(steps, &source, self.above);
+        }
+        let flags = flags | if waits { libc::O_NONBLOCK } else { 0 };
         // A terminal must not become the controlling one of whoever opens it here.
         let args = vec![
             int(libc::AT_FDCWD),
@@ -171,13 +182,26 @@ impl<'a> Openings<'a> {
         ];
         let what = format!("open {} as {}", file.target, file.fd);
         steps.call(what, libc::SYS_openat, args, Want::Save(0));
+        if reads {
+            close_saved(steps, READER);
+        }
         place(steps, file, self.above);
-        if writes_packets(file) {
+        if waits || writes_packets(file) {
             set_flags(steps, file);
         }
         if is_seekable(file) {
             seek(steps, file);
         }
+    }
+
+    /// May the process open it to read? Where that depends on its groups it is left alone.
+    fn may_read(&self, file: &File) -> bool {
+        let user = self.from.attributes.uids[1];
+        let Ok(meta) = std::fs::metadata(&file.target) else {
+            return false;
+        };
+        let needed = if meta.uid() == user { 0o400 } else { 0o044 };
+        user == 0 || meta.mode() & needed == needed
     }
 
     /// Another descriptor on it, a mapping of it, or its path.
@@ -366,6 +390,16 @@ impl<'a> Openings<'a> {
         }
         place(steps, file, self.above);
     }
+}
+
+/// Nobody can open a fifo to write that nobody reads, but may well have opened it while somebody did:
+/// one opens it to read for as long. (To read it opens at once where it is not to wait.)
+fn open_reader(steps: &mut Steps, fifo: &str, above: i32) {
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let args = vec![int(libc::AT_FDCWD), path(fifo), int(flags), 0.into()];
+    let what = format!("open {fifo} to read");
+    steps.call(what, libc::SYS_openat, args, Want::Save(0));
+    move_up(steps, 0, READER, above);
 }
 
 /// A process that has the other end of a pipe open, by whose descriptor this end can be opened too.

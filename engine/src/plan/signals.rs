@@ -171,7 +171,9 @@ fn interval_timers(steps: &mut Steps, from: &Process, to: &Process) {
             bytes
         };
         let mut bytes = timeval(is.map_or(0, |t| t.interval_ns));
-        bytes.extend(timeval(is.map_or(0, |t| t.value_ns)));
+        // setitimer(2) takes nothing left as none. One that has rung rings again at once: its signal
+        // waits still, and two of it are one.
+        bytes.extend(timeval(is.map_or(0, |t| t.value_ns.max(1000))));
         let args = vec![
             Arg::Value(u64::from(which)),
             Arg::Bytes(bytes),

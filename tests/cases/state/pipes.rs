@@ -82,3 +82,42 @@ fn what_waits_at_the_end_of_a_half() {
     );
     it.end();
 }
+
+/// Opened while the other end was there, which has been closed since: neither opens by itself any more,
+/// one fails and one waits.
+#[test]
+fn ends_of_a_fifo_that_are_alone() {
+    let mut it = Obedient::start();
+    it.order("import fcntl, select, errno; os.mkfifo('fifo')", "made");
+    it.order("r = os.open('fifo', os.O_RDONLY | os.O_NONBLOCK)", "read");
+    it.order("w = os.open('fifo', os.O_WRONLY); os.close(r)", "written");
+    let writer = it.checkpoint();
+    it.order(
+        "r = os.open('fifo', os.O_RDWR); os.close(w); w = None",
+        "both",
+    );
+    it.order("b = os.open('fifo', os.O_RDONLY); os.close(r)", "only read");
+    let reader = it.checkpoint();
+    it.order("os.close(b)", "closed");
+    let flags = |fd: &str| format!("fcntl.fcntl({fd}, fcntl.F_GETFL) & ~0o100000");
+    let look = |it: &mut Obedient, at: &str, fd: &str, mode: &str| {
+        assert_eq!(it.tell(&flags(fd)), mode, "{at}");
+        let open = "sorted(os.readlink(f'/proc/self/fd/{n}')[-5:] for n in range(3, 99) if os.path.lexists(f'/proc/self/fd/{n}')).count('/fifo')";
+        assert_eq!(it.tell(open), "1", "{at}");
+    };
+    both_ways(&mut it, writer, |it| {
+        look(it, "the writer", "w", "1");
+        // It writes again once somebody reads.
+        it.order(
+            "x = os.open('fifo', os.O_RDONLY | os.O_NONBLOCK); os.write(w, b'hello')",
+            "written again",
+        );
+        assert_eq!(it.tell("os.read(x, 9)"), "b'hello'");
+        it.order("os.close(x)", "closed again");
+    });
+    both_ways(&mut it, reader, |it| {
+        look(it, "the reader", "b", "0");
+        assert_eq!(it.tell("os.read(b, 9)"), "b''");
+    });
+    it.end();
+}

@@ -10,12 +10,19 @@ pub fn named(campaign: &str, without: &str) -> String {
     }
 }
 
-fn campaigns(without: &str) {
-    const STRIDE: u64 = 61;
-    const KILLS: u64 = 5;
+const STRIDE: u64 = 61;
+const KILLS: u64 = 5;
+
+fn slsd_killed(without: &str) {
     daemon_sweep::without(without, STRIDE);
-    keeper_sweep::without(without, STRIDE);
     random_kills::without(without, KILLS);
+}
+
+fn keeper_killed(without: &str) {
+    keeper_sweep::without(without, STRIDE);
+}
+
+fn exactness(without: &str) {
     determinism::without(without);
     mutator::without(without);
     if testkit::whole() {
@@ -23,22 +30,18 @@ fn campaigns(without: &str) {
     }
 }
 
-#[test]
-fn without_wp_async() {
-    campaigns(testkit::FALLBACKS[0]);
+/// Each takes most of an hour whole, so each is a test of its own.
+macro_rules! without {
+    ($($lack:ident: $what:expr;)*) => { $(mod $lack {
+        #[test] fn slsd_killed() { super::slsd_killed($what); }
+        #[test] fn keeper_killed() { super::keeper_killed($what); }
+        #[test] fn exactness() { super::exactness($what); }
+    })* };
 }
 
-#[test]
-fn without_pagemap_scan() {
-    campaigns(testkit::FALLBACKS[1]);
-}
-
-#[test]
-fn without_suspending_seccomp() {
-    campaigns(testkit::FALLBACKS[2]);
-}
-
-#[test]
-fn as_a_plain_user() {
-    campaigns(testkit::FALLBACKS[3]);
+without! {
+    without_wp_async: testkit::FALLBACKS[0];
+    without_pagemap_scan: testkit::FALLBACKS[1];
+    without_suspending_seccomp: testkit::FALLBACKS[2];
+    as_a_plain_user: testkit::FALLBACKS[3];
 }

@@ -172,7 +172,11 @@ groups!(filtered, "suspend_seccomp", false: files pipes waits epoll rings long s
     sockets limits children interrupted);
 groups!(plain, "privileges", false: files pipes waits epoll rings long sleeps futexes ipc sockets
     limits children interrupted);
-groups!(rewound_compared, "wp_async", true: waits epoll limits interrupted);
-groups!(rewound_scanned, "wp_async,pagemap_scan", true: sleeps sockets);
-groups!(rewound_filtered, "suspend_seccomp", true: futexes ipc);
-groups!(rewound_plain, "privileges", true: files pipes children);
+groups!(rewound_compared, "wp_async", true: files pipes waits epoll sleeps futexes ipc sockets
+    limits children interrupted);
+groups!(rewound_scanned, "wp_async,pagemap_scan", true: files pipes waits epoll sleeps futexes ipc
+    sockets limits children interrupted);
+groups!(rewound_filtered, "suspend_seccomp", true: files pipes waits epoll sleeps futexes ipc
+    sockets limits children interrupted);
+groups!(rewound_plain, "privileges", true: files pipes waits epoll sleeps futexes ipc sockets
+    limits children interrupted);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use testkit::{
-    Again, Dice, Output, Row, Sls, Target, children, end_all, is_gone, rounds_of, seed, wait_gone,
-    wait_until,
+    Again, Dice, Output, Row, Sls, Target, children, comes, end_all, is_gone, rounds_of, seed,
+    wait_gone, wait_until, where_it_is,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -96,7 +96,12 @@ impl Made {
     /// They run, and find all as it was.
     fn runs(&self, when: &str) {
         let before = self.ticks().lines().count();
-        wait_until(SOON, when, || self.ticks().lines().count() > before + 2);
+        let goes = || self.ticks().lines().count() > before + 2;
+        if !comes(SOON, goes) {
+            let now: Vec<String> = self.pids.iter().map(|&pid| where_it_is(pid)).collect();
+            let ticks = &self.ticks();
+            panic!("not in {SOON:?}: {when}: {ticks:?}\n{}", now.join("\n"));
+        }
         let ticks = self.ticks();
         assert!(!ticks.contains("WRONG"), "{when}: {ticks}");
     }

@@ -146,6 +146,14 @@ pub fn every_request() -> Vec<Request> {
             part: part(),
             budget: Some(1 << 20),
         },
+        Request::Bundle {
+            part: part(),
+            first: None,
+            last: Some(9),
+            file: "/b.sls".into(),
+            name: None,
+        },
+        Request::Files { part: part() },
         Request::Unstore {
             store: "/s".into(),
             part: "web".into(),

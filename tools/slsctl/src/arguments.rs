@@ -174,9 +174,8 @@ impl FromStr for Range {
             "" => Ok(None),
             other => other.parse().map(Some),
         };
-        let (from, to) = text
-            .split_once("..")
-            .ok_or("a range of checkpoints is written @A..@B, @A.. or ..@B")?;
+        // One alone is the range from it to itself.
+        let (from, to) = text.split_once("..").unwrap_or((text, text));
         let range = |e: libsls::ReferenceError| e.to_string();
         Ok(Self {
             from: end(from).map_err(range)?,
@@ -297,7 +296,8 @@ mod tests {
             "@a..@-1".parse(),
             range(Some(EpochRef::Name("a".into())), Some(EpochRef::FromEnd(1)))
         );
-        for bad in ["@1", "1..2", "@1...@2"] {
+        assert_eq!("@4".parse(), range(at(4), at(4)));
+        for bad in ["1", "1..2", "@1...@2"] {
             assert!(bad.parse::<Range>().is_err(), "{bad}");
         }
     }

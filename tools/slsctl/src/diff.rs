@@ -1,11 +1,9 @@
 //! Two checkpoints compared.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
-use introspect::{Difference, Limits, Programs, Touched};
+use introspect::{Difference, Limits, Programs};
 use libsls::EpochRef;
-use libsls::compare::{differing_pages, touched};
+use libsls::compare::{Pair, differing_pages, pairs, touched, typed_difference};
 use libsls::record::{File, Mapping, Process, Thread};
 use libsls::view::CheckpointView;
 use serde_json::{Value as Json, json};
@@ -88,26 +86,6 @@ impl Diff {
     }
 }
 
-/// By the program of both; of two programs (an exec between them) no variable is the other's.
-fn typed_difference(
-    programs: &Programs,
-    old: &CheckpointView,
-    new: &CheckpointView,
-    touched: &Touched,
-) -> Difference {
-    if old.epoch() == new.epoch() {
-        return Difference::default();
-    }
-    let (before, after) = (programs.of(old), programs.of(new));
-    // A library that came or went leaves the rest where it was.
-    let common = [&after, &before]
-        .into_iter()
-        .find(|program| program.covers(old) && program.covers(new));
-    common.map_or_else(Difference::default, |program| {
-        introspect::diff(program, old, new, touched)
-    })
-}
-
 /// Everything that differs. Descriptors and mappings each as key, before and after.
 pub struct Differences<'a> {
     pub typed: Difference,
@@ -116,9 +94,6 @@ pub struct Differences<'a> {
     pub fds: Vec<Json>,
     pub maps: Vec<Json>,
 }
-
-/// Something before and after; one of them may not be there.
-pub type Pair<'a, T> = (Option<&'a T>, Option<&'a T>);
 
 impl Differences<'_> {
     pub fn is_empty(&self) -> bool {
@@ -155,22 +130,6 @@ fn change(key: Json, old: Option<Json>, new: Option<Json>) -> Json {
     json["old"] = json!(old);
     json["new"] = json!(new);
     json
-}
-
-/// Pairs by key; equal ones are left out.
-fn pairs<'a, T: PartialEq, K: Ord>(
-    old: &'a [T],
-    new: &'a [T],
-    key: impl Fn(&T) -> K,
-) -> Vec<Pair<'a, T>> {
-    let mut all: BTreeMap<K, (Option<&T>, Option<&T>)> = BTreeMap::new();
-    for one in old {
-        all.entry(key(one)).or_default().0 = Some(one);
-    }
-    for one in new {
-        all.entry(key(one)).or_default().1 = Some(one);
-    }
-    all.into_values().filter(|(a, b)| a != b).collect()
 }
 
 /// The registers in which a thread differs from the other side, all where there is none.
@@ -224,21 +183,6 @@ fn mappings(old: &Process, new: &Process) -> Vec<Json> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pairs_leave_out_what_is_equal() {
-        let (old, new) = (
-            [(1, 'a'), (2, 'b'), (3, 'c')],
-            [(2, 'b'), (3, 'x'), (4, 'd')],
-        );
-        let differing = pairs(&old, &new, |one| one.0);
-        let expected = vec![
-            (Some(&old[0]), None),
-            (Some(&old[2]), Some(&new[1])),
-            (None, Some(&new[2])),
-        ];
-        assert_eq!(differing, expected);
-    }
 
     #[test]
     fn shape_of_the_contract() {

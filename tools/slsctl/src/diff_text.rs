@@ -1,13 +1,14 @@
 //! What differs between two checkpoints, for people.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use introspect::{Change, Difference, Program, Programs, Value, View};
+use libsls::compare::Pair;
 use libsls::record::Thread;
 use libsls::view::CheckpointView;
 use serde_json::Value as Json;
 
-use crate::diff::{Differences, Pair};
+use crate::diff::Differences;
 use crate::output::{Paint, one_line};
 use crate::progress::Shown;
 use crate::threads::{call_name, frame_place};
@@ -20,7 +21,7 @@ pub struct Sides<'a> {
 
 struct Side<'a> {
     view: &'a dyn View,
-    program: Rc<Program>,
+    program: Arc<Program>,
 }
 
 impl<'a> Sides<'a> {

@@ -112,12 +112,7 @@ mod tests {
             epoch,
             parent: epoch.checked_sub(1).filter(|p| *p > 0),
             branch: "main".into(),
-            name: None,
-            time: 0,
-            stop_us: 0,
-            pages: 0,
-            bytes: 0,
-            pids: Vec::new(),
+            ..libsls::protocol::HistoryRow::default()
         };
         let history = History {
             partition: "mem".into(),

@@ -23,7 +23,6 @@ mod look;
 mod manual;
 mod memory;
 mod mount;
-mod naming;
 mod output;
 mod partitions;
 mod processes;

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
-use crate::session::{Outcome, Session};
+use crate::session::{Outcome, Session, beside};
 
 /// Show the histories as files, cores for gdb and lldb among them; `umount DIR` ends it
 #[derive(Debug, Args)]
@@ -30,8 +30,7 @@ impl Mount {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
         let folder = usable(&self.folder)?;
         session.client()?; // Starts the daemon where none runs.
-        let own = std::env::current_exe().context("find the folder of slfs")?;
-        let program = own.with_file_name("slfs");
+        let program = beside("slfs")?;
         let mut server = Command::new(&program)
             .arg("--socket")
             .arg(session.socket()?)

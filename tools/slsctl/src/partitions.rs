@@ -1,7 +1,9 @@
 //! Partitions: made and removed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use libsls::partition_name;
 use libsls::protocol::{Keep, Request};
@@ -9,7 +11,7 @@ use serde_json::json;
 
 use crate::arguments::{PartArg, WrongUsage, keep, size};
 use crate::progress::Shown;
-use crate::session::{Outcome, Session};
+use crate::session::{Outcome, Session, beside};
 use crate::stores::place;
 
 /// Where a partition keeps its history.
@@ -19,11 +21,18 @@ pub enum BackEnd {
     Memory,
     /// In memory, and in a store that follows as it runs
     Slos,
+    /// The same, in a plain file that is made when it is not there
+    File,
 }
+
+/// Bytes of a file that is made.
+const FILE_SIZE: &str = "4G";
 
 /// Make a partition: a group of processes with one history
 #[derive(Debug, Args)]
-#[command(after_help = "Example: slsctl partadd memory -o web -t 100 --budget 512M --keep log")]
+#[command(
+    after_help = "Example: slsctl partadd memory -o web -t 100 --budget 512M --keep log\nExample: slsctl partadd file -o web -t 100 --store web.store"
+)]
 pub struct PartAdd {
     /// Where its history is kept
     #[arg(value_name = "BACKEND")]
@@ -40,16 +49,27 @@ pub struct PartAdd {
     /// Which checkpoints stay: all, last:N, or log (spacing doubles with age)
     #[arg(long, value_name = "all|last:N|log", value_parser = keep, default_value = "all")]
     keep: Keep,
-    /// The store, which newfs_sls made: a device or a file; a history of that name there is its past
-    #[arg(long, value_name = "PATH", required_if_eq("back_end", "slos"))]
+    /// The store: one that newfs_sls made, or a file; a history of that name there is its past
+    #[arg(long, value_name = "PATH", required_if_eq_any([("back_end", "slos"), ("back_end", "file")]))]
     store: Option<PathBuf>,
+    /// How large the file is made, when it is not there [default: 4G]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    size: Option<u64>,
 }
 
 impl PartAdd {
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
         if self.store.is_some() && self.back_end == BackEnd::Memory {
-            let message = "--store is for `partadd slos`; a memory partition has none".to_owned();
-            return Err(WrongUsage(message).into());
+            let message =
+                "--store is for `partadd slos` and `partadd file`; a memory partition has none";
+            return Err(WrongUsage(message.to_owned()).into());
+        }
+        if self.size.is_some() && self.back_end != BackEnd::File {
+            let message = "--size is for `partadd file`; newfs_sls makes other stores";
+            return Err(WrongUsage(message.to_owned()).into());
+        }
+        if let (BackEnd::File, Some(path)) = (self.back_end, &self.store) {
+            self.make_file(path)?;
         }
         let shown = Shown::waiting("partadd");
         let part = partition_name(&self.part);
@@ -65,6 +85,26 @@ impl PartAdd {
             format!("partition {part} is there\n")
         })?;
         Ok(Outcome::Done)
+    }
+
+    /// By newfs_sls, which sets all of it aside.
+    fn make_file(&self, path: &Path) -> anyhow::Result<()> {
+        if path.exists() {
+            return Ok(());
+        }
+        let program = beside("newfs_sls")?;
+        let mut command = Command::new(&program);
+        let size = self
+            .size
+            .map_or(FILE_SIZE.to_owned(), |bytes| bytes.to_string());
+        command.args(["--size", &size]).arg(path);
+        let done = command.output();
+        let done =
+            done.with_context(|| format!("start {}; it belongs beside slsctl", program.display()))?;
+        if !done.status.success() {
+            bail!("{}", String::from_utf8_lossy(&done.stderr).trim_end());
+        }
+        Ok(())
     }
 }
 

@@ -1,11 +1,11 @@
 //! Who points at an object.
 
-use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use clap::Args;
-use introspect::search::{pointers_into, written};
-use introspect::{Context, Extent, Programs, Reach, ThreadView, View, registers};
-use libsls::compare::{differing_pages, touched};
+use introspect::pointers::{InRegister, in_registers, pointers_to};
+use introspect::{Context, Extent, Named, Programs, Reach, View};
+use libsls::standing::standing;
 use libsls::view::CheckpointView;
 use serde_json::{Value as Json, json};
 
@@ -13,7 +13,6 @@ use crate::arguments::{Place, ProcessArg, Range, number, split_place};
 use crate::explain::explained;
 use crate::line::Line;
 use crate::look::{Look, answer_from};
-use crate::naming::Named;
 use crate::output::{Paint, Table, left, right};
 use crate::progress::Shown;
 use crate::session::{Outcome, Session};
@@ -71,7 +70,7 @@ impl Refs {
             let (program, view) = (look.program(), look.view());
             let reach = Reach::of(&program, view);
             let object = object(&program, view, &reach, expr)?;
-            let rows: Vec<Row> = found(view, &object)
+            let rows: Vec<Row> = pointers_to(view, &object)
                 .into_iter()
                 .map(|(address, value)| Row {
                     at: Named::of(&program, view, &reach, address),
@@ -109,53 +108,24 @@ impl Refs {
         let program = programs.of(&newest);
         let reach = Reach::of(&program, &newest);
         let object = object(&program, &newest, &reach, expr)?;
-        let mut standing: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-        let mut ended: Vec<(u64, u64, u64, u64)> = Vec::new();
-        let mut before: Option<CheckpointView> = None;
-        for &epoch in &epochs {
-            shown.progress().step();
-            let view = open(epoch)?;
-            let now: Vec<(u64, u64)> = match &before {
-                None => found(&view, &object),
-                Some(old) => {
-                    let pages = differing_pages(old, &view)?;
-                    let touched = touched(old, &view, &pages);
-                    let kept = standing.iter().map(|(at, known)| (*at, known.0));
-                    let mut now: Vec<(u64, u64)> =
-                        kept.filter(|(at, _)| !touched.overlaps(*at, 8)).collect();
-                    for run in touched.ranges() {
-                        now.extend(found_in(&view, *run, &object));
-                    }
-                    now
-                }
-            };
-            let now: BTreeMap<u64, u64> = now.into_iter().collect();
-            let until = before.as_ref().map_or(epoch, CheckpointView::epoch);
-            standing.retain(|at, (value, from)| {
-                let stands = now.get(at) == Some(value);
-                if !stands {
-                    ended.push((*at, *value, *from, until));
-                }
-                stands
-            });
-            for (at, value) in now {
-                standing.entry(at).or_insert((value, epoch));
-            }
-            before = Some(view);
-        }
-        ended.extend(
-            standing
-                .into_iter()
-                .map(|(at, (value, from))| (at, value, from, last)),
-        );
-        ended.sort_by_key(|row| (row.2, row.0));
-        let rows: Vec<Row> = ended
+        let found = standing(
+            session.client()?,
+            line.partition(),
+            self.which.pid,
+            &epochs,
+            &object,
+            &mut || {
+                shown.progress().step();
+                ControlFlow::Continue(())
+            },
+        )?;
+        let rows: Vec<Row> = found
             .into_iter()
-            .map(|(address, value, from, until)| Row {
-                at: Named::of(&program, &newest, &reach, address),
-                value,
-                from: Some(from),
-                until: Some(until),
+            .map(|stood| Row {
+                at: Named::of(&program, &newest, &reach, stood.address),
+                value: stood.value,
+                from: Some(stood.from),
+                until: Some(stood.until),
             })
             .collect();
         drop(shown);
@@ -170,63 +140,19 @@ impl Refs {
     }
 }
 
-/// The object meant: of a bare address the smallest that is known around it, else that byte.
+/// The object meant.
 fn object(
     program: &introspect::Program,
     view: &dyn View,
     reach: &Reach<'_>,
     expr: &str,
 ) -> anyhow::Result<Extent> {
-    let Some(address) = number(expr) else {
-        return program
+    match number(expr) {
+        Some(address) => Ok(Extent::around(reach, address)),
+        None => program
             .extent(view, &Context::default(), expr)
-            .map_err(|error| explained(expr, error));
-    };
-    Ok(match reach.around(address).map(|at| reach.get(at)) {
-        Some(found) => Extent {
-            address: found.start,
-            len: found.len,
-            type_name: found.type_name.clone(),
-        },
-        None => Extent {
-            address,
-            len: 1,
-            type_name: "?".to_owned(),
-        },
-    })
-}
-
-fn found(view: &dyn View, object: &Extent) -> Vec<(u64, u64)> {
-    found_in(view, (0, u64::MAX), object)
-}
-
-fn found_in(view: &dyn View, (start, end): (u64, u64), object: &Extent) -> Vec<(u64, u64)> {
-    let target = (object.address, object.address.saturating_add(object.len));
-    let mappings = view.mappings();
-    let parts = mappings
-        .iter()
-        .filter(|mapping| written(mapping))
-        .map(|mapping| (mapping.start.max(start), mapping.end.min(end)))
-        .filter(|(from, to)| from < to);
-    parts
-        .flat_map(|part| pointers_into(view, part, target))
-        .collect()
-}
-
-/// Thread, register, value.
-type InRegister = (u32, &'static str, u64);
-
-fn in_registers(threads: &[ThreadView], object: &Extent) -> Vec<InRegister> {
-    let within = |value: u64| value.wrapping_sub(object.address) < object.len;
-    let of = |thread: &ThreadView| {
-        let each = (0u16..).zip(registers::NAMES);
-        let held: Vec<InRegister> = each
-            .filter_map(|(number, name)| Some((thread.tid, name, thread.registers.get(number)?)))
-            .filter(|(.., value)| within(*value))
-            .collect();
-        held
-    };
-    threads.iter().flat_map(of).collect()
+            .map_err(|error| explained(expr, error)),
+    }
 }
 
 fn object_json(object: &Extent) -> Json {
@@ -238,7 +164,7 @@ fn object_json(object: &Extent) -> Json {
 }
 
 fn row_json(row: &Row, object: &Extent) -> Json {
-    let mut json = row.at.json();
+    let mut json = row.at.to_json();
     json["value"] = json!(format!("{:#x}", row.value));
     json["offset"] = json!(row.value - object.address);
     if let (Some(from), Some(until)) = (row.from, row.until) {

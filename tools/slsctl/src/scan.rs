@@ -3,19 +3,17 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use introspect::narrowing::{Condition, narrowed};
 use introspect::search::{HIT_LIMIT, Number, Reading, find};
-use introspect::{Program, Reach, View};
+use introspect::{Named, Program, Reach, View};
 use serde_json::{Value as Json, json};
 
 use crate::arguments::{Place, ProcessArg, WrongUsage, split_place};
 use crate::look::Look;
-use crate::naming::Named;
 use crate::output::{Paint, Table, left, right};
 use crate::progress::Shown;
 use crate::session::{Outcome, Session};
 use crate::values::one_expression;
-
-const PAGE: u64 = 4096;
 
 /// Search memory for a value, then narrow what was found by other checkpoints
 ///
@@ -43,41 +41,8 @@ pub struct Scan {
     which: ProcessArg,
 }
 
-/// What a place must be.
-enum Condition {
-    Is(Reading),
-    Changed,
-    Unchanged,
-    More,
-    Less,
-}
-
-impl Condition {
-    fn parse(number: Number, text: &str) -> Result<Self, WrongUsage> {
-        Ok(match text {
-            "changed" => Self::Changed,
-            "unchanged" => Self::Unchanged,
-            "more" => Self::More,
-            "less" => Self::Less,
-            value => Self::Is(reading(number, value)?),
-        })
-    }
-
-    fn holds(&self, old: Reading, new: Reading) -> bool {
-        match self {
-            Self::Is(wanted) => new == *wanted,
-            Self::Changed => new != old,
-            Self::Unchanged => new == old,
-            Self::More => new > old,
-            Self::Less => new < old,
-        }
-    }
-}
-
-fn reading(number: Number, text: &str) -> Result<Reading, WrongUsage> {
-    let needle = number.needle(text);
-    needle
-        .and_then(|needle| number.read(needle.bytes()))
+fn condition(number: Number, text: &str) -> Result<Condition, WrongUsage> {
+    Condition::parse(number, text)
         .ok_or_else(|| WrongUsage(format!("{text:?} is no value of that type")))
 }
 
@@ -97,11 +62,13 @@ impl Scan {
         let needle = number
             .needle(value)
             .ok_or_else(|| WrongUsage(format!("{value:?} is no {kind}")))?;
-        let first = reading(number, value)?;
+        let first = number
+            .read(needle.bytes())
+            .ok_or_else(|| WrongUsage(format!("{value:?} is no {kind}")))?;
         let mut rounds: Vec<(Place, Condition)> = Vec::new();
         for pair in self.then.chunks_exact(2) {
             let place = pair[0].parse().map_err(WrongUsage)?;
-            rounds.push((place, Condition::parse(number, &pair[1])?));
+            rounds.push((place, condition(number, &pair[1])?));
         }
         let shown = Shown::waiting("scan");
         let mut look = Look::open(session, &self.which, &place)?;
@@ -112,7 +79,7 @@ impl Scan {
         let cut = left.len() >= HIT_LIMIT;
         for (place, condition) in &rounds {
             look = Look::open(session, &self.which, place)?;
-            left = narrowed(look.view(), number, &left, condition);
+            left = narrowed(look.view(), number, &left, *condition);
         }
         let program = look.program();
         let named = named(&program, look.view(), &left, self.max);
@@ -128,56 +95,6 @@ impl Scan {
         Ok(Outcome::Done)
     }
 }
-
-/// Those that fit, with what they are now.
-fn narrowed(
-    view: &dyn View,
-    number: Number,
-    left: &BTreeMap<u64, Reading>,
-    condition: &Condition,
-) -> BTreeMap<u64, Reading> {
-    let mut kept = BTreeMap::new();
-    for (start, end) in runs(left) {
-        let mut seen: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        view.each_page(start, end, &mut |page, bytes| {
-            seen.insert(page, bytes.to_vec());
-        });
-        for (address, old) in left.range(start..end) {
-            let page = address & !(PAGE - 1);
-            let at = usize::try_from(address - page).unwrap_or(0);
-            let now = match seen.get(&page) {
-                Some(bytes) => number.read(bytes.get(at..).unwrap_or_default()),
-                // A page that is left out is zero, or not there.
-                None => {
-                    let mut bytes = [0; 8];
-                    let part = &mut bytes[..number.size()];
-                    let there = view.read(*address, part).is_ok();
-                    there.then(|| number.read(part)).flatten()
-                }
-            };
-            if let Some(now) = now.filter(|now| condition.holds(*old, *now)) {
-                kept.insert(*address, now);
-            }
-        }
-    }
-    kept
-}
-
-/// Runs of pages with something left in them.
-fn runs(left: &BTreeMap<u64, Reading>) -> Vec<(u64, u64)> {
-    let mut runs: Vec<(u64, u64)> = Vec::new();
-    for address in left.keys() {
-        let page = address & !(PAGE - 1);
-        match runs.last_mut() {
-            Some(run) if page < run.1 => {}
-            Some(run) if page == run.1 && run.1 - run.0 < MOST_AT_ONCE => run.1 += PAGE,
-            _ => runs.push((page, page + PAGE)),
-        }
-    }
-    runs
-}
-
-const MOST_AT_ONCE: u64 = 16 << 20;
 
 /// What is known of the first `max` of them; those with a name first.
 fn named(
@@ -208,7 +125,7 @@ fn value_text(reading: Reading) -> String {
 }
 
 fn hit_json((named, now): &(Named, Reading)) -> Json {
-    let mut json = named.json();
+    let mut json = named.to_json();
     json["text"] = json!(value_text(*now));
     json["value"] = match *now {
         Reading::Integer(number) => match (i64::try_from(number), u64::try_from(number)) {

@@ -76,7 +76,7 @@ impl Session {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let client = Client::connect_or_start(&self.socket()?, &daemon()?)?;
+        let client = Client::connect_or_start(&self.socket()?, &beside("slsd")?)?;
         Ok(self.client.get_or_init(|| Rc::new(RefCell::new(client))))
     }
 
@@ -128,10 +128,10 @@ impl Session {
     }
 }
 
-/// slsd belongs beside this program.
-fn daemon() -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe().context("find the folder of slsd")?;
-    Ok(own.with_file_name("slsd"))
+/// A program of ours: it belongs beside this one.
+pub fn beside(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().with_context(|| format!("find the folder of {name}"))?;
+    Ok(own.with_file_name(name))
 }
 
 /// An answer of another kind than the request has.

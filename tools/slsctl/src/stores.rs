@@ -6,28 +6,34 @@ use std::process::Command;
 
 use anyhow::Context;
 use clap::Args;
-use libsls::protocol::{Answer, History, Moved, Request};
+use libsls::protocol::{Answer, Bundled, History, Moved, Request};
 use serde_json::{Value as Json, json};
 
 use crate::arguments::{PartArg, Range, WrongUsage, size};
 use crate::output::{Paint, Table, bytes, duration_ns, left, now_ns, right};
 use crate::progress::Shown;
-use crate::session::{Outcome, Session, out_of_turn};
+use crate::session::{Outcome, Session, beside, out_of_turn};
 
 /// Requests that an export is divided into, so that it can be watched and broken off.
 const STEPS: usize = 100;
 
-/// Bring checkpoints to a store; those that are there already are not brought again
+/// Bring checkpoints to a store, or to one file with all that is needed to look at them
 #[derive(Debug, Args)]
-#[command(after_help = "Example: slsctl export -m @before.. --to kept.store")]
+#[command(
+    long_about = "Bring checkpoints to a store, or to one file with all that is needed to look at them.\n\n\
+        A store gets what it does not have yet. A bundle, FILE.sls, is written anew: the checkpoints, the programs \
+        and libraries that their processes had mapped, and the debug files of those. It opens on a machine that \
+        has none of them.",
+    after_help = "Example: slsctl export -m @before.. --to kept.store\nExample: slsctl export -m @crash --to crash.sls"
+)]
 pub struct Export {
     #[command(flatten)]
     part: PartArg,
     /// The checkpoints, on whatever branch [default: all]
     #[arg(value_name = "@A..@B")]
     range: Option<Range>,
-    /// A store that newfs_sls made: a device or a file
-    #[arg(long, value_name = "STORE", required = true)]
+    /// A store that newfs_sls made, a device or a file; or a bundle to be written
+    #[arg(long, value_name = "STORE|FILE.sls", required = true)]
     to: PathBuf,
     /// What the history is called there [default: as the partition]
     #[arg(long = "as", value_name = "NAME")]
@@ -39,6 +45,9 @@ impl Export {
         let store = place(&self.to)?;
         let history = session.history(self.part.name().as_deref())?;
         let epochs = self.epochs(&history)?;
+        if libsls::bundle::is_named_so(&store) {
+            return self.bundle(session, &history, &epochs, store);
+        }
         let steps = epochs.chunks(epochs.len().div_ceil(STEPS).max(1));
         let shown = Shown::counted("export", steps.len());
         let mut all = Moved {
@@ -65,6 +74,36 @@ impl Export {
         let mut json = moved_json(&all);
         json["store"] = store.display().to_string().into();
         session.answer(&json, |_| exported_text(&all, &store))?;
+        Ok(Outcome::Done)
+    }
+
+    /// One request: it is whole, or it is not there.
+    fn bundle(
+        &self,
+        session: &Session,
+        history: &History,
+        epochs: &[u64],
+        file: PathBuf,
+    ) -> anyhow::Result<Outcome> {
+        let shown = Shown::waiting("export");
+        let answer = session.ask(&Request::Bundle {
+            part: Some(history.partition.clone()),
+            first: epochs.first().copied(),
+            last: epochs.last().copied(),
+            file: file.clone(),
+            name: self.name.clone(),
+        });
+        drop(shown);
+        let bundled = match answer? {
+            Answer::Bundled(bundled) => bundled,
+            other => return Err(out_of_turn(&other)),
+        };
+        let mut json = moved_json(&bundled.moved);
+        json["store"] = file.display().to_string().into();
+        json["file_bytes"] = bundled.bytes.into();
+        json["files"] = bundled.files.clone().into();
+        json["left_out"] = bundled.left_out.clone().into();
+        session.answer(&json, |_| bundled_text(&bundled, &file))?;
         Ok(Outcome::Done)
     }
 
@@ -105,14 +144,29 @@ fn exported_text(moved: &Moved, store: &Path) -> String {
     text
 }
 
-/// Make a partition of a history in a store; checkpoints keep numbers, names and branches
+fn bundled_text(bundled: &Bundled, file: &Path) -> String {
+    let mut text = format!(
+        "{}: {} checkpoints of {} and {} files, {}\n",
+        file.display(),
+        bundled.moved.checkpoints,
+        bundled.moved.partition,
+        bundled.files.len(),
+        bytes(bundled.bytes)
+    );
+    for why in &bundled.left_out {
+        text += &format!("not in it: {why}\n");
+    }
+    text
+}
+
+/// Make a partition of a history in a store or a bundle; checkpoints keep numbers, names and branches
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: slsctl import kept.store -o web && slsctl restore -o web @before -d"
+    after_help = "Example: slsctl import kept.store -o web && slsctl restore -o web @before -d\nExample: slsctl import crash.sls -o crash && slsctl bt -o crash @-1"
 )]
 pub struct Import {
-    /// A store: a device or a file
-    #[arg(value_name = "STORE")]
+    /// A store, a device or a file; or a bundle
+    #[arg(value_name = "STORE|FILE.sls")]
     store: PathBuf,
     /// What the partition is to be called [default: as the history]
     #[arg(short = 'o', value_name = "PART")]
@@ -155,8 +209,8 @@ impl Import {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: slsctl listsnaps --store kept.store")]
 pub struct ListSnaps {
-    /// A store: a device or a file [default: what the daemon holds]
-    #[arg(long, value_name = "STORE")]
+    /// A store, a device or a file, or a bundle [default: what the daemon holds]
+    #[arg(long, value_name = "STORE|FILE.sls")]
     store: Option<PathBuf>,
 }
 
@@ -241,8 +295,7 @@ pub struct Fsck {
 impl Fsck {
     /// It needs no daemon, and must not trust one: a program of its own reads the store.
     pub fn run(&self, session: &Session) -> anyhow::Result<Outcome> {
-        let own = std::env::current_exe().context("find the folder of fsck_sls")?;
-        let program = own.with_file_name("fsck_sls");
+        let program = beside("fsck_sls")?;
         let mut command = Command::new(&program);
         command.args(self.repair.then_some("--repair"));
         command.args(session.json().then_some("--json"));

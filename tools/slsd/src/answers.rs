@@ -9,7 +9,7 @@ use sls_engine::{Given, Wish};
 
 use crate::registry::{Refusal, Registry};
 use crate::worker::{Command, Reply};
-use crate::{branch, check, history, names, transfer};
+use crate::{branch, bundle, check, history, names, transfer};
 
 /// Shortest period between checkpoints.
 const SHORTEST_PERIOD_MS: u64 = 1;
@@ -216,6 +216,20 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
             budget,
         } => transfer::import(registry, &store, from.as_deref(), part.as_deref(), budget)
             .map(Answer::Moved),
+        Request::Bundle {
+            part,
+            first,
+            last,
+            file,
+            name,
+        } => {
+            let part = registry.find(part.as_deref())?;
+            bundle::pack(&part, (first, last), &file, name.as_deref()).map(Answer::Bundled)
+        }
+        Request::Files { part } => {
+            let part = registry.find(part.as_deref())?;
+            Ok(Answer::Files(part.brought()))
+        }
         Request::Unstore { store, part } => {
             transfer::remove(registry, &store, &part).map(|()| Answer::Done)
         }

@@ -5,6 +5,7 @@ use libsls::protocol::Failure;
 use slos::Epoch;
 use sls_engine::Wish;
 
+use crate::part::Source;
 use crate::registry::{Refusal, Registry};
 use crate::worker::{Command, Reply};
 
@@ -22,7 +23,13 @@ pub fn branch(
         Some(given) => libsls::partition_name(given),
         None => free_name(registry, &source.name),
     };
-    let taken = registry.add_imported(&name, &source.history, (from, from), None)?;
+    let past = Source {
+        history: &source.history,
+        range: (from, from),
+        // It runs here, so its files are here.
+        files: None,
+    };
+    let taken = registry.add_imported(&name, &past, None)?;
     if taken.checkpoints == 0 {
         registry.remove(&name)?;
         let message = format!("{from} of {} was dropped just now", source.name);

@@ -2,6 +2,7 @@
 
 mod answers;
 mod branch;
+mod bundle;
 mod check;
 mod child;
 mod connection;

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use libsls::protocol::{Failure, Keep, Kept, PartStat, PsRow};
 use slos::{Epoch, Options, Partition, Settings, Store, Taken};
 
+use crate::bundle;
 use crate::control::board::Board;
 use crate::flush::Flusher;
 use crate::registry::{Refusal, Registry};
@@ -22,6 +23,8 @@ use crate::worker::{Command, Reply, Worker};
 const DEFAULT_SHARE: u64 = 4;
 /// In the folder of a partition as long as its history is still coming from a store.
 const HALF_IMPORTED: &str = "half-imported";
+/// In the folder of a partition whose history brought files along: these.
+const BROUGHT: &str = "files";
 /// In the folder of a partition that is written to a store: where that lies.
 const KEPT_IN: &str = "kept-in";
 
@@ -77,6 +80,14 @@ impl Figures {
         self.paused = false;
         self.period = None;
     }
+}
+
+/// What a partition is made of that has a past.
+pub struct Source<'a> {
+    pub history: &'a Partition,
+    pub range: (Epoch, Epoch),
+    /// Files that come along with it.
+    pub files: Option<Partition>,
 }
 
 /// One partition.
@@ -146,7 +157,7 @@ impl Part {
     pub fn import(
         name: &str,
         folder: &Path,
-        source: (&Partition, (Epoch, Epoch)),
+        source: &Source<'_>,
         budget: Option<u64>,
         registry: &Registry,
     ) -> Result<(Self, Taken), Refusal> {
@@ -176,7 +187,7 @@ impl Part {
     fn fill(
         name: &str,
         folder: &Path,
-        (source, range): (&Partition, (Epoch, Epoch)),
+        source: &Source<'_>,
         budget: u64,
     ) -> anyhow::Result<(Store, Partition, Taken)> {
         fs::write(folder.join(HALF_IMPORTED), "")?;
@@ -190,13 +201,26 @@ impl Part {
             budget: Some(budget),
         };
         let history = store.add_partition(name, settings)?;
-        let taken = history.take_over(source, range, |_| {})?;
+        let taken = history.take_over(source.history, source.range, |_| {})?;
         if let Some(oldest) = taken.dropped.first() {
             bail!(
                 "its history does not fit into {budget} bytes ({oldest} had to go); give it more with --budget"
             );
         }
+        if let Some(files) = &source.files {
+            bundle::unpack(files, &folder.join(BROUGHT))?;
+        }
         Ok((store, history, taken))
+    }
+
+    /// The folder of the files that its history brought along, if any.
+    pub fn brought(&self) -> Option<PathBuf> {
+        Some(self.folder.join(BROUGHT)).filter(|folder| folder.is_dir())
+    }
+
+    /// Bytes that its history takes.
+    pub fn bytes(&self) -> u64 {
+        self.store.held().unwrap_or(0)
     }
 
     /// Is it what an import had made by the time its daemon ended?

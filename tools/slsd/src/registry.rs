@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use libsls::is_temporary;
 use libsls::protocol::{Failure, Keep};
-use slos::{Epoch, Partition, Taken};
+use slos::{Epoch, Taken};
 use sls_engine::Probe;
 
 use crate::guests::Guests;
 use crate::names;
-use crate::part::Part;
+use crate::part::{Part, Source};
 use crate::stores::Stores;
 
 /// No partition's name starts with a dot.
@@ -211,8 +211,7 @@ impl Registry {
     pub fn add_imported(
         &self,
         name: &str,
-        source: &Partition,
-        range: (Epoch, Epoch),
+        source: &Source<'_>,
         budget: Option<u64>,
     ) -> Result<Taken, Refusal> {
         names::partition(name)?;
@@ -222,7 +221,7 @@ impl Registry {
         self.make_folder()
             .map_err(|e| Refusal::other(format!("make {}: {e}", self.journals.display())))?;
         // Not under the lock: gigabytes take their time.
-        let imported = Part::import(name, &self.memory.join(name), (source, range), budget, self);
+        let imported = Part::import(name, &self.memory.join(name), source, budget, self);
         let (part, taken) = imported.inspect_err(|_| self.tidy(&self.lock()))?;
         let mut parts = self.lock();
         if parts.len() >= MOST_PARTITIONS || parts.contains_key(name) {
@@ -250,7 +249,12 @@ impl Registry {
         let past = past.filter(|past| past.newest().is_ok_and(|newest| newest.is_some()));
         let part = match past {
             Some(past) => {
-                self.add_imported(&name, &past, ALL, budget)?;
+                let source = Source {
+                    history: &past,
+                    range: ALL,
+                    files: None,
+                };
+                self.add_imported(&name, &source, budget)?;
                 let part = self.find(Some(&name))?;
                 part.settle(keep, period).map_err(Refusal::other)?;
                 part

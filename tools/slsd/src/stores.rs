@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use libsls::protocol::Failure;
-use slos::{FileDevice, OpenError, Store};
+use slos::{Aside, FileDevice, OpenError, Store};
 
 use crate::registry::Refusal;
 
@@ -60,6 +60,26 @@ impl Stores {
         };
         open.insert(id, kept);
         Ok(store)
+    }
+
+    /// The store that lies there, for who only reads. A bundle stays as it is, and several may read it.
+    pub fn open_to_read(&self, path: &Path) -> Result<Arc<Store>, Refusal> {
+        if !libsls::bundle::is_named_so(path) {
+            return self.open(path);
+        }
+        let device = FileDevice::open_to_read(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                let message = format!("there is no {}", path.display());
+                Refusal::new(Failure::NotFound, message)
+            }
+            _ => unusable(path, &error),
+        })?;
+        let opened = Store::open_device(Arc::new(Aside::new(device)), path);
+        let (store, report) = opened.map_err(|error| refusal(path, &error))?;
+        if !report.is_clean() {
+            tracing::warn!(path = %path.display(), ?report, "bundle opened with damage");
+        }
+        Ok(Arc::new(store))
     }
 
     /// Closes those that nobody has used for a while.

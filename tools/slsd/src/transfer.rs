@@ -5,12 +5,14 @@ use std::path::Path;
 use libsls::protocol::{Failure, History, Moved};
 use slos::{Epoch, Keep, Partition, ReadError, Settings, Store, Taken, TransferError};
 
+use crate::bundle;
 use crate::history;
 use crate::names;
+use crate::part::Source;
 use crate::registry::{ALL, Refusal, Registry};
 
 /// A history in a store keeps all that it was given: nothing goes there that nobody removed.
-const KEPT: Settings = Settings {
+pub const KEPT: Settings = Settings {
     keep: Keep::All,
     budget: None,
 };
@@ -54,11 +56,15 @@ pub fn import(
     part: Option<&str>,
     budget: Option<u64>,
 ) -> Result<Moved, Refusal> {
-    let opened = registry.stores.open(store)?;
+    let opened = registry.stores.open_to_read(store)?;
     let from = choose(&opened, store, from, part)?;
     let name = part.map_or_else(|| from.clone(), libsls::partition_name);
-    let source = opened.partition(&from).map_err(Refusal::other)?;
-    let taken = registry.add_imported(&name, &source, ALL, budget)?;
+    let source = Source {
+        history: &opened.partition(&from).map_err(Refusal::other)?,
+        range: ALL,
+        files: opened.partition(bundle::NAME).ok(),
+    };
+    let taken = registry.add_imported(&name, &source, budget)?;
     Ok(moved(&name, &taken))
 }
 
@@ -79,10 +85,9 @@ pub fn snapshots(registry: &Registry, store: Option<&Path>) -> Result<Vec<Histor
         let lasting = lasting.filter(|part| !libsls::is_temporary(&part.name));
         return lasting.map(|part| history::history(&part)).collect();
     };
-    let opened = registry.stores.open(path)?;
-    let parts = opened.partitions().map_err(Refusal::other)?;
-    let each = parts.iter().map(|info| {
-        let part = opened.partition(&info.name).map_err(Refusal::other)?;
+    let opened = registry.stores.open_to_read(path)?;
+    let each = stored_names(&opened)?.into_iter().map(|name| {
+        let part = opened.partition(&name).map_err(Refusal::other)?;
         history::stored(&part)
     });
     each.collect()
@@ -126,7 +131,8 @@ fn choose(
 
 fn stored_names(store: &Store) -> Result<Vec<String>, Refusal> {
     let parts = store.partitions().map_err(Refusal::other)?;
-    Ok(parts.into_iter().map(|part| part.name).collect())
+    let names = parts.into_iter().map(|part| part.name);
+    Ok(names.filter(|name| name != bundle::NAME).collect())
 }
 
 fn nothing_of(store: &Store, path: &Path, name: &str) -> Refusal {
@@ -143,7 +149,7 @@ fn nothing_of(store: &Store, path: &Path, name: &str) -> Refusal {
     )
 }
 
-fn moved(name: &str, taken: &Taken) -> Moved {
+pub fn moved(name: &str, taken: &Taken) -> Moved {
     Moved {
         partition: name.to_owned(),
         checkpoints: taken.checkpoints,

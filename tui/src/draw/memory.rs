@@ -1,4 +1,5 @@
-//! Memory in hex, bytes that differ from the base marked.
+//! Memory in hex and as text, bytes that differ from the base marked, with the variables that lie there and what words
+//! point at beside it.
 
 use ratatui::layout::Rect;
 
@@ -8,23 +9,73 @@ use crate::model::Model;
 
 const A_LINE: usize = 16;
 const ADDRESS_COLUMNS: u16 = 13;
+/// Columns of address, bytes and text.
+const DUMP_COLUMNS: u16 = ADDRESS_COLUMNS + 3 * 16 + 1 + 16;
 
 pub fn draw(model: &Model, canvas: &mut Canvas<'_>, area: Rect) {
+    let theme = canvas.theme;
     match model.look.as_ref().map(|look| &look.memory) {
         Some(Ok(memory)) => draw_bytes(memory, canvas, area),
-        Some(Err(why)) => canvas.line(
-            area,
-            &[(" ", canvas.theme.dim()), (why, canvas.theme.dim())],
-        ),
+        Some(Err(why)) => canvas.line(area, &[(" ", theme.dim()), (why, theme.dim())]),
         None => {}
     }
 }
 
 fn draw_bytes(memory: &Memory, canvas: &mut Canvas<'_>, area: Rect) {
-    let count = memory.bytes.len().div_ceil(A_LINE);
-    for (number, area) in (0..count).zip(lines(area)) {
-        draw_line(memory, canvas, area, number * A_LINE);
+    let beside = area.width > DUMP_COLUMNS + 12;
+    // Without room beside them, what is known of a line stands under it.
+    let mut rows = lines(area);
+    for number in 0..memory.bytes.len().div_ceil(A_LINE) {
+        let Some(row) = rows.next() else { return };
+        draw_line(memory, canvas, row, number * A_LINE);
+        let from = memory.start.saturating_add((number * A_LINE) as u64);
+        let known = known_of(memory, from);
+        if known.is_empty() {
+            continue;
+        }
+        let (place, indent) = if beside {
+            (Some(row), DUMP_COLUMNS + 1)
+        } else {
+            (rows.next(), ADDRESS_COLUMNS)
+        };
+        if let Some(row) = place {
+            let within = Rect {
+                x: row.x + indent.min(row.width),
+                width: row.width.saturating_sub(indent),
+                ..row
+            };
+            let style = canvas.theme.name();
+            canvas.line(within, &[(&known, style)]);
+        }
     }
+}
+
+/// Variables that begin in a line or go on into it from before the first, and where its words point.
+fn known_of(memory: &Memory, from: u64) -> String {
+    let end = from.saturating_add(A_LINE as u64);
+    let within = |at: u64| (from..end).contains(&at);
+    let begins = |start: u64| within(start) || (start < memory.start && from == memory.start);
+    let mut known: Vec<String> = memory
+        .objects
+        .iter()
+        .filter(|object| begins(object.start))
+        .map(|object| {
+            let at = match object.start.checked_sub(from) {
+                Some(0) => String::new(),
+                Some(into) => format!("+{into} "),
+                None => format!("-{} ", from - object.start),
+            };
+            format!("{at}{}: {}", object.name, object.type_name)
+        })
+        .collect();
+    for pointed in memory.pointers.iter().filter(|pointed| within(pointed.at)) {
+        let at = match pointed.at - from {
+            0 => String::new(),
+            into => format!("+{into} "),
+        };
+        known.push(format!("{at}→ {}", pointed.chain.join(" → ")));
+    }
+    known.join("; ")
 }
 
 fn draw_line(memory: &Memory, canvas: &mut Canvas<'_>, area: Rect, from: usize) {

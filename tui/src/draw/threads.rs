@@ -2,27 +2,40 @@
 
 use ratatui::layout::Rect;
 
-use super::{Canvas, first_shown, lines};
-use crate::data::Look;
-use crate::model::{Model, Pane, ThreadRow};
+use super::{Canvas, first_row, lines};
+use crate::data::{FrameRow, Look};
+use crate::layout::centred;
+use crate::model::{Model, ThreadRow};
+use crate::place::{Pane, Tab};
 use crate::text::file_name;
 
 pub fn draw(model: &Model, canvas: &mut Canvas<'_>, area: Rect) {
     let Some(look) = &model.look else { return };
     let rows = model.thread_rows();
     let focused = model.focus == Pane::Threads;
-    let cursor = model.cursors.threads;
+    let cursor = model.cursors.row(Tab::Threads);
     // Elsewhere the selected frame is what counts.
-    let chosen = look.frame.map(ThreadRow::Frame);
-    let centre = rows
+    let selected = look
+        .threads
         .iter()
-        .position(|row| !focused && Some(*row) == chosen)
-        .unwrap_or(cursor);
-    let first = first_shown(centre, rows.len(), area.height);
+        .position(|thread| thread.tid == look.tid);
+    let chosen = selected
+        .zip(look.frame)
+        .map(|(thread, at)| ThreadRow::Frame(thread, at));
+    let first = match rows.iter().position(|row| Some(*row) == chosen) {
+        Some(at) if !focused => centred(at, rows.len(), area.height),
+        _ => first_row(model, Tab::Threads, rows.len(), area.height),
+    };
     for ((number, row), area) in rows.iter().enumerate().skip(first).zip(lines(area)) {
-        match row {
-            ThreadRow::Thread(at) => draw_thread(look, canvas, area, *at),
-            ThreadRow::Frame(at) => draw_frame(look, canvas, area, *at),
+        match *row {
+            ThreadRow::Thread(at) => draw_thread(look, canvas, area, at),
+            ThreadRow::Frame(thread, at) => {
+                let tid = look.threads.get(thread).map_or(0, |thread| thread.tid);
+                if let Some(frame) = look.stack(tid).get(at) {
+                    let selected = tid == look.tid && look.frame == Some(at);
+                    draw_frame(frame, selected, canvas, area);
+                }
+            }
         }
         if number == cursor && focused {
             canvas.mark(area);
@@ -34,9 +47,10 @@ fn draw_thread(look: &Look, canvas: &mut Canvas<'_>, area: Rect, at: usize) {
     let theme = canvas.theme;
     let thread = &look.threads[at];
     let selected = thread.tid == look.tid;
-    let mark = if selected { "▾ " } else { "▸ " };
+    let open = !look.stack(thread.tid).is_empty();
+    let mark = if open { "▾ " } else { "▸ " };
     let place = match &thread.place {
-        Some(place) if !selected => format!("  {place}"),
+        Some(place) if !open => format!("  {place}"),
         _ => String::new(),
     };
     let style = if selected {
@@ -56,10 +70,8 @@ fn draw_thread(look: &Look, canvas: &mut Canvas<'_>, area: Rect, at: usize) {
     );
 }
 
-fn draw_frame(look: &Look, canvas: &mut Canvas<'_>, area: Rect, at: usize) {
+fn draw_frame(frame: &FrameRow, selected: bool, canvas: &mut Canvas<'_>, area: Rect) {
     let theme = canvas.theme;
-    let frame = &look.frames[at];
-    let selected = look.frame == Some(at);
     let style = if selected {
         theme.current()
     } else {

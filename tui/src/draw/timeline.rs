@@ -6,8 +6,12 @@ use libsls::protocol::HistoryRow;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::{Canvas, first_shown, lines};
+use super::tree::tree;
+use super::{Canvas, lines};
+use crate::layout::centred;
 use crate::model::Model;
+use crate::place::Tab;
+use crate::table::contains;
 use crate::text::{seconds, size};
 
 const EIGHTHS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
@@ -35,7 +39,7 @@ pub fn draw(model: &Model, canvas: &mut Canvas<'_>, area: Rect) {
         area.height.saturating_sub(TEXT_ROWS).max(1)
     };
     let selected = nearest(model);
-    let first = first_shown(selected, rows.len(), area.width);
+    let first = first(model, area.width);
     let end = rows.len().min(first + usize::from(area.width));
     let shown = Shown {
         rows: &rows[first..end],
@@ -60,6 +64,11 @@ pub fn draw(model: &Model, canvas: &mut Canvas<'_>, area: Rect) {
     if listed {
         draw_list(model, canvas, &list, selected);
     }
+}
+
+/// The first checkpoint that a timeline so wide shows.
+pub fn first(model: &Model, width: u16) -> usize {
+    centred(nearest(model), model.checkpoints().len(), width)
 }
 
 fn nearest(model: &Model) -> usize {
@@ -109,13 +118,17 @@ impl Shown<'_> {
         let theme = canvas.theme;
         for (at, (x, row)) in (area.x..area.right()).zip(self.rows).enumerate() {
             let forks = at > 0 && row.parent != Some(self.rows[at - 1].epoch);
-            let (mark, style) = match () {
-                () if row.epoch == model.at => ("▲", theme.current()),
-                () if Some(row.epoch) == base => ("d", theme.changed()),
-                () if row.name.is_some() => ("n", theme.name()),
-                () if forks => ("├", theme.name()),
-                () if self.line.contains(&row.epoch) => ("─", theme.dim()),
-                () => ("╌", theme.dim()),
+            let letter = model
+                .bookmark_at(row.epoch)
+                .map(|mark| mark.letter.to_string());
+            let (mark, style) = match (&letter, &row.name) {
+                _ if row.epoch == model.at => ("▲", theme.current()),
+                _ if Some(row.epoch) == base => ("d", theme.changed()),
+                (Some(letter), _) => (letter.as_str(), theme.current()),
+                (None, Some(_)) => ("n", theme.name()),
+                _ if forks => ("├", theme.name()),
+                _ if self.line.contains(&row.epoch) => ("─", theme.dim()),
+                _ => ("╌", theme.dim()),
             };
             canvas.buffer.set_string(x, area.y, mark, style);
         }
@@ -173,28 +186,51 @@ fn draw_list(model: &Model, canvas: &mut Canvas<'_>, area: &[Rect], selected: us
         return;
     };
     let theme = canvas.theme;
-    canvas.line(
-        *head,
-        &[(
-            "    epoch   parent  branch          time    pages    bytes  stop us  name",
-            theme.group(),
-        )],
-    );
     let rows = model.checkpoints();
-    let start = rows.first().map_or(0, |row| row.time);
-    let first = first_shown(
-        selected,
-        rows.len(),
-        u16::try_from(area.len()).unwrap_or(u16::MAX),
+    let tree = tree(rows);
+    let lanes = tree
+        .iter()
+        .map(|lanes| lanes.chars().count())
+        .max()
+        .unwrap_or(1);
+    let columns = format!(
+        "   {:lanes$}   epoch   parent  branch          time    pages    bytes  stop us  name",
+        ""
     );
-    for ((number, row), area) in rows.iter().enumerate().skip(first).zip(area) {
+    canvas.line(*head, &[(&columns, theme.group())]);
+    let start = rows.first().map_or(0, |row| row.time);
+    let filter = model.filter(Tab::Timeline);
+    let fits = |row: &HistoryRow| {
+        let text = format!(
+            "@{} {} {}",
+            row.epoch,
+            row.branch,
+            row.name.as_deref().unwrap_or_default()
+        );
+        filter.is_empty() || contains(&text, filter)
+    };
+    let fitting: Vec<usize> = (0..rows.len()).filter(|at| fits(&rows[*at])).collect();
+    let place = fitting.partition_point(|at| *at < selected);
+    let height = u16::try_from(area.len()).unwrap_or(u16::MAX);
+    let first = centred(
+        place.min(fitting.len().saturating_sub(1)),
+        fitting.len(),
+        height,
+    );
+    for (number, area) in fitting.iter().skip(first).zip(area) {
+        let row = &rows[*number];
         let parent = row
             .parent
             .map(|parent| format!("@{parent}"))
             .unwrap_or_default();
+        let mark = match model.bookmark_at(row.epoch) {
+            _ if row.epoch == model.at => '>',
+            Some(mark) => mark.letter,
+            None => ' ',
+        };
+        let graph = format!(" {mark} {:lanes$} ", tree[*number]);
         let line = format!(
-            " {} {:>6} {parent:>8}  {:<6} {:>13} {:>8} {:>8} {:>8}  {}",
-            if row.epoch == model.at { '>' } else { ' ' },
+            "{:>7} {parent:>8}  {:<8} {:>11} {:>8} {:>8} {:>8}  {}",
             format!("@{}", row.epoch),
             row.branch,
             seconds(row.time.saturating_sub(start)),
@@ -203,12 +239,12 @@ fn draw_list(model: &Model, canvas: &mut Canvas<'_>, area: &[Rect], selected: us
             row.stop_us,
             row.name.as_deref().unwrap_or_default(),
         );
-        let style = if number == selected {
+        let style = if *number == selected {
             theme.current()
         } else {
             theme.plain()
         };
-        canvas.line(*area, &[(&line, style)]);
+        canvas.line(*area, &[(&graph, theme.bar()), (&line, style)]);
     }
 }
 

@@ -1,7 +1,10 @@
 //! Names for addresses: variables and what they lead to, else symbols, else mappings.
 
-use introspect::{Program, Reach, View};
 use serde_json::{Value as Json, json};
+
+use crate::program::Program;
+use crate::reach::Reach;
+use crate::view::View;
 
 /// What is at an address.
 pub struct Named {
@@ -59,7 +62,8 @@ impl Named {
         }
     }
 
-    pub fn json(&self) -> Json {
+    /// `{"address", "name", "path", "type", "home"}`.
+    pub fn to_json(&self) -> Json {
         json!({
             "address": format!("{:#x}", self.address),
             "name": self.text(),
