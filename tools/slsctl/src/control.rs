@@ -464,7 +464,8 @@ fn point_text(point: &Breakpoint, paint: Paint) -> String {
         text += &format!(" if {condition}");
     }
     if point.hits > 0 {
-        text += &format!(", hit {} times", point.hits);
+        let times = if point.hits == 1 { "time" } else { "times" };
+        text += &format!(", hit {} {times}", point.hits);
     }
     if !point.enabled {
         text += ", disabled";

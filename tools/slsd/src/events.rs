@@ -28,6 +28,11 @@ pub fn of_record(seen: &Seen) -> Option<Event> {
     })
 }
 
+/// A thread stands still, for somebody to look at.
+pub fn stop(tid: i32) -> Event {
+    Event::Stop { tid: own(tid) }
+}
+
 /// The name its checkpoint gets: `@crash`, `@exec`, `@fork`, `@exit`.
 pub fn name(event: &Event) -> String {
     match event {
@@ -35,6 +40,7 @@ pub fn name(event: &Event) -> String {
         Event::Exec { .. } => "exec",
         Event::Fork { .. } => "fork",
         Event::Exit { .. } => "exit",
+        Event::Stop { .. } => "stop",
     }
     .to_owned()
 }

@@ -102,8 +102,6 @@ struct How {
     explicit: bool,
     event: Option<libsls::record::Event>,
     begins: bool,
-    /// They stand still after it.
-    stays: bool,
 }
 
 /// The handle on the thread, which lets its process go and ends when the handle is dropped.
@@ -216,9 +214,11 @@ impl Work {
             }
         };
         let mut fds = vec![PollFd::new(self.inbox.bell(), PollFlags::POLLIN)];
-        if !self.figures().dead {
-            for member in self.members() {
-                fds.push(PollFd::new(member.event_fd(), PollFlags::POLLIN));
+        let dead = self.figures().dead;
+        for member in self.members() {
+            // How it ended is told after its end.
+            fds.push(PollFd::new(member.event_fd(), PollFlags::POLLIN));
+            if !dead {
                 fds.push(PollFd::new(member.life(), PollFlags::POLLIN));
             }
         }
@@ -417,7 +417,7 @@ impl Work {
             branch: &branch,
             name: how.name,
             explicit: how.explicit,
-            stay_stopped: how.stays || how.event.is_some(),
+            stay_stopped: how.event.is_some(),
             event: how.event,
             begins: how.begins,
         };

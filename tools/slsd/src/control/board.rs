@@ -20,6 +20,8 @@ struct Last {
     /// Stops so far.
     count: u64,
     stop: Option<Stop>,
+    /// Of the last one.
+    told: bool,
 }
 
 impl Board {
@@ -38,7 +40,17 @@ impl Board {
         let mut last = self.last();
         last.count += 1;
         last.stop = Some(stop);
+        last.told = false;
         self.changed.notify_all();
+    }
+
+    /// The last stop, unless somebody was told of it; now somebody is.
+    pub fn untold(&self) -> Option<Stop> {
+        let mut last = self.last();
+        if std::mem::replace(&mut last.told, true) {
+            return None;
+        }
+        last.stop.clone()
     }
 
     /// The first stop after so many; None where the time is over or the client is gone.
@@ -51,6 +63,7 @@ impl Board {
         let mut last = self.last();
         loop {
             if last.count > after {
+                last.told = true;
                 return last.stop.clone();
             }
             let left = until.map(|at| at.saturating_duration_since(Instant::now()));
@@ -80,7 +93,11 @@ mod tests {
             ..Stop::default()
         };
         board.announce(stop.clone());
-        assert_eq!(board.wait(before, Wait::Stop, &|| true), Some(stop));
+        assert_eq!(board.wait(before, Wait::Stop, &|| true), Some(stop.clone()));
+        assert_eq!(board.untold(), None);
+        board.announce(stop.clone());
+        assert_eq!(board.untold(), Some(stop));
+        assert_eq!(board.untold(), None);
         assert_eq!(board.wait(before, Wait::No, &|| false), None);
         assert_eq!(board.wait(board.count(), Wait::Ms(1), &|| false), None);
         assert_eq!(board.wait(board.count(), Wait::Stop, &|| true), None);

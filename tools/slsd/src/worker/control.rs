@@ -11,6 +11,7 @@ use super::{How, Reply, Work, nothing_attached};
 use crate::control::journey::{ALONE, Goal, Journey, Next, sp};
 use crate::control::live::{Live, RIP, RSP};
 use crate::control::points::{Watched, context, holds, located, value_of};
+use crate::events;
 use crate::registry::Refusal;
 
 /// Instructions that are executed before others are heard.
@@ -59,6 +60,12 @@ impl Work {
                 return self.rearm().map(|()| Reply::Done);
             }
             _ => {}
+        }
+        if self.figures().dead
+            && matches!(act, Act::Pause | Act::Continue { .. })
+            && let Some(end) = self.control.board.untold()
+        {
+            return Ok(Reply::Stop(Box::new(end)));
         }
         self.must_live()?;
         match act {
@@ -223,7 +230,11 @@ impl Work {
     fn pause(&mut self, pid: Option<i32>) -> Result<Reply, Refusal> {
         let root = self.pids().first().copied().unwrap_or(0);
         let paused = self.control.halted && self.control.journey.is_none();
-        if !paused {
+        if paused {
+            if let Some(stop) = self.control.board.untold() {
+                return Ok(Reply::Stop(Box::new(stop)));
+            }
+        } else {
             self.halt()?;
             self.control.journey = None;
             self.sort_out_hits();
@@ -240,6 +251,7 @@ impl Work {
             tid = threads.first().map_or(at, |thread| thread.0);
         }
         let stop = self.stand_still(Found::of(at, tid, Reason::Pause))?;
+        self.control.board.untold();
         Ok(Reply::Stop(Box::new(stop)))
     }
 
@@ -265,6 +277,13 @@ impl Work {
                 self.go_on_with(Vec::new())?;
             }
             return Ok(self.runs(after));
+        }
+        // It has stopped before anybody waited for that.
+        if wait != Wait::No
+            && self.control.journey.is_none()
+            && let Some(stop) = self.control.board.untold()
+        {
+            return Ok(Reply::Stop(Box::new(stop)));
         }
         self.control.journey = None;
         self.pass_selected();
@@ -835,9 +854,10 @@ impl Work {
         self.control.paces = false;
         self.load(pid);
         let taken = self.take(How {
-            name: Some(found.reason.name().to_owned()),
+            // Steps are many: they thin out as other checkpoints do.
+            name: (found.reason != Reason::Step).then(|| found.reason.name().to_owned()),
             explicit: found.reason == Reason::Pause,
-            stays: true,
+            event: Some(events::stop(tid)),
             ..How::default()
         });
         let (epoch, trouble) = match taken {
@@ -933,6 +953,14 @@ impl Work {
             None => self.pids(),
         };
         pids.iter().for_each(|pid| self.load(*pid));
+        if let (Some(condition), Some(&pid)) = (&shown.condition, pids.first())
+            && let Some(Err(error)) = self.with_live(pid, |_, program| program.check(condition))
+        {
+            return Err(Refusal::new(
+                Failure::Usage,
+                format!("condition {condition}: {error}"),
+            ));
+        }
         match what {
             What::Place(place) => {
                 let mut failed = None;
