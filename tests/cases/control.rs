@@ -1,11 +1,15 @@
 //! Forward control of live processes: pause, continue, step, next, finish, break, watch.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{Sls, Target, children, end, field, kill, rounds, threads, tracee, wait_until};
+use testkit::{
+    Redis, Sls, Target, children, end, field, kill, rounds, threads, tracee, wait_until,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 /// Long enough for any stop, short enough for a test that fails.
@@ -13,7 +17,10 @@ const PATIENCE: [&str; 2] = ["--timeout", "20"];
 
 /// A tracee in a partition that takes checkpoints.
 fn begun(what: &str) -> (Sls, Target) {
-    let sls = Sls::new();
+    begun_by(Sls::new(), what)
+}
+
+fn begun_by(sls: Sls, what: &str) -> (Sls, Target) {
     let target = sls.tracee("controlled", &[what]);
     sls.run(&["attach", "-p", &target.p(), "-m", "-t", "50"]);
     (sls, target)
@@ -363,7 +370,7 @@ fn its_end_is_told() {
     assert_eq!(
         (&gone["state"], &gone["status"]),
         (&"killed".into(), &15.into()),
-        "{gone}"
+        "{fatal} {gone}"
     );
     target.wait(SOON);
     sls.refused(&["continue"], 1, "has ended");
@@ -402,4 +409,71 @@ fn a_keeper_is_killed() {
     let met = stop(&sls, &["continue"]);
     assert_eq!(met["function"], "table", "{met}");
     runs_on(&sls, &mut target);
+}
+
+/// A keeper is killed while they run with breakpoints that none of them meets just now: slsd takes them
+/// out, and sets them again.
+#[test]
+fn a_keeper_of_running_ones_is_killed() {
+    let (sls, mut target) = begun("walk");
+    sls.run(&["break", "children"]);
+    sls.run(&["break", "walk", "--if", "n == -1", "--temporary"]);
+    sls.run(&["break", "--delete", "2"]);
+    for _ in 0..rounds(3) {
+        for keeper in children(sls.daemon()) {
+            end(keeper, 9);
+        }
+        goes_round(&sls, &mut target);
+    }
+    sls.run(&["break", "leaf"]);
+    let met = stop(&sls, &["continue"]);
+    assert_eq!(met["function"], "leaf", "{met}");
+    runs_on(&sls, &mut target);
+}
+
+#[test]
+fn a_plain_user_does_the_same() {
+    let (sls, mut target) = begun_by(Sls::plain(), "walk");
+    sls.run(&["break", "leaf"]);
+    let met = stop(&sls, &["continue"]);
+    let n = asked(&sls, "n");
+    let left = stop(&sls, &["finish"]);
+    assert_eq!(left["value"], (2 * n + 1).to_string(), "{left}");
+    let epoch = format!("@{}", met["epoch"]);
+    sls.run(&["rewind", "-m", &epoch]);
+    assert_eq!(asked(&sls, "n"), n);
+    assert_eq!(stop(&sls, &["finish"])["value"], left["value"]);
+    runs_on(&sls, &mut target);
+}
+
+/// A server stands still at a breakpoint, and its client waits; then it is answered.
+#[test]
+fn a_client_of_redis_waits() {
+    let sls = Sls::new();
+    let mut redis = Redis::start(sls.folder());
+    sls.run(&["attach", "-p", &redis.p(), "-m", "-t", "50"]);
+    // It comes home from epoll_wait ten times a second; it has no debug information.
+    let waits = stop(&sls, &["pause"]);
+    let place = format!("*{}", waits["pc"].as_str().unwrap());
+    sls.run(&["break", &place]);
+    for _ in 0..3 {
+        let met = stop(&sls, &["continue"]);
+        assert_eq!(
+            (&met["reason"], &met["pc"]),
+            (&"breakpoint".into(), &waits["pc"])
+        );
+    }
+    let mut client = TcpStream::connect(("127.0.0.1", redis.port())).unwrap();
+    client.write_all(b"PING\r\n").unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let mut reply = [0; 7];
+    client.read_exact(&mut reply).unwrap_err();
+    sls.run(&["break", "--delete", "1"]);
+    sls.run(&["continue", "-d"]);
+    client.set_read_timeout(Some(SOON)).unwrap();
+    client.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"+PONG\r\n");
+    redis.assert_unharmed();
 }

@@ -10,7 +10,7 @@ use sls_sys::ptrace::{Stopped, Waited, Why, event, option};
 use crate::collect;
 use crate::debug::DebugRegisters;
 use crate::group::{Children, Refused, STOP_OPTIONS};
-use crate::hold::HOLD_OPTIONS;
+use crate::hold::{HOLD_OPTIONS, is_fatal};
 use crate::target::Target;
 use crate::traps::{TRAP_BRKPT, TRAP_TRACE, code_of};
 
@@ -72,7 +72,9 @@ impl Target {
             match self.step(tid, children)? {
                 Stepped::Signal(_) => left.push(tid),
                 Stepped::Done { slots, regs } if slots != 0 => {
-                    self.group.hits.push((tid, slots, *regs));
+                    self.group
+                        .untold
+                        .push(EventKind::Watch { tid, slots, regs });
                 }
                 _ => {}
             }
@@ -87,17 +89,16 @@ impl Target {
         let Some(mut stopped) = self.group.stopped.remove(&tid) else {
             return Ok(Stepped::Ended);
         };
-        if let Why::Signal(signal) = stopped.why() {
-            self.group.stopped.insert(tid, stopped);
-            return Ok(Stepped::Signal(signal));
+        if let Why::Signal(_) = stopped.why() {
+            return self.met_signal(stopped);
         }
         self.group.debug.arm(&stopped)?;
         for _ in 0..TRIES {
             stopped.step()?;
             stopped = match children.next(tid, Instant::now() + STEP_PATIENCE)? {
                 None => break,
-                Some(Waited::Ended(..)) => {
-                    self.group.forget(tid);
+                Some(Waited::Ended(tid, status)) => {
+                    self.group.bury(tid, status);
                     return Ok(Stepped::Ended);
                 }
                 Some(Waited::Stopped(stopped)) => stopped,
@@ -110,10 +111,9 @@ impl Target {
                     self.group.stopped.insert(tid, stopped.without_signal());
                     return Ok(Stepped::Done { regs, slots });
                 }
-                Why::Signal(signal) => {
+                Why::Signal(_) => {
                     DebugRegisters::disarm(&stopped)?;
-                    self.group.stopped.insert(tid, stopped);
-                    return Ok(Stepped::Signal(signal));
+                    return self.met_signal(stopped);
                 }
                 Why::Event(event::EXEC) => {
                     self.reload()?;
@@ -125,6 +125,45 @@ impl Target {
         self.group.stepping.insert(tid);
         self.group.running.push(tid);
         Ok(Stepped::Blocked)
+    }
+
+    /// A signal comes before the instruction. One that ends the process is told of once.
+    fn met_signal(&mut self, stopped: Stopped) -> Result<Stepped, Refused> {
+        let tid = stopped.tid();
+        let Some(stopped) = self.send_off(stopped)? else {
+            self.group.running.push(tid);
+            return Ok(Stepped::Blocked);
+        };
+        let signal = crate::group::signal_of(&stopped);
+        self.is_news(tid, signal);
+        self.group.stopped.insert(tid, stopped);
+        Ok(Stepped::Signal(signal))
+    }
+
+    /// Does a signal end the process, of which slsd is not told yet? It is from now on.
+    fn is_news(&mut self, tid: i32, signal: i32) -> bool {
+        let told = self.doomed == Some((tid, signal));
+        if told || !is_fatal(self.group.pid, signal) {
+            return false;
+        }
+        self.doomed = Some((tid, signal));
+        true
+    }
+
+    /// Delivers the signal that ends the process, if slsd was told of it.
+    pub fn send_off(&mut self, stopped: Stopped) -> io::Result<Option<Stopped>> {
+        let Why::Signal(signal) = stopped.why() else {
+            return Ok(Some(stopped));
+        };
+        if self
+            .doomed
+            .take_if(|d| *d == (stopped.tid(), signal))
+            .is_none()
+        {
+            return Ok(Some(stopped));
+        }
+        stopped.cont(signal)?;
+        Ok(None)
     }
 
     /// Lets one of the stopped threads run, or all, with the breakpoints in the text.
@@ -143,6 +182,13 @@ impl Target {
                 continue;
             };
             let signal = crate::group::signal_of(&stopped);
+            if self.hold && signal != 0 && self.is_news(tid, signal) {
+                // It came while they were made to stand still.
+                let info = stopped.siginfo()?.to_vec();
+                self.group.untold.push(EventKind::Fatal { tid, info });
+                self.group.stopped.insert(tid, stopped);
+                continue;
+            }
             let listens = matches!(stopped.why(), Why::Group(_));
             // The program's own filter is on again. ESRCH: killed, which the next call finds too.
             let _ = stopped.set_options(self.group.options);
@@ -188,18 +234,6 @@ impl Target {
             _ => {}
         }
         Ok(Met::Nothing(stopped))
-    }
-
-    /// What was hit while threads came to a stop that somebody else asked for.
-    pub fn take_hits(&mut self) -> Vec<EventKind> {
-        let hits = std::mem::take(&mut self.group.hits);
-        hits.into_iter()
-            .map(|(tid, slots, regs)| EventKind::Watch {
-                tid,
-                slots,
-                regs: Box::new(regs),
-            })
-            .collect()
     }
 }
 

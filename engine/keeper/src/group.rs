@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use sls_keeper::{Refusal, Words};
+use sls_keeper::{EventKind, Refusal};
 use sls_sys::ptrace::{self, Alarm, Stopped, Waited, Why, option};
 use sls_sys::{monotonic, procfs};
 
@@ -136,8 +136,8 @@ pub struct Group {
     pub traps: Traps,
     /// What is armed in each thread.
     pub debug: DebugRegisters,
-    /// Watchpoints that were hit on the way to a stop: thread, which, and its registers.
-    pub hits: Vec<(i32, u8, Words)>,
+    /// What was met on the way to a stop, or comes after it, and slsd has yet to be told of.
+    pub untold: Vec<EventKind>,
     /// Threads whose single step has not ended in time.
     pub stepping: BTreeSet<i32>,
     /// Threads of the last stop, to be asked before anything is listed.
@@ -155,7 +155,7 @@ impl Group {
             since: 0,
             traps: Traps::default(),
             debug: DebugRegisters::default(),
-            hits: Vec::new(),
+            untold: Vec::new(),
             stepping: BTreeSet::new(),
             known: Vec::new(),
             tasks: procfs::Tasks::open(pid)?,
@@ -309,7 +309,7 @@ impl Group {
     fn note(&mut self, waited: Waited) -> io::Result<()> {
         match waited {
             Waited::Stopped(stopped) => self.note_stop(stopped)?,
-            Waited::Ended(tid, _) => self.forget(tid),
+            Waited::Ended(tid, status) => self.bury(tid, status),
         }
         Ok(())
     }
@@ -366,8 +366,8 @@ impl Group {
         }
         let slots = self.debug.hits(&stopped)?;
         if slots != 0 {
-            let regs = collect::words(&stopped.regs()?);
-            self.hits.push((tid, slots, regs));
+            let regs = Box::new(collect::words(&stopped.regs()?));
+            self.untold.push(EventKind::Watch { tid, slots, regs });
             return Ok(Some(stopped.without_signal()));
         }
         Ok(Some(stopped))
@@ -387,6 +387,14 @@ impl Group {
             self.stepping.remove(&stopped.tid());
         }
         Ok(is_one)
+    }
+
+    /// A thread has ended; with the first one the process has, and that is told with how.
+    pub fn bury(&mut self, tid: i32, status: i32) {
+        self.forget(tid);
+        if tid == self.pid {
+            self.untold.push(EventKind::Gone { status });
+        }
     }
 
     pub fn forget(&mut self, tid: i32) {

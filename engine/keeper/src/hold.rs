@@ -39,7 +39,8 @@ fn harmless_by_default(signal: i32) -> bool {
     )
 }
 
-fn is_fatal(pid: i32, signal: i32) -> bool {
+/// Does a signal end the process?
+pub fn is_fatal(pid: i32, signal: i32) -> bool {
     let Ok(status) = procfs::status(pid) else {
         return false;
     };

@@ -133,6 +133,7 @@ impl Server {
             return self.leave();
         }
         if let Err(refused) = self.answer(ask, fd) {
+            self.tell()?;
             let message = refused.message;
             self.say(
                 &Say::Failed {
@@ -252,6 +253,7 @@ impl Server {
                 let what = format_args!("let process {} go", target.known_as());
                 fault::step(what, || Ok(()))?;
                 let stop_ns = target.resume()?;
+                self.tell()?;
                 self.say(&Say::Resumed { stop_ns }, None)?;
             }
             Ask::Seize { on } => {
@@ -262,7 +264,7 @@ impl Server {
                 let within = Duration::from_millis(u64::from(deadline_ms));
                 let (children, target) = self.target()?;
                 let threads = target.halt(within, children)?;
-                self.tell_hits()?;
+                self.tell()?;
                 self.say(&Say::Halted { threads }, None)?;
             }
             Ask::Traps { traps } => {
@@ -277,12 +279,13 @@ impl Server {
             Ask::Step { tid } => {
                 let (children, target) = self.target()?;
                 let stepped = target.step(tid, children)?;
+                self.tell()?;
                 self.say(&Say::Stepped(stepped), None)?;
             }
             Ask::Go { only, pass } => {
                 let (children, target) = self.target()?;
                 let (left, shared) = target.go(only, &pass, children)?;
-                self.tell_hits()?;
+                self.tell()?;
                 self.say(&Say::Went { left, shared }, None)?;
             }
             Ask::Execute => {
@@ -321,7 +324,7 @@ impl Server {
             target.group.release();
         })?;
         target.look_ahead();
-        self.tell_hits()?;
+        self.tell()?;
         self.say(
             &Say::Stopped {
                 quiesce_ns: monotonic() - since_ns,
@@ -333,12 +336,15 @@ impl Server {
         Ok(())
     }
 
-    /// Tells of watchpoints that were hit on the way to a stop.
-    fn tell_hits(&mut self) -> io::Result<()> {
-        let hits = self.target.as_mut().map(Target::take_hits);
-        hits.into_iter()
-            .flatten()
-            .try_for_each(|hit| self.say(&Say::Event(hit), None))
+    /// Tells of what was met on the way to a stop, or comes after it.
+    fn tell(&mut self) -> io::Result<()> {
+        let target = self.target.as_mut();
+        let untold = target.map(|t| (t.hold, std::mem::take(&mut t.group.untold)));
+        let mut events = untold
+            .into_iter()
+            .filter(|told| told.0)
+            .flat_map(|told| told.1);
+        events.try_for_each(|event| self.say(&Say::Event(event), None))
     }
 
     /// Reads what is to be known of the stopped target.
@@ -355,6 +361,7 @@ impl Server {
         if let Some(board) = &mut self.board {
             rendezvous::put_states(board, &bytes)?;
         }
+        self.tell()?;
         self.say(
             &Say::Collected {
                 bytes: bytes.len() as u64,

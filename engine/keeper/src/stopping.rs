@@ -225,9 +225,17 @@ impl Target {
                     self.group.stopped.insert(tid, stopped);
                     return Ok(Some(EventKind::Replaced { tid }));
                 }
+                let Some(stopped) = self.send_off(stopped)? else {
+                    return Ok(None);
+                };
                 match judge(pid, stopped, &self.group.debug)? {
                     Seen::Passed | Seen::Listening => Ok(None),
                     Seen::Tell(event, stopped) => {
+                        if let (EventKind::Fatal { .. }, ptrace::Why::Signal(signal)) =
+                            (&event, stopped.why())
+                        {
+                            self.doomed = Some((tid, signal));
+                        }
                         self.group.running.retain(|&t| t != tid);
                         self.group.stopped.insert(tid, stopped);
                         Ok(Some(event))

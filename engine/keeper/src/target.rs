@@ -46,6 +46,9 @@ pub struct Target {
     pub hold: bool,
     /// It was attached to so; else it is seized only as long as it is controlled.
     pub attached_held: bool,
+    /// A thread, and the signal that ends the process of which slsd was told: once it goes on it gets it. A
+    /// call that was injected meanwhile has queued it again.
+    pub doomed: Option<(i32, i32)>,
     pub suspend_seccomp: bool,
     /// What is known of the seccomp filters of each thread.
     filters: BTreeMap<i32, Vec<Program>>,
@@ -114,6 +117,7 @@ impl Target {
             memory,
             hold,
             attached_held: hold,
+            doomed: None,
             suspend_seccomp,
             filters: BTreeMap::new(),
             unborn: None,
@@ -151,6 +155,7 @@ impl Target {
             let message = "the journal is for another process";
             return Err(Refused::new(Refusal::Other, message));
         }
+        self.doomed = None; // It becomes another one, who has yet to get there.
         Ok(Executor {
             numbers: Numbers::of(self.group.pid, self.group.stopped.keys()),
             group: &mut self.group,

@@ -602,10 +602,12 @@ impl Work {
             return;
         }
         let pids = self.pids();
+        // Who controls it is told how it ended, which its keeper is the first to know.
+        let known = self.control.gone || !self.tells();
         let mut figures = self.figures();
         if !figures.dead {
             figures.pids = pids;
-            figures.dead = ended;
+            figures.dead = ended && known;
         }
         drop(figures);
         if ended {

@@ -47,6 +47,8 @@ pub struct Control {
     pub later: VecDeque<(i32, Event)>,
     /// The checkpoint before the end.
     pub end: Option<u64>,
+    /// It has ended, and how was announced.
+    pub gone: bool,
     /// Why breakpoints are not in the text, or whatever else is to be known.
     pub note: Option<String>,
 }

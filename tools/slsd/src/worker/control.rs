@@ -799,6 +799,7 @@ impl Work {
         };
         self.control.journey = None;
         self.control.halted = false;
+        self.control.gone = true;
         self.figures().paused = false;
         self.control.board.announce(stop);
     }
