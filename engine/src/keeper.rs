@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sls_keeper::rendezvous::{self, Verdict};
-use sls_keeper::{Ask, BOARD_BYTES, Channel, Collected, End, EventKind, Outcome, Say, Within};
+use sls_keeper::{
+    Ask, BOARD_BYTES, Channel, Collected, End, EventKind, Outcome, Say, Stepped, Trap, Watch,
+    Within, Words,
+};
 use sls_sys::fault;
 use sls_sys::probe::Probe;
 use sls_sys::shared::Board;
@@ -298,6 +301,60 @@ impl Keeper {
             (Say::Resumed { stop_ns }, _) => Ok(stop_ns),
             other => Err(out_of_turn(&other.0)),
         }
+    }
+
+    /// Has the target stay seized, or no longer.
+    pub fn seize(&mut self, on: bool) -> Result<(), KeeperError> {
+        self.have_done(&Ask::Seize { on })
+    }
+
+    /// Asks to stop every thread without a checkpoint; [`Keeper::halted`] waits for it.
+    pub fn ask_to_halt(&mut self, deadline_ms: u32) -> Result<(), KeeperError> {
+        self.send(&Ask::Halt { deadline_ms })
+    }
+
+    /// Registers of each thread, once all stand still.
+    pub fn halted(&mut self) -> Result<Vec<(i32, Words)>, KeeperError> {
+        match self.answer()? {
+            (Say::Halted { threads }, _) => Ok(threads),
+            other => Err(out_of_turn(&other.0)),
+        }
+    }
+
+    /// Breakpoints, for as long as it runs.
+    pub fn set_traps(&mut self, traps: Vec<Trap>) -> Result<(), KeeperError> {
+        self.have_done(&Ask::Traps { traps })
+    }
+
+    /// Watchpoints.
+    pub fn set_watches(&mut self, watches: Vec<Watch>) -> Result<(), KeeperError> {
+        self.have_done(&Ask::Watches { watches })
+    }
+
+    /// One instruction of one thread.
+    pub fn step(&mut self, tid: i32) -> Result<Stepped, KeeperError> {
+        match self.ask(&Ask::Step { tid })? {
+            (Say::Stepped(stepped), _) => Ok(stepped),
+            other => Err(out_of_turn(&other.0)),
+        }
+    }
+
+    /// Lets one thread run, or all, some of them past the breakpoint they stand at: those that could not
+    /// get past it, and a process that shares the memory, for whose sake no breakpoint is in the text.
+    pub fn go(
+        &mut self,
+        only: Option<i32>,
+        pass: Vec<i32>,
+    ) -> Result<(Vec<i32>, Option<i32>), KeeperError> {
+        match self.ask(&Ask::Go { only, pass })? {
+            (Say::Went { left, shared }, _) => Ok((left, shared)),
+            other => Err(out_of_turn(&other.0)),
+        }
+    }
+
+    /// Is there an event that was taken off the channel already?
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Hands over a journal; [`Keeper::progress`] tells how far it comes.

@@ -5,6 +5,7 @@
 //! - `agreement-PID`: a rewind of several processes goes forward; the number is the root's.
 //! - `descriptor-PID`: the making of a userfaultfd, which is the target's own for a moment.
 //! - `pages-PID`: a pager (pager.rs) of that number brings pages to processes that run already.
+//! - `traps-PID`: bytes of its text that breakpoints stand in the place of, while it runs.
 //! - `connections-PID`: TCP connections that are looked at, which send nothing for a moment.
 
 use std::fs::{self, File};
@@ -12,8 +13,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use sls_keeper::{Agreement, Journal, Outcome, journal};
-use sls_sys::{procfs, repair};
+use sls_keeper::{Agreement, Journal, Outcome, Trap, journal};
+use sls_sys::{RemoteMemory, procfs, repair};
 
 use crate::error::KeeperError;
 use crate::former;
@@ -21,10 +22,12 @@ use crate::keeper::{Keeper, Progress};
 use crate::pager;
 use crate::target::Options;
 use crate::together::{self, Party};
+use crate::traps;
 
 const JOURNAL: &str = "journal-";
 const DESCRIPTOR: &str = "descriptor-";
 const CONNECTIONS: &str = "connections-";
+const TRAPS: &str = "traps-";
 const AGREEMENT: &str = "agreement-";
 const USERFAULTFD: &str = "anon_inode:[userfaultfd]";
 
@@ -36,10 +39,14 @@ pub struct Notes {
     journal: PathBuf,
     descriptor: PathBuf,
     connections: PathBuf,
+    traps: PathBuf,
 }
 
 /// Connections that are looked at: start time of the process in ticks, and their inodes.
 type LookedAt = (u64, Vec<u64>);
+
+/// Breakpoints: start time of the process in ticks, and what belongs there.
+type Trapped = (u64, Vec<Trap>);
 
 /// A userfaultfd is being made: start time of the process in ticks, and those it has of its own.
 type Making = (u64, Vec<i32>);
@@ -52,6 +59,7 @@ impl Notes {
             journal: folder.join(format!("{JOURNAL}{pid}")),
             descriptor: folder.join(format!("{DESCRIPTOR}{pid}")),
             connections: folder.join(format!("{CONNECTIONS}{pid}")),
+            traps: folder.join(format!("{TRAPS}{pid}")),
         }
     }
 
@@ -82,6 +90,36 @@ impl Notes {
         keeper.look_at(inodes)
     }
 
+    /// Writes down what belongs where breakpoints are about to be. None are: nothing is to be put right.
+    pub fn trap(&self, traps: &[Trap]) -> io::Result<()> {
+        if traps.is_empty() {
+            remove(&self.traps);
+            return Ok(());
+        }
+        let trapped: Trapped = (self.start_ticks, traps.to_vec());
+        let bytes = postcard::to_stdvec(&trapped).map_err(io::Error::other)?;
+        // Whole or not at all: a moment without it could be the one.
+        let fresh = self.traps.with_extension("new");
+        fs::write(&fresh, bytes)?;
+        fs::rename(&fresh, &self.traps)
+    }
+
+    /// Breakpoints that a keeper which was killed has left are no longer in the text. At once: whoever
+    /// meets one without a tracer ends by it.
+    pub fn untrap(&self) -> io::Result<()> {
+        let Ok(bytes) = fs::read(&self.traps) else {
+            return Ok(());
+        };
+        if let Ok((start_ticks, traps)) = postcard::from_bytes::<Trapped>(&bytes)
+            && start_ticks == self.start_ticks
+            && procfs::stat(self.pid).is_ok_and(|stat| stat.start_ticks == start_ticks)
+        {
+            traps::take_out(&RemoteMemory::open(self.pid)?, &traps);
+        }
+        remove(&self.traps);
+        Ok(())
+    }
+
     /// Nothing of it is looked at any more.
     pub fn look_away(&self) {
         remove(&self.connections);
@@ -108,6 +146,7 @@ impl Notes {
         keeper: &mut Keeper,
         options: &Options,
     ) -> Result<Option<Outcome>, KeeperError> {
+        self.untrap()?;
         self.end_repairs()?;
         self.close_descriptor(keeper)?;
         let Some(journal) = self.read() else {
@@ -251,7 +290,14 @@ pub fn agreement(root: i32, folder: &Path) -> PathBuf {
 /// The folder cannot be read.
 pub fn clean(folder: &Path) -> io::Result<bool> {
     let mut left = false;
-    let kinds = [JOURNAL, DESCRIPTOR, CONNECTIONS, AGREEMENT, pager::NOTE];
+    let kinds = [
+        JOURNAL,
+        DESCRIPTOR,
+        CONNECTIONS,
+        TRAPS,
+        AGREEMENT,
+        pager::NOTE,
+    ];
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();

@@ -14,6 +14,7 @@ mod attributes;
 mod branch;
 mod capture;
 mod content;
+pub mod control;
 mod copy;
 mod error;
 mod files;
@@ -40,6 +41,7 @@ mod sockets;
 mod space;
 mod target;
 mod together;
+mod traps;
 mod unnamed;
 mod watches;
 

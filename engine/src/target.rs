@@ -23,6 +23,7 @@ use crate::pager;
 use crate::record::FileTimes;
 use crate::sockets::Sockets;
 use crate::space::Space;
+use crate::traps::Traps;
 use crate::watches::Watches;
 
 /// One that is on its way out is gone by then.
@@ -125,6 +126,8 @@ pub struct Target {
     /// The next checkpoint starts its page map from nothing: first one, or exec since.
     pub(crate) fresh: bool,
     pub(crate) stopped: bool,
+    /// Breakpoints and watchpoints.
+    pub(crate) traps: Traps,
     /// First interrupt of the last stop, CLOCK_MONOTONIC ns.
     pub(crate) since_ns: u64,
     /// Other processes that shared the memory at the last checkpoint.
@@ -172,6 +175,7 @@ impl Target {
             fork_of: None,
             fresh: true,
             stopped: false,
+            traps: Traps::default(),
             since_ns: 0,
             siblings: Vec::new(),
             options,
@@ -242,6 +246,9 @@ impl Target {
     /// # Errors
     /// It cannot take charge.
     pub fn revive(&mut self) -> Result<(), KeeperError> {
+        // First of all, before anybody meets one.
+        self.notes.untrap()?;
+        self.traps.lost();
         self.replace_keeper()?;
         let (notes, keeper) = (&self.notes, &mut self.keeper);
         notes.put_right(keeper, &self.options).map(drop)
@@ -268,8 +275,10 @@ impl Target {
     }
 
     /// Lets go for good.
-    pub fn detach(self) {
+    pub fn detach(mut self) {
         self.notes.look_away();
+        // Where this fails the keeper takes them out when it lets go, and the note stays for the next.
+        let _ = self.end_control();
         self.keeper.leave();
     }
 
@@ -295,7 +304,9 @@ impl Target {
             return Err(CaptureError::Dead(pid));
         }
         let system = |what| move |source| CaptureError::System { what, pid, source };
-        if !self.options.hold {
+        self.traps.forget();
+        let _ = self.notes.trap(&[]); // A note that stays is of other text, and harms nobody.
+        if !self.options.hold && !self.traps.is_seized() {
             self.keeper.adopt(&self.options.probe, false)?;
         }
         self.memory = RemoteMemory::open(pid).map_err(system("open the memory"))?;

@@ -46,6 +46,8 @@ pub struct NameIndex {
     scopes: Vec<(u32, Arc<str>)>,
     scope_of: Vec<(DieOffset, u32)>,
     functions: Vec<FunctionRange>,
+    /// Functions that were inlined, and where that code is entered.
+    inlined: Vec<(DieOffset, u64)>,
     local_names: HashSet<Arc<str>>,
     member_names: HashSet<Arc<str>>,
     vtables: HashMap<u64, DieOffset>,
@@ -130,6 +132,11 @@ impl NameIndex {
             .rev()
             .take(16)
             .find(|function| address < function.end)
+    }
+
+    /// Where the code of inlined calls is entered, with the function that each is of.
+    pub fn inlined(&self) -> &[(DieOffset, u64)] {
+        &self.inlined
     }
 
     pub(crate) fn function_ranges(&self, unit: usize) -> impl Iterator<Item = (u64, u64)> {
@@ -300,14 +307,46 @@ impl Builder {
                 self.function(walk, entry, die, here);
                 inside.in_function = true;
             }
-            gimli::DW_TAG_lexical_block | gimli::DW_TAG_inlined_subroutine => {
-                inside.in_function = true
+            gimli::DW_TAG_inlined_subroutine => {
+                self.inlined(walk, entry);
+                inside.in_function = true;
             }
+            gimli::DW_TAG_lexical_block => inside.in_function = true,
             gimli::DW_TAG_formal_parameter => self.local(walk, entry),
             gimli::DW_TAG_variable | gimli::DW_TAG_member => self.variable(walk, entry, die, here),
             _ => {}
         }
         inside
+    }
+
+    fn inlined(&mut self, walk: &Walk<'_>, entry: &BorrowedEntry<'_>) {
+        let origin = match entry
+            .attr_value(gimli::DW_AT_abstract_origin)
+            .ok()
+            .flatten()
+        {
+            Some(gimli::AttributeValue::UnitRef(offset)) => walk.start.saturating_add(offset.0),
+            Some(gimli::AttributeValue::DebugInfoRef(offset)) => offset.0,
+            _ => return,
+        };
+        let Ok(mut ranges) = walk.dwarf.die_ranges(walk.unit, entry) else {
+            return;
+        };
+        // GCC says by DW_AT_entry_pc where it is entered, which is where its lowest range begins but for
+        // code that was moved away.
+        let mut lowest = None;
+        while let Ok(Some(range)) = ranges.next() {
+            if range.begin != 0 && range.begin < range.end {
+                lowest = Some(lowest.map_or(range.begin, |low: u64| low.min(range.begin)));
+            }
+        }
+        let entry_pc = match entry.attr_value(gimli::DW_AT_entry_pc).ok().flatten() {
+            Some(gimli::AttributeValue::Addr(address)) => Some(address),
+            _ => None,
+        };
+        if let Some(at) = entry_pc.or(lowest) {
+            self.index.inlined.push((DieOffset(origin), at));
+        }
     }
 
     fn function(

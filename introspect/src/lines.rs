@@ -20,6 +20,8 @@ pub struct Row {
     pub address: u64,
     pub line: u32,
     pub statement: bool,
+    /// The compiler says that the prologue ends here.
+    pub prologue_end: bool,
     file: u32,
 }
 
@@ -45,6 +47,7 @@ impl LineTable {
                     .and_then(|line| u32::try_from(line.get()).ok())
                     .unwrap_or(0),
                 statement: row.is_stmt(),
+                prologue_end: row.prologue_end(),
                 file: u32::try_from(row.file_index()).unwrap_or(u32::MAX),
             });
         }
@@ -84,6 +87,32 @@ impl LineTable {
             .find(|row| !same(row))
             .map_or(sequence.end, |row| row.address);
         Some((start, end))
+    }
+
+    /// Whether a statement of a line begins right here.
+    pub fn begins_at(&self, address: u64) -> bool {
+        let Some((sequence, index)) = self.position(address) else {
+            return false;
+        };
+        let here = sequence.rows[..=index].iter().rev();
+        here.take_while(|row| row.address == address)
+            .any(|row| row.statement && row.line != 0)
+    }
+
+    /// Address of the first row after `address`, before `end`.
+    pub fn next_after(&self, address: u64, end: u64) -> Option<u64> {
+        let (sequence, index) = self.position(address)?;
+        let mut later = sequence.rows[index..].iter();
+        let next = later.find(|row| row.address > address && row.line != 0)?;
+        (next.address < end).then_some(next.address)
+    }
+
+    /// Where the compiler says that the prologue of the function around these addresses ends.
+    pub fn prologue_end(&self, (start, end): (u64, u64)) -> Option<u64> {
+        let (sequence, index) = self.position(start)?;
+        let rows = sequence.rows[index..].iter();
+        let mut inside = rows.take_while(|row| row.address < end);
+        inside.find(|row| row.prologue_end).map(|row| row.address)
     }
 
     fn row_at(&self, address: u64) -> Option<&Row> {

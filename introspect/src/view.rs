@@ -116,6 +116,11 @@ pub trait View {
     /// Every thread, the main one first.
     fn threads(&self) -> Vec<ThreadView>;
 
+    /// The thread to look at where none is named, if it is not the main one: the one that stopped.
+    fn selected(&self) -> Option<u32> {
+        None
+    }
+
     /// By address, ascending.
     fn mappings(&self) -> Vec<Mapping>;
 

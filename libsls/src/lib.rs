@@ -9,6 +9,7 @@ pub mod bundle;
 mod client;
 #[cfg(feature = "view")]
 pub mod compare;
+pub mod control;
 #[cfg(feature = "view")]
 pub mod elf_core;
 mod frame;

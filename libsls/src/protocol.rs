@@ -8,8 +8,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::{Act, Breakpoint, Stop};
+
 /// Version of this protocol; both sides must have the same.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 /// First word of a hello.
 pub const MAGIC: u32 = 0x534c_5301;
 /// Longest request.
@@ -216,6 +218,13 @@ pub enum Request {
         part: Option<String>,
         epoch: Option<u64>,
     },
+    /// Control of the live processes.
+    Control {
+        part: Option<String>,
+        /// None: the root, or whichever stopped last.
+        pid: Option<i32>,
+        act: Act,
+    },
     /// Write checkpoints, and the files that their processes had mapped, to a file of its own.
     Bundle {
         part: Option<String>,
@@ -272,6 +281,8 @@ pub enum Answer {
     Moved(Moved),
     Snapshots(Vec<History>),
     Watched(Watched),
+    Stop(Stop),
+    Breakpoints(Vec<Breakpoint>),
     Bundled(Bundled),
     /// A folder, if any came with it.
     Files(Option<PathBuf>),
@@ -407,7 +418,7 @@ pub struct Breach {
 pub struct PsRow {
     pub pid: i32,
     pub partition: String,
-    /// running, sleeping, suspended, stopped (by a rewind -s), dead.
+    /// running, sleeping, paused, suspended, stopped (by a rewind -s), dead.
     pub state: String,
     pub threads: u32,
     pub comm: String,

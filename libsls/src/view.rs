@@ -62,6 +62,9 @@ impl CheckpointView {
     ) -> Result<Self, ClientError> {
         let mut record = client.borrow_mut().record(Some(part), epoch)?;
         let event = record.event.take();
+        let met = event.as_ref().and_then(Event::tid);
+        let its = |p: &&Process| p.threads.iter().any(|t| Some(t.tid) == met);
+        let pid = pid.or_else(|| record.processes.iter().find(its).map(Process::outside));
         let process = process_of(record, part, epoch, pid)?;
         let view = Self::of(client, part, epoch, Rc::new(process));
         Ok(Self { event, ..view })
@@ -353,6 +356,12 @@ impl View for CheckpointView {
             registers: Registers::from_user(&t.regs.words()).with_fxsave(&t.xstate),
         };
         self.process.threads.iter().map(view).collect()
+    }
+
+    fn selected(&self) -> Option<u32> {
+        let tid = self.event.as_ref()?.tid()?;
+        let here = self.process.threads.iter().any(|t| t.tid == tid);
+        here.then_some(tid.cast_unsigned())
     }
 
     fn mappings(&self) -> Vec<Mapping> {

@@ -7,6 +7,7 @@ mod bundles;
 mod campaign;
 mod conduct;
 mod connections;
+mod control;
 mod damaged;
 mod descriptors;
 mod files;

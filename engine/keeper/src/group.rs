@@ -1,15 +1,20 @@
 //! Every thread of a process, stopped to a fixed point under a deadline.
 
 use std::cell::{RefCell, RefMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Instant;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use sls_keeper::Refusal;
+use sls_keeper::{EventKind, Refusal};
 use sls_sys::ptrace::{self, Alarm, Stopped, Waited, Why, option};
 use sls_sys::{monotonic, procfs};
+
+use crate::collect;
+use crate::control::{awaits_trap, is_step};
+use crate::debug::DebugRegisters;
+use crate::traps::Traps;
 
 /// Why an act on the group was refused.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +132,14 @@ pub struct Group {
     pub options: usize,
     /// First interrupt of the last stop, CLOCK_MONOTONIC ns.
     pub since: u64,
+    /// Breakpoints in the text.
+    pub traps: Traps,
+    /// What is armed in each thread.
+    pub debug: DebugRegisters,
+    /// What was met on the way to a stop, or comes after it, and slsd has yet to be told of.
+    pub untold: Vec<EventKind>,
+    /// Threads whose single step has not ended in time.
+    pub stepping: BTreeSet<i32>,
     /// Threads of the last stop, to be asked before anything is listed.
     known: Vec<i32>,
     tasks: procfs::Tasks,
@@ -140,6 +153,10 @@ impl Group {
             running: Vec::new(),
             options,
             since: 0,
+            traps: Traps::default(),
+            debug: DebugRegisters::default(),
+            untold: Vec::new(),
+            stepping: BTreeSet::new(),
             known: Vec::new(),
             tasks: procfs::Tasks::open(pid)?,
         })
@@ -292,7 +309,7 @@ impl Group {
     fn note(&mut self, waited: Waited) -> io::Result<()> {
         match waited {
             Waited::Stopped(stopped) => self.note_stop(stopped)?,
-            Waited::Ended(tid, _) => self.forget(tid),
+            Waited::Ended(tid, status) => self.bury(tid, status),
         }
         Ok(())
     }
@@ -305,9 +322,13 @@ impl Group {
         self.running.retain(|&t| t != tid);
         if !ours {
             // A process that the target has just made: it runs on, untouched.
+            self.traps.spare(self.pid, tid);
             let signal = signal_of(&stopped);
             return stopped.detach(signal);
         }
+        let Some(stopped) = self.without_ours(stopped)? else {
+            return Ok(());
+        };
         match stopped.why() {
             // A thread or process that was just made: the maker must still reach its own stop,
             // and a new process is not part of this group.
@@ -325,7 +346,59 @@ impl Group {
         Ok(())
     }
 
+    /// A stop, as it would be had we set nothing for the thread to meet. None: it has yet to be told of
+    /// what it met, and comes again.
+    fn without_ours(&mut self, stopped: Stopped) -> io::Result<Option<Stopped>> {
+        if !self.is_set() {
+            return Ok(Some(stopped));
+        }
+        let tid = stopped.tid();
+        if stopped.why() == Why::Interrupt && awaits_trap(&stopped)? {
+            stopped.cont(0)?;
+            self.running.push(tid);
+            return Ok(None);
+        }
+        if self.traps.set_back(&stopped)? {
+            return Ok(Some(stopped.without_signal()));
+        }
+        if self.is_late_step(&stopped)? {
+            return Ok(Some(stopped.without_signal()));
+        }
+        let slots = self.debug.hits(&stopped)?;
+        if slots != 0 {
+            let regs = Box::new(collect::words(&stopped.regs()?));
+            self.untold.push(EventKind::Watch { tid, slots, regs });
+            return Ok(Some(stopped.without_signal()));
+        }
+        Ok(Some(stopped))
+    }
+
+    /// Is there anything of ours that a thread may meet?
+    pub fn is_set(&self) -> bool {
+        self.traps.any() || self.debug.watches() || !self.stepping.is_empty()
+    }
+
+    /// Is it the end of a step that took long?
+    pub fn is_late_step(&mut self, stopped: &Stopped) -> io::Result<bool> {
+        let is_one = stopped.why() == Why::Signal(libc::SIGTRAP)
+            && self.stepping.contains(&stopped.tid())
+            && is_step(stopped)?;
+        if is_one {
+            self.stepping.remove(&stopped.tid());
+        }
+        Ok(is_one)
+    }
+
+    /// A thread has ended; with the first one the process has, and that is told with how.
+    pub fn bury(&mut self, tid: i32, status: i32) {
+        self.forget(tid);
+        if tid == self.pid {
+            self.untold.push(EventKind::Gone { status });
+        }
+    }
+
     pub fn forget(&mut self, tid: i32) {
+        self.stepping.remove(&tid);
         self.running.retain(|&t| t != tid);
         self.stopped.remove(&tid);
     }

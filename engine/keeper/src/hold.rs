@@ -3,17 +3,16 @@
 use std::io;
 
 use sls_keeper::EventKind;
+use sls_sys::procfs;
 use sls_sys::ptrace::{self, Stopped, Why, option};
-use sls_sys::{RemoteMemory, frame, procfs};
+
+use crate::debug::DebugRegisters;
 
 /// PTRACE_O_* of a held target.
 pub const HOLD_OPTIONS: usize =
     option::SYSGOOD | option::CLONE | option::FORK | option::VFORK | option::EXEC | option::EXIT;
 
-const TRAP_HWBKPT: u8 = 4;
 const RESUME_FLAG: u64 = 1 << 16;
-/// Local enable bits of debug register 7, exact execution breakpoints of one byte.
-const ENABLE: [u64; 2] = [1, 1 << 2];
 
 /// What to do with a stop of a held thread.
 pub enum Seen {
@@ -23,46 +22,6 @@ pub enum Seen {
     Passed,
     /// Nothing; it is in a group stop and listens.
     Listening,
-}
-
-/// Breakpoints on the places where libc calls execve: in debug registers, no code is changed.
-pub struct ExecSites(Vec<u64>);
-
-impl ExecSites {
-    pub fn find(memory: &RemoteMemory, pid: i32) -> Self {
-        let maps = procfs::maps(pid).unwrap_or_default();
-        let mut sites = frame::exec_sites(memory, &maps);
-        sites.truncate(ENABLE.len());
-        Self(sites)
-    }
-
-    /// Arms them in one thread.
-    pub fn arm(&self, thread: &Stopped) -> io::Result<()> {
-        let mut control = 0;
-        for (index, &site) in self.0.iter().enumerate() {
-            thread.set_debug_register(index, site)?;
-            control |= ENABLE[index];
-        }
-        if control == 0 {
-            Ok(())
-        } else {
-            thread.set_debug_register(7, control)
-        }
-    }
-
-    /// Takes them away, before letting go.
-    pub fn disarm(&self, thread: &Stopped) -> io::Result<()> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            thread.set_debug_register(7, 0)
-        }
-    }
-
-    fn hit(&self, thread: &Stopped) -> io::Result<bool> {
-        let info = thread.siginfo()?;
-        Ok(info[8] == TRAP_HWBKPT && self.0.contains(&thread.regs()?.rip))
-    }
 }
 
 /// Signals whose default action leaves the process alive.
@@ -80,7 +39,8 @@ fn harmless_by_default(signal: i32) -> bool {
     )
 }
 
-fn is_fatal(pid: i32, signal: i32) -> bool {
+/// Does a signal end the process?
+pub fn is_fatal(pid: i32, signal: i32) -> bool {
     let Ok(status) = procfs::status(pid) else {
         return false;
     };
@@ -91,14 +51,18 @@ fn is_fatal(pid: i32, signal: i32) -> bool {
 }
 
 /// Judges a stop that nobody asked for.
-pub fn judge(pid: i32, stopped: Stopped, sites: &ExecSites) -> io::Result<Seen> {
+pub fn judge(pid: i32, stopped: Stopped, debug: &DebugRegisters) -> io::Result<Seen> {
     let tid = stopped.tid();
     match stopped.why() {
-        Why::Signal(libc::SIGTRAP) if sites.hit(&stopped)? => {
+        Why::Signal(libc::SIGTRAP) if debug.is_exec(&stopped)? => {
             let mut regs = stopped.regs()?;
             regs.eflags |= RESUME_FLAG; // Once past this instruction the breakpoint is live again.
             stopped.set_regs(&regs)?;
-            Ok(Seen::Tell(EventKind::Exec { tid }, stopped))
+            // The trap is ours, not the program's.
+            Ok(Seen::Tell(
+                EventKind::Exec { tid },
+                stopped.without_signal(),
+            ))
         }
         Why::Signal(signal) if is_fatal(pid, signal) => {
             let info = stopped.siginfo()?.to_vec();
@@ -122,7 +86,7 @@ pub fn judge(pid: i32, stopped: Stopped, sites: &ExecSites) -> io::Result<Seen> 
             stopped.cont(0).map(|()| Seen::Passed)
         }
         Why::Interrupt | Why::Syscall | Why::Event(_) => {
-            sites.arm(&stopped)?;
+            debug.arm(&stopped)?;
             stopped.cont(0).map(|()| Seen::Passed)
         }
     }

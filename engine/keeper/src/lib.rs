@@ -14,7 +14,7 @@ pub use plan::{
 };
 pub use protocol::{
     AltStack, Ask, BlockedCall, Collected, Conduct, End, EventKind, Facts, OwnFacts, RawTimer,
-    Refusal, Say, SigActionWords, ThreadState, Within,
+    Refusal, Say, SigActionWords, Stepped, ThreadState, Trap, Watch, Within, Words,
 };
 pub use sls_sys::channel::Channel;
 

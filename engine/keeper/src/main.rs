@@ -3,6 +3,8 @@
 mod asleep;
 mod birth;
 mod collect;
+mod control;
+mod debug;
 mod execute;
 mod facts;
 mod faults;
@@ -19,6 +21,7 @@ mod siblings;
 mod steps;
 mod stopping;
 mod target;
+mod traps;
 mod unmake;
 
 use std::os::fd::AsFd;

@@ -105,6 +105,41 @@ pub enum Ask {
     Collect,
     /// Let every thread run. Answered by Resumed.
     Resume,
+    /// Stay seized from now on, so that it can be controlled, or no longer; the latter while it stands
+    /// still. Answered by Done.
+    Seize {
+        /// Begin or end.
+        on: bool,
+    },
+    /// Stop every thread, without a checkpoint, until [`Ask::Go`] or [`Ask::Resume`]. Answered by Halted.
+    Halt {
+        /// Give up and let go after this long.
+        deadline_ms: u32,
+    },
+    /// These breakpoints are in its text whenever it runs, and no others. While it stands still.
+    /// Answered by Done.
+    Traps {
+        /// All of them.
+        traps: Vec<Trap>,
+    },
+    /// These watchpoints are armed in all threads whenever they run, and no others. While it stands
+    /// still. Answered by Done.
+    Watches {
+        /// All of them.
+        watches: Vec<Watch>,
+    },
+    /// Execute one instruction of one thread while all others stand still. Answered by Stepped.
+    Step {
+        /// Thread.
+        tid: i32,
+    },
+    /// Let threads run. Answered by Went.
+    Go {
+        /// This one only; None: all.
+        only: Option<i32>,
+        /// These get past the breakpoint that they stand at.
+        pass: Vec<i32>,
+    },
     /// Carry the journal through (its descriptor comes along); everything stays stopped after it.
     /// Answered by Executed.
     Execute,
@@ -118,6 +153,49 @@ pub enum Ask {
     },
     /// Let go of everything and leave when no call waits for its timeout any more.
     Leave,
+}
+
+/// A breakpoint in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trap {
+    /// Where.
+    pub address: u64,
+    /// The byte that belongs there.
+    pub original: u8,
+}
+
+/// A watchpoint in a debug register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// A multiple of `len`.
+    pub address: u64,
+    /// 1, 2, 4 or 8.
+    pub len: u8,
+    /// Reads count too.
+    pub reads: bool,
+    /// Its number among the debug registers, 0 to 3.
+    pub slot: u8,
+}
+
+/// Words of user_regs_struct in its own order.
+pub type Words = [u64; 27];
+
+/// How one instruction went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stepped {
+    /// Executed; the thread stands still behind it.
+    Done {
+        /// Its registers.
+        regs: Box<Words>,
+        /// Watchpoints it hit, a bit each slot.
+        slots: u8,
+    },
+    /// A signal comes first.
+    Signal(i32),
+    /// It is in a call that waits: it runs on.
+    Blocked,
+    /// The thread has ended.
+    Ended,
 }
 
 /// A PID namespace that a process is made in.
@@ -201,6 +279,20 @@ pub enum Say {
         /// ns from the first interrupt to the last thread let go.
         stop_ns: u64,
     },
+    /// Every thread stands still.
+    Halted {
+        /// Registers of each.
+        threads: Vec<(i32, Words)>,
+    },
+    /// How the instruction went.
+    Stepped(Stepped),
+    /// It runs.
+    Went {
+        /// Who could not get past its breakpoint, since a signal came first, and will meet it again.
+        left: Vec<i32>,
+        /// The breakpoints are not in its text: this process shares its memory, and nobody would catch it.
+        shared: Option<i32>,
+    },
     /// The plan has come to where it awaits something.
     Awaits,
     /// The plan was carried through.
@@ -244,6 +336,28 @@ pub enum EventKind {
     Exit {
         /// Status.
         status: i32,
+    },
+    /// A breakpoint was hit; the thread stands before the instruction. Or a step that had to wait has
+    /// ended.
+    Trap {
+        /// Thread.
+        tid: i32,
+        /// Its registers.
+        regs: Box<Words>,
+    },
+    /// A watchpoint was hit; the thread stands behind the instruction, unless a checkpoint came between.
+    Watch {
+        /// Thread.
+        tid: i32,
+        /// Which, a bit each slot.
+        slots: u8,
+        /// Its registers then.
+        regs: Box<Words>,
+    },
+    /// Another program has taken its place.
+    Replaced {
+        /// Thread.
+        tid: i32,
     },
     /// It is gone.
     Gone {

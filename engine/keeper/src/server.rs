@@ -81,15 +81,18 @@ impl Server {
 
     /// Waits for a request (true), a child or a deadline.
     fn wait(&self) -> io::Result<bool> {
-        let timeout =
-            self.target
-                .as_ref()
-                .and_then(Target::next_deadline)
-                .map_or(PollTimeout::NONE, |at| {
-                    let ns = at.saturating_sub(monotonic());
-                    PollTimeout::try_from(Duration::from_nanos(ns + 999_999))
-                        .unwrap_or(PollTimeout::MAX)
-                });
+        // Those that stand still are settled when they go on.
+        let runs = |target: &&Target| target.group.stopped.is_empty();
+        let timeout = self
+            .target
+            .as_ref()
+            .filter(runs)
+            .and_then(Target::next_deadline)
+            .map_or(PollTimeout::NONE, |at| {
+                let ns = at.saturating_sub(monotonic());
+                PollTimeout::try_from(Duration::from_nanos(ns + 999_999))
+                    .unwrap_or(PollTimeout::MAX)
+            });
         // Who is leaving stays for the target's calls only, and not beyond its end.
         let other = match &self.target {
             Some(target) if self.leaving => target.pidfd.as_fd(),
@@ -130,6 +133,7 @@ impl Server {
             return self.leave();
         }
         if let Err(refused) = self.answer(ask, fd) {
+            self.tell()?;
             let message = refused.message;
             self.say(
                 &Say::Failed {
@@ -249,7 +253,40 @@ impl Server {
                 let what = format_args!("let process {} go", target.known_as());
                 fault::step(what, || Ok(()))?;
                 let stop_ns = target.resume()?;
+                self.tell()?;
                 self.say(&Say::Resumed { stop_ns }, None)?;
+            }
+            Ask::Seize { on } => {
+                self.target()?.1.seize(on);
+                self.say(&Say::Done, None)?;
+            }
+            Ask::Halt { deadline_ms } => {
+                let within = Duration::from_millis(u64::from(deadline_ms));
+                let (children, target) = self.target()?;
+                let threads = target.halt(within, children)?;
+                self.tell()?;
+                self.say(&Say::Halted { threads }, None)?;
+            }
+            Ask::Traps { traps } => {
+                let target = self.target()?.1;
+                target.group.traps.set(&traps, &target.memory);
+                self.say(&Say::Done, None)?;
+            }
+            Ask::Watches { watches } => {
+                self.target()?.1.group.debug.watch(watches);
+                self.say(&Say::Done, None)?;
+            }
+            Ask::Step { tid } => {
+                let (children, target) = self.target()?;
+                let stepped = target.step(tid, children)?;
+                self.tell()?;
+                self.say(&Say::Stepped(stepped), None)?;
+            }
+            Ask::Go { only, pass } => {
+                let (children, target) = self.target()?;
+                let (left, shared) = target.go(only, &pass, children)?;
+                self.tell()?;
+                self.say(&Say::Went { left, shared }, None)?;
             }
             Ask::Execute => {
                 let fd = fd.ok_or_else(|| io::Error::other("execute without a journal"))?;
@@ -287,6 +324,7 @@ impl Server {
             target.group.release();
         })?;
         target.look_ahead();
+        self.tell()?;
         self.say(
             &Say::Stopped {
                 quiesce_ns: monotonic() - since_ns,
@@ -296,6 +334,17 @@ impl Server {
         )?;
         self.told = Some((facts, told));
         Ok(())
+    }
+
+    /// Tells of what was met on the way to a stop, or comes after it.
+    fn tell(&mut self) -> io::Result<()> {
+        let target = self.target.as_mut();
+        let untold = target.map(|t| (t.hold, std::mem::take(&mut t.group.untold)));
+        let mut events = untold
+            .into_iter()
+            .filter(|told| told.0)
+            .flat_map(|told| told.1);
+        events.try_for_each(|event| self.say(&Say::Event(event), None))
     }
 
     /// Reads what is to be known of the stopped target.
@@ -312,6 +361,7 @@ impl Server {
         if let Some(board) = &mut self.board {
             rendezvous::put_states(board, &bytes)?;
         }
+        self.tell()?;
         self.say(
             &Say::Collected {
                 bytes: bytes.len() as u64,

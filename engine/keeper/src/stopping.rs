@@ -7,6 +7,8 @@ use sls_keeper::{EventKind, Refusal};
 use sls_sys::ptrace::{self, Waited};
 use sls_sys::{monotonic, procfs};
 
+use crate::control::Met;
+use crate::debug::DebugRegisters;
 use crate::group::{Children, Refused};
 use crate::hold::{Seen, judge};
 use crate::limits::Place;
@@ -31,7 +33,9 @@ impl Target {
 
     pub fn stop_threads(&mut self, children: &Children, deadline: Instant) -> Result<(), Refused> {
         let result = self.group.stop(children, deadline);
-        result.or_else(|refused| self.give_up(refused))
+        result.or_else(|refused| self.give_up(refused))?;
+        self.group.traps.lift(&self.memory);
+        Ok(())
     }
 
     /// Prepares a stop, while everything runs: who was born is looked at, and vforks are waited for.
@@ -84,12 +88,13 @@ impl Target {
         own.into_iter().chain(self.siblings.next_deadline()).min()
     }
 
-    /// Stops everything for `act`, and lets go again.
+    /// Stops everything for `act`, and lets go again, unless it stood still before.
     pub fn stopped<T>(
         &mut self,
         children: &Children,
         act: impl FnOnce(&mut Self) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
+        let stays = !self.group.stopped.is_empty();
         self.wait_for_vforks(ATTACH_DEADLINE)?;
         self.kicks.sample();
         self.stop_threads(children, Instant::now() + ATTACH_DEADLINE)?;
@@ -97,7 +102,9 @@ impl Target {
             Ok(()) => act(self),
             Err(error) => Err(error.into()),
         };
-        self.resume()?;
+        if !stays {
+            self.resume()?;
+        }
         result
     }
 
@@ -132,30 +139,12 @@ impl Target {
     pub fn resume(&mut self) -> Result<u64, Refused> {
         self.unborn = None;
         self.kicks.stopped_at(monotonic());
-        self.siblings.release();
         if !self.hold {
+            self.siblings.release();
             self.group.release();
             return Ok(monotonic().saturating_sub(self.group.since));
         }
-        for (tid, stopped) in std::mem::take(&mut self.group.stopped) {
-            let signal = group::signal_of(&stopped);
-            let listens = matches!(stopped.why(), ptrace::Why::Group(_));
-            // The program's own filter is on again. ESRCH: killed, which the next call finds too.
-            let _ = stopped.set_options(self.group.options);
-            if !matches!(stopped.why(), ptrace::Why::Event(ptrace::event::EXIT)) {
-                self.sites.arm(&stopped)?;
-            }
-            // The trap of an exec breakpoint is ours, not the program's.
-            let signal = if signal == libc::SIGTRAP { 0 } else { signal };
-            let gone = if listens {
-                stopped.listen()
-            } else {
-                stopped.cont(signal)
-            };
-            if gone.is_ok() {
-                self.group.running.push(tid);
-            }
-        }
+        self.run(None)?;
         Ok(monotonic().saturating_sub(self.group.since))
     }
 
@@ -172,8 +161,10 @@ impl Target {
             // Dead or late: what can be let go has been.
             let _ = self.group.stop(children, Instant::now() + ATTACH_DEADLINE);
             for stopped in self.group.stopped.values() {
-                let _ = self.sites.disarm(stopped); // ESRCH: killed meanwhile.
+                let _ = DebugRegisters::disarm(stopped); // ESRCH: killed meanwhile.
             }
+            self.group.traps.set(&[], &self.memory);
+            self.group.debug = DebugRegisters::default();
             self.settle_all()?;
         }
         self.siblings.release();
@@ -198,6 +189,7 @@ impl Target {
                         self.settle(&stopped)?;
                     } else {
                         self.siblings.settle_late(&stopped, &self.memory)?;
+                        self.group.traps.spare(pid, tid);
                     }
                     let signal = group::signal_of(&stopped);
                     stopped.detach(signal)?;
@@ -206,7 +198,9 @@ impl Target {
                 if !self.group.running.contains(&tid) {
                     self.group.running.push(tid);
                 }
-                if stopped.why() == ptrace::Why::Event(ptrace::event::EXEC) {
+                let executed = stopped.why() == ptrace::Why::Event(ptrace::event::EXEC);
+                let controlled = !self.attached_held || self.group.is_set();
+                if executed {
                     self.reload()?;
                 }
                 // As above. A call whose time has come is ended in a group stop as well.
@@ -218,9 +212,30 @@ impl Target {
                 if settles {
                     self.settle(&stopped)?;
                 }
-                match judge(pid, stopped, &self.sites)? {
+                let stopped = match self.meet(stopped)? {
+                    Met::Nothing(stopped) => stopped,
+                    Met::Told(event, stopped) => {
+                        self.group.running.retain(|&t| t != tid);
+                        self.group.stopped.insert(tid, stopped);
+                        return Ok(Some(event));
+                    }
+                };
+                if executed && controlled {
+                    self.group.running.clear();
+                    self.group.stopped.insert(tid, stopped);
+                    return Ok(Some(EventKind::Replaced { tid }));
+                }
+                let Some(stopped) = self.send_off(stopped)? else {
+                    return Ok(None);
+                };
+                match judge(pid, stopped, &self.group.debug)? {
                     Seen::Passed | Seen::Listening => Ok(None),
                     Seen::Tell(event, stopped) => {
+                        if let (EventKind::Fatal { .. }, ptrace::Why::Signal(signal)) =
+                            (&event, stopped.why())
+                        {
+                            self.doomed = Some((tid, signal));
+                        }
                         self.group.running.retain(|&t| t != tid);
                         self.group.stopped.insert(tid, stopped);
                         Ok(Some(event))

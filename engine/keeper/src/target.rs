@@ -17,10 +17,11 @@ use sls_sys::{RemoteMemory, fault, fd, missing, procfs, uffd};
 
 use crate::birth::Unborn;
 use crate::collect;
+use crate::debug::DebugRegisters;
 use crate::execute::{Executor, NotCome};
 use crate::facts::{self, Means, PerThread};
 use crate::group::{Children, Group, Refused, STOP_OPTIONS};
-use crate::hold::{ExecSites, HOLD_OPTIONS};
+use crate::hold::HOLD_OPTIONS;
 use crate::inject::Borrowed;
 use crate::kicks::Kicks;
 use crate::limits::Place;
@@ -41,8 +42,13 @@ pub struct Target {
     pub kicks: Kicks,
     /// Threads that told what is their own.
     pub asked: BTreeSet<i32>,
+    /// It stays seized between stops.
     pub hold: bool,
-    pub sites: ExecSites,
+    /// It was attached to so; else it is seized only as long as it is controlled.
+    pub attached_held: bool,
+    /// A thread, and the signal that ends the process of which slsd was told: once it goes on it gets it. A
+    /// call that was injected meanwhile has queued it again.
+    pub doomed: Option<(i32, i32)>,
     pub suspend_seccomp: bool,
     /// What is known of the seccomp filters of each thread.
     filters: BTreeMap<i32, Vec<Program>>,
@@ -80,6 +86,10 @@ impl Target {
         target.wait_for_vforks(ATTACH_DEADLINE)?;
         target.stop_all(children, Instant::now() + ATTACH_DEADLINE)?;
         target.settle_all()?;
+        // What a keeper that was killed has left would kill whoever meets it.
+        for stopped in target.group.stopped.values() {
+            DebugRegisters::disarm(stopped)?;
+        }
         target.resume()?;
         Ok(target)
     }
@@ -94,7 +104,7 @@ impl Target {
         let pid = group.pid;
         let memory = RemoteMemory::open(pid)?;
         let maps = procfs::maps(pid)?;
-        Ok(Self {
+        let mut target = Self {
             group,
             siblings: Siblings::new(pid, sched_debug)?,
             gadgets: Gadgets::find(&memory, &maps),
@@ -104,13 +114,16 @@ impl Target {
             maps: Reread::open(pid, "maps")?,
             kicks: Kicks::new(pid, sched_debug),
             asked: BTreeSet::new(),
-            sites: ExecSites::find(&memory, pid),
             memory,
             hold,
+            attached_held: hold,
+            doomed: None,
             suspend_seccomp,
             filters: BTreeMap::new(),
             unborn: None,
-        })
+        };
+        target.group.debug = target.exec_sites();
+        Ok(target)
     }
 
     /// Where calls can be injected into the stopped threads, if they can: a filter, which each
@@ -142,6 +155,7 @@ impl Target {
             let message = "the journal is for another process";
             return Err(Refused::new(Refusal::Other, message));
         }
+        self.doomed = None; // It becomes another one, who has yet to get there.
         Ok(Executor {
             numbers: Numbers::of(self.group.pid, self.group.stopped.keys()),
             group: &mut self.group,
@@ -332,13 +346,23 @@ impl Target {
         self.folders.look_at(connections);
     }
 
+    /// Where an exec is seen coming, of one that is attached to for that.
+    fn exec_sites(&self) -> DebugRegisters {
+        if self.attached_held {
+            DebugRegisters::at_execs(&self.memory, self.group.pid)
+        } else {
+            DebugRegisters::default()
+        }
+    }
+
     /// After exec: another address space, other text.
     pub fn reload(&mut self) -> io::Result<()> {
         let pid = self.group.pid;
         self.memory = RemoteMemory::open(pid)?;
         self.maps = Reread::open(pid, "maps")?;
         self.gadgets = Gadgets::find(&self.memory, &procfs::maps(pid)?);
-        self.sites = ExecSites::find(&self.memory, pid);
+        self.group.traps.forget();
+        self.group.debug = self.exec_sites();
         self.group.running = vec![pid];
         self.kicks.clear();
         self.asked.clear();

@@ -63,7 +63,7 @@ pub struct Ended {
     pub exit_signal: i32,
 }
 
-/// What was about to happen when a held process was checkpointed.
+/// What was about to happen when a held process was checkpointed, or why it stands still.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// A signal that ends the process.
@@ -90,6 +90,25 @@ pub enum Event {
         /// Status as wait(2) gives it.
         status: i32,
     },
+    /// Somebody had it stand still, or it has met what they set.
+    Stop {
+        /// Thread that is looked at.
+        tid: i32,
+    },
+}
+
+impl Event {
+    /// The thread that it happened to.
+    #[must_use]
+    pub fn tid(&self) -> Option<i32> {
+        match *self {
+            Self::Fatal { tid, .. }
+            | Self::Exec { tid }
+            | Self::Fork { tid, .. }
+            | Self::Stop { tid } => Some(tid),
+            Self::Exit { .. } => None,
+        }
+    }
 }
 
 /// One process.

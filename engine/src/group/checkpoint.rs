@@ -314,14 +314,18 @@ impl Group {
         let time_ns = u64::try_from(time.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
         let mut processes = Vec::with_capacity(stills.len());
         let mut parts = Vec::with_capacity(stills.len());
-        for (at, (still, bytes)) in stills.into_iter().enumerate() {
+        for (at, (mut still, bytes)) in stills.into_iter().enumerate() {
             let member = &mut self.members[at];
             let states: Collected = member.keeper.states(bytes).map_err(Failed::of(at))?;
             member.siblings.clone_from(&states.siblings);
             let when = (time_ns, request.explicit);
             let (process, bodies) = member.process(&still, states, when, &mut self.spaces);
             processes.push(process);
-            let pages = std::mem::take(&mut member.copies).merged(&still.found.absent);
+            let mut pages = std::mem::take(&mut member.copies).merged(&still.found.absent);
+            let found = &mut still.found;
+            member
+                .traps
+                .leave_out(&mut pages, &self.staging, &mut found.absent);
             parts.push(Part {
                 still,
                 pages,

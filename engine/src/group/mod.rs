@@ -293,11 +293,11 @@ impl Group {
     ///
     /// # Errors
     /// A keeper is gone: which member's.
-    pub fn event(&mut self) -> Result<Option<Event>, (i32, KeeperError)> {
+    pub fn event(&mut self) -> Result<Option<(i32, Event)>, (i32, KeeperError)> {
         for member in &mut self.members {
             match member.keeper.event() {
                 Ok(None) => {}
-                Ok(event) => return Ok(event),
+                Ok(Some(event)) => return Ok(Some((member.pid, event))),
                 Err(error) => return Err((member.pid, error)),
             }
         }

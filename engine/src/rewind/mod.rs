@@ -64,6 +64,8 @@ impl Group {
         };
         let pid = self.members.first().map_or(0, |member| member.pid);
         probes::rewind_begun(pid, to.0);
+        // Who stands still because somebody wants it so stays so.
+        let halted = self.is_stopped();
         let _held = partition.hold(to).map_err(read)?;
         let record = record(partition, to)?;
         self.bury();
@@ -122,7 +124,7 @@ impl Group {
             Ok(done) => done,
             Err(error) => {
                 self.rejoin(leave);
-                if !matches!(error, RewindError::Halted { .. }) {
+                if !(halted || matches!(error, RewindError::Halted { .. })) {
                     self.run_on()?;
                 }
                 return Err(error);
@@ -131,7 +133,7 @@ impl Group {
         if stay_stopped {
             self.signal(SIGSTOP)?;
         }
-        let stop_ns = self.run_on()?;
+        let stop_ns = if halted { 0 } else { self.run_on()? };
         probes::rewind_done(pid, done.pages);
         self.parent = Some(to);
         for member in &mut self.members {

@@ -32,6 +32,7 @@ pub mod option {
     pub const VFORK: usize = 1 << 2;
     pub const CLONE: usize = 1 << 3;
     pub const EXEC: usize = 1 << 4;
+    pub const VFORK_DONE: usize = 1 << 5;
     pub const EXIT: usize = 1 << 6;
     pub const EXITKILL: usize = 1 << 20;
     pub const SUSPEND_SECCOMP: usize = 1 << 21;
@@ -44,6 +45,7 @@ pub mod event {
     pub const VFORK: i32 = 2;
     pub const CLONE: i32 = 3;
     pub const EXEC: i32 = 4;
+    pub const VFORK_DONE: i32 = 5;
     pub const EXIT: i32 = 6;
     pub const STOP: i32 = 128;
 }
@@ -448,6 +450,23 @@ impl Stopped {
     /// ESRCH: the thread died.
     pub fn cont(self, signal: i32) -> io::Result<()> {
         call(libc::PTRACE_CONT, self.tid, 0, signal_word(signal)).map(|_| ())
+    }
+
+    /// Executes one instruction, still traced. A signal that comes first is a stop of its own.
+    ///
+    /// # Errors
+    /// ESRCH: the thread died.
+    pub fn step(self) -> io::Result<()> {
+        call(libc::PTRACE_SINGLESTEP, self.tid, 0, 0).map(|_| ())
+    }
+
+    /// The same stop without its signal, which was the tracer's own doing: whoever lets the thread go
+    /// finds none to deliver.
+    pub fn without_signal(self) -> Self {
+        Self {
+            why: Why::Interrupt,
+            ..self
+        }
     }
 
     /// Group stop goes on while tracing goes on.

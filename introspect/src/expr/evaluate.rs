@@ -35,7 +35,7 @@ pub enum FrameSelector {
 /// Where an expression is evaluated.
 #[derive(Debug, Clone, Default)]
 pub struct Context {
-    /// None for the main thread.
+    /// None for the view's selected one.
     pub tid: Option<u32>,
     pub frame: FrameSelector,
     pub limits: Limits,
@@ -93,7 +93,7 @@ impl Program {
         expr: &str,
         look: impl FnOnce(&Decoder<'_>, &Object) -> T,
     ) -> Result<T> {
-        let node = parse(expr, &|name| !self.types_named(name).is_empty())?;
+        let node = self.parsed(expr)?;
         let evaluator = Evaluator::new(self, view, context);
         let object = evaluator.eval(&node)?;
         let frame = evaluator.used_frame();
@@ -119,6 +119,27 @@ impl Program {
                 address,
                 len,
                 type_name: ty,
+            })
+        })?;
+        found.ok_or_else(|| ExprError::at(1, "it is not in memory"))
+    }
+
+    /// Is it an expression at all? What its names stand for, only a frame tells.
+    pub fn check(&self, expr: &str) -> Result<()> {
+        self.parsed(expr).map(drop)
+    }
+
+    fn parsed(&self, expr: &str) -> Result<Node> {
+        parse(expr, &|name| !self.types_named(name).is_empty())
+    }
+
+    /// Where an object itself lies, also of a pointer, and how long it is.
+    pub fn place_of(&self, view: &dyn View, context: &Context, expr: &str) -> Result<Extent> {
+        let found = self.with_object(view, context, expr, |_, object| {
+            Some(Extent {
+                address: object.storage.address()?,
+                len: self.size_of(&object.ty)?,
+                type_name: self.type_name(&object.ty),
             })
         })?;
         found.ok_or_else(|| ExprError::at(1, "it is not in memory"))
@@ -166,7 +187,7 @@ impl Local {
 }
 
 /// gdb prints the type before a pointer that stands alone.
-fn answer_text(value: &Value, type_name: &str) -> String {
+pub(crate) fn answer_text(value: &Value, type_name: &str) -> String {
     match value {
         Value::Pointer { .. } => format!("({type_name}) {}", value.to_text()),
         _ => value.to_text(),
@@ -229,7 +250,7 @@ impl<'a> Evaluator<'a> {
     fn frames(&self) -> &[Frame] {
         self.frames.get_or_init(|| {
             let threads = self.view.threads();
-            let thread = match self.context.tid {
+            let thread = match self.context.tid.or_else(|| self.view.selected()) {
                 Some(tid) => threads.into_iter().find(|thread| thread.tid == tid),
                 None => threads.into_iter().next(),
             };

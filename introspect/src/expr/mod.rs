@@ -10,6 +10,7 @@ mod over;
 mod parser;
 mod tree;
 
+pub(crate) use evaluate::answer_text;
 pub use evaluate::{Answer, Context, Extent, FrameSelector, Local};
 
 /// Why an expression has no answer. A value that is merely unavailable is an answer.

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use introspect::{History as _, View};
+use libsls::control::{Act, By, Wait, What};
 use libsls::protocol::{
     Answer, Breach, CheckRow, Checkpoint, Failure, Hello, History, HistoryRow, Keep, MAGIC,
     MAX_ANSWER, MAX_REQUEST, PartStat, PsRow, Request, Restored, Rewound, Stat, VERSION, Watched,
@@ -159,6 +160,27 @@ pub fn every_request() -> Vec<Request> {
         },
         Request::Snapshots {
             store: Some("/s".into()),
+        },
+        Request::Control {
+            part: Some("web".into()),
+            pid: Some(4711),
+            act: Act::Break {
+                what: What::Place("main.c:12".into()),
+                condition: Some("i == 7".into()),
+                tid: Some(4712),
+                temporary: true,
+            },
+        },
+        Request::Control {
+            part: None,
+            pid: None,
+            act: Act::Step {
+                by: By::Line,
+                over: true,
+                count: 3,
+                tid: None,
+                wait: Wait::Ms(250),
+            },
         },
         Request::EpochWait {
             part: part(),

@@ -58,7 +58,7 @@ pub struct ProcessArg {
 #[derive(Debug, Clone, Default, Args)]
 #[group(skip)]
 pub struct FrameArg {
-    /// The thread [default: the main one]
+    /// The thread [default: the one that stopped, else the main one]
     #[arg(long, value_name = "TID")]
     tid: Option<u32>,
     /// The frame, by number or function name [default: the innermost that has source]

@@ -133,7 +133,7 @@ impl Look {
         Program::load(self.view(), &Finder::default())
     }
 
-    /// The threads asked for: that one, all, or the main one.
+    /// The threads asked for: that one, all, or the one that stopped, else the main one.
     pub fn threads(&self, tid: Option<u32>, all: bool) -> anyhow::Result<Vec<ThreadView>> {
         let mut threads = self.view().threads();
         match tid {
@@ -146,7 +146,11 @@ impl Look {
                     return Err(anyhow::Error::msg(message));
                 }
             }
-            None if !all => threads.truncate(1),
+            None if !all => {
+                let selected = self.view().selected();
+                threads.retain(|thread| selected.is_none_or(|tid| thread.tid == tid));
+                threads.truncate(1);
+            }
             None => {}
         }
         Ok(threads)

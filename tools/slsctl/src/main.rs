@@ -9,6 +9,7 @@ mod bisect;
 mod blame;
 mod branch;
 mod cli;
+mod control;
 mod daemon;
 mod diff;
 mod diff_text;

@@ -20,7 +20,7 @@ const NEAR_FRAMES: usize = 64;
 #[derive(Debug, Clone, Args)]
 #[group(skip)]
 struct ThreadArg {
-    /// The thread [default: the main one]
+    /// The thread [default: the one that stopped, else the main one]
     #[arg(long, value_name = "TID", conflicts_with = "all")]
     tid: Option<u32>,
     /// Every thread

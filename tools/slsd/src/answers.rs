@@ -240,6 +240,10 @@ fn obey(registry: &Registry, request: Request, given: Vec<Given>) -> Result<Answ
             Failure::Usage,
             "a watch is a client's own: it is not asked from within",
         )),
+        Request::Control { .. } => Err(Refusal::new(
+            Failure::Usage,
+            "control is a client's own: it is not asked from within",
+        )),
         Request::EpochWait { part, epoch } => wait(registry, part.as_deref(), epoch),
         Request::Stat => Ok(Answer::Stat(stat(registry))),
         Request::Check => Ok(Answer::Check(check::rows(&registry.probe))),
@@ -324,6 +328,9 @@ fn command(reply: Reply) -> Result<Answer, Refusal> {
         Reply::Rewound(rewound) => Answer::Rewound(rewound),
         Reply::Restored(restored) => Answer::Restored(restored),
         Reply::Ended(status) => Answer::Ended(status),
+        Reply::Stop(stop) => Answer::Stop(*stop),
+        Reply::Points(points) => Answer::Breakpoints(points),
+        Reply::Runs { .. } => Answer::Done,
     })
 }
 

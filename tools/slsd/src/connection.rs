@@ -20,6 +20,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use sls_engine::Given;
 
 use crate::answers::answer;
+use crate::control;
 use crate::gate::Gate;
 use crate::guests::{self, Seat};
 use crate::names::shown;
@@ -212,6 +213,12 @@ fn attend(seat: &Seat, visit: &mut Visit, request: Request) -> Result<(), FrameE
             &seat.stream,
             &watched(seat, visit, part.as_deref(), &wanted),
         );
+    }
+    if let Request::Control { part, pid, act } = request {
+        let gone = || has_left(&seat.stream);
+        let done = control::serve(&visit.registry, part.as_deref(), pid, act, &gone);
+        let reply = done.unwrap_or_else(|refusal| failed(refusal.kind, refusal.message));
+        return send(&seat.stream, &reply);
     }
     let reply = {
         let _turn = seat.process.turns.enter();

@@ -22,8 +22,15 @@ pub fn of_record(seen: &Seen) -> Option<Event> {
             child: own(*child),
         },
         Seen::Exit { status } => Event::Exit { status: *status },
-        Seen::Gone { .. } => return None,
+        Seen::Gone { .. } | Seen::Trap { .. } | Seen::Watch { .. } | Seen::Replaced { .. } => {
+            return None;
+        }
     })
+}
+
+/// A thread stands still, for somebody to look at.
+pub fn stop(tid: i32) -> Event {
+    Event::Stop { tid: own(tid) }
 }
 
 /// The name its checkpoint gets: `@crash`, `@exec`, `@fork`, `@exit`.
@@ -33,6 +40,7 @@ pub fn name(event: &Event) -> String {
         Event::Exec { .. } => "exec",
         Event::Fork { .. } => "fork",
         Event::Exit { .. } => "exit",
+        Event::Stop { .. } => "stop",
     }
     .to_owned()
 }

@@ -6,6 +6,7 @@ mod bundle;
 mod check;
 mod child;
 mod connection;
+mod control;
 mod events;
 mod flush;
 mod gate;

@@ -12,6 +12,7 @@ use libsls::protocol::{Failure, Keep, Kept, PartStat, PsRow};
 use slos::{Epoch, Options, Partition, Settings, Store, Taken};
 
 use crate::bundle;
+use crate::control::board::Board;
 use crate::flush::Flusher;
 use crate::registry::{Refusal, Registry};
 use crate::stops::Stops;
@@ -34,6 +35,8 @@ pub struct Figures {
     pub pids: Vec<i32>,
     pub dead: bool,
     pub suspended: bool,
+    /// Standing still until they are let go on.
+    pub paused: bool,
     /// Of this attachment.
     pub period: Option<Duration>,
     /// Of attachments that name none, as the partition was made.
@@ -74,6 +77,7 @@ impl Figures {
         self.pids.clear();
         self.dead = false;
         self.suspended = false;
+        self.paused = false;
         self.period = None;
     }
 }
@@ -95,6 +99,7 @@ pub struct Part {
     budget: u64,
     figures: std::sync::Arc<Mutex<Figures>>,
     worker: Worker,
+    board: Arc<Board>,
     /// Where it is written to a store as it runs.
     flusher: OnceLock<Flusher>,
 }
@@ -303,12 +308,14 @@ impl Part {
             ..Figures::default()
         };
         let figures = std::sync::Arc::new(Mutex::new(figures));
+        let board = Arc::new(Board::default());
         let worker = Worker::start(
             history.clone(),
             std::sync::Arc::clone(&figures),
             registry.probe,
             registry.keeper.clone(),
             registry.journals.clone(),
+            Arc::clone(&board),
         )?;
         Ok(Self {
             name: name.to_owned(),
@@ -318,6 +325,7 @@ impl Part {
             budget,
             figures,
             worker,
+            board,
             flusher: OnceLock::new(),
         })
     }
@@ -325,6 +333,11 @@ impl Part {
     /// Its figures; they are plain counters, whole after any panic.
     pub fn figures(&self) -> MutexGuard<'_, Figures> {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where its stops are told.
+    pub fn board(&self) -> &Board {
+        &self.board
     }
 
     /// Does it hold this process, dead or alive?
@@ -391,6 +404,7 @@ impl Part {
             .filter(|_| !figures.dead);
         let state = match &status {
             None => "dead",
+            Some(_) if figures.paused => "paused",
             Some(_) if figures.suspended => "suspended",
             Some(s) => match s.state {
                 'R' => "running",

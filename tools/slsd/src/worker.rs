@@ -1,17 +1,23 @@
 //! The one thread that owns a partition's process: it takes the checkpoints and does the rewinds.
 
+mod control;
 mod restore;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use libsls::control::{Act, Breakpoint, Stop};
 use libsls::protocol::{Checkpoint, Cost, Failure, Restored, Rewound};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use slos::{Epoch, Partition};
-use sls_engine::{Capture, CaptureError, Group, Options, Probe, Request, Target, Tracking, Wish};
+use sls_engine::{
+    Capture, CaptureError, Event, Group, Options, Probe, Request, Target, Tracking, Wish,
+};
 
 use crate::child::Child;
+use crate::control::Control;
+use crate::control::board::Board;
 use crate::events;
 use crate::mailbox::{Inbox, Over, Post, mailbox};
 use crate::part::Figures;
@@ -23,6 +29,8 @@ use restore::Coming;
 const STAGING_PAGES: usize = 3 << 20;
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
+/// Expressions and debug information are walked by recursion.
+const STACK: usize = 16 << 20;
 const SUSPEND_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a worker is asked.
@@ -60,6 +68,11 @@ pub enum Command {
     },
     Suspend,
     Resume,
+    /// Forward control.
+    Control {
+        pid: Option<i32>,
+        act: Act,
+    },
 }
 
 /// What it answers.
@@ -71,6 +84,13 @@ pub enum Reply {
     Rewound(Rewound),
     Restored(Restored),
     Ended(Option<i32>),
+    Stop(Box<Stop>),
+    Points(Vec<Breakpoint>),
+    /// Where it stops after so many stops is told at the board.
+    Runs {
+        after: u64,
+        note: Option<String>,
+    },
 }
 
 type Answer = Result<Reply, Refusal>;
@@ -96,6 +116,7 @@ impl Worker {
         probe: Probe,
         keeper: PathBuf,
         state: PathBuf,
+        board: Arc<Board>,
     ) -> std::io::Result<Self> {
         let (post, inbox) = mailbox()?;
         let work = Work {
@@ -109,9 +130,11 @@ impl Worker {
             coming: None,
             children: Vec::new(),
             next: None,
+            control: Control::new(board),
         };
         std::thread::Builder::new()
             .name("partition".into())
+            .stack_size(STACK)
             .spawn(move || work.run())?;
         Ok(Self { post })
     }
@@ -137,6 +160,8 @@ struct Work {
     children: Vec<Child>,
     /// When the next periodic checkpoint is due.
     next: Option<Instant>,
+    /// Breakpoints, and who stands still for them.
+    control: Control,
 }
 
 impl Work {
@@ -147,7 +172,9 @@ impl Work {
                 return; // The partition is gone, and with it what the process was held for.
             }
             self.heed_pages();
+            self.pace();
             self.heed_events();
+            self.heed_time();
             self.heed_end();
             self.tick();
         }
@@ -171,7 +198,12 @@ impl Work {
     }
 
     fn wait(&self) {
-        let timeout = match self.next {
+        let unheard = self.group.as_ref().is_some_and(Group::has_event);
+        if unheard || self.control.paces {
+            return;
+        }
+        let alone = self.control.journey.as_ref().and_then(|j| j.until);
+        let timeout = match self.next.into_iter().chain(alone).min() {
             None => PollTimeout::NONE,
             Some(at) => {
                 let left = at.saturating_duration_since(Instant::now());
@@ -182,9 +214,11 @@ impl Work {
             }
         };
         let mut fds = vec![PollFd::new(self.inbox.bell(), PollFlags::POLLIN)];
-        if !self.figures().dead {
-            for member in self.members() {
-                fds.push(PollFd::new(member.event_fd(), PollFlags::POLLIN));
+        let dead = self.figures().dead;
+        for member in self.members() {
+            // How it ended is told after its end.
+            fds.push(PollFd::new(member.event_fd(), PollFlags::POLLIN));
+            if !dead {
                 fds.push(PollFd::new(member.life(), PollFlags::POLLIN));
             }
         }
@@ -200,6 +234,9 @@ impl Work {
     fn obey(&mut self, command: Command) -> Result<Reply, Refusal> {
         if !matches!(command, Command::Ended { .. }) {
             self.await_pages();
+        }
+        if !matches!(command, Command::Control { .. } | Command::Ended { .. }) {
+            self.join_alone();
         }
         match command {
             Command::Attach {
@@ -243,6 +280,7 @@ impl Work {
             }
             Command::Suspend => self.suspend(),
             Command::Resume => self.resume(),
+            Command::Control { pid, act } => self.control(pid, act),
         }
     }
 
@@ -350,6 +388,7 @@ impl Work {
         if let Some(group) = self.group.take() {
             group.detach();
         }
+        self.control.forget();
         self.next = None;
         self.figures().detached();
     }
@@ -412,6 +451,7 @@ impl Work {
         let done = group
             .rewind(&self.history, &branch, to, stay_stopped)
             .map_err(|e| Refusal::other(trouble::of_rewind(&e)))?;
+        self.control_rewound();
         let mut figures = self.figures();
         figures.branched(&done.branch, to);
         figures.suspended = stay_stopped;
@@ -465,6 +505,11 @@ impl Work {
             self.next = None;
             return;
         };
+        if self.control.halted {
+            // Nothing changes while they stand still.
+            self.next = Some(now + period);
+            return;
+        }
         match self.take(How::default()) {
             Err(CaptureError::Dead(pid)) => {
                 tracing::info!(pid, "has ended");
@@ -488,23 +533,7 @@ impl Work {
         while let Some(group) = &mut self.group {
             match group.event() {
                 Ok(None) => return,
-                Ok(Some(event)) => {
-                    if let Some(event) = events::of_record(&event) {
-                        let name = events::name(&event);
-                        let how = How {
-                            name: Some(name),
-                            event: Some(event),
-                            ..How::default()
-                        };
-                        if let Err(error) = self.take(how) {
-                            tracing::warn!(%error, "checkpoint before an event");
-                        }
-                    }
-                    if let Some(Err(error)) = self.group.as_mut().map(Group::go_on) {
-                        tracing::warn!(%error, "let a held process go on");
-                    }
-                    self.heed_end();
-                }
+                Ok(Some((pid, event))) => self.heed(pid, event),
                 Err((pid, error)) => {
                     tracing::error!(pid, %error, "keeper");
                     // Killed, most likely; the process runs on, and is looked after by another.
@@ -516,9 +545,48 @@ impl Work {
                         }
                     }
                     self.figures().last_error = Some(error.to_string());
+                    self.control_again();
                     return;
                 }
             }
+        }
+    }
+
+    fn heed(&mut self, pid: i32, event: Event) {
+        match event {
+            Event::Trap { .. } | Event::Watch { .. } => return self.heed_hit(pid, event),
+            Event::Replaced { .. } => return self.heed_replaced(pid),
+            Event::Fatal { tid, ref info } if self.tells() => {
+                return self.heed_fatal(pid, tid, info);
+            }
+            Event::Gone { status } if self.tells() => self.heed_gone(pid, status),
+            _ => {}
+        }
+        self.take_before(&event);
+        if let Some(Err(error)) = self.group.as_mut().map(Group::go_on) {
+            tracing::warn!(%error, "let a held process go on");
+        }
+        self.heed_end();
+    }
+
+    /// The state before something happens, where it is known that it does: of processes that are held, and
+    /// of an end.
+    fn take_before(&mut self, event: &Event) {
+        let holds = self.group.as_ref().is_some_and(Group::holds);
+        if !holds && !matches!(event, Event::Exit { .. }) {
+            return;
+        }
+        let Some(event) = events::of_record(event) else {
+            return;
+        };
+        let taken = self.take(How {
+            name: Some(events::name(&event)),
+            event: Some(event),
+            ..How::default()
+        });
+        match taken {
+            Ok(taken) => self.control.end = Some(taken.epoch),
+            Err(error) => tracing::warn!(%error, "checkpoint before an event"),
         }
     }
 
@@ -534,10 +602,12 @@ impl Work {
             return;
         }
         let pids = self.pids();
+        // Who controls it is told how it ended, which its keeper is the first to know.
+        let known = self.control.gone || !self.tells();
         let mut figures = self.figures();
         if !figures.dead {
             figures.pids = pids;
-            figures.dead = ended;
+            figures.dead = ended && known;
         }
         drop(figures);
         if ended {

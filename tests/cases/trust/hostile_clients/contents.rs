@@ -1,5 +1,6 @@
 //! Frames that are right, and what is in them is not.
 
+use libsls::control::{Act, By, Wait};
 use libsls::protocol::{Answer, Keep, MAX_ANSWER, MAX_REQUEST, Request};
 use libsls::{read_frame, write_frame};
 use testkit::Dice;
@@ -124,6 +125,17 @@ fn of_epoch(epoch: u64) -> Vec<Request> {
         Request::Ended {
             part: None,
             pid: i32::MIN,
+        },
+        Request::Control {
+            part: None,
+            pid: Some(i32::MIN),
+            act: Act::Step {
+                by: By::Line,
+                over: true,
+                count: u32::MAX,
+                tid: Some(i32::MIN),
+                wait: Wait::Ms(u64::MAX),
+            },
         },
         Request::Record { part: None, epoch },
         Request::Pages {
