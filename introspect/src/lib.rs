@@ -41,8 +41,10 @@ pub mod regular;
 mod scalars;
 mod scopes;
 pub mod search;
+mod split;
 mod stacks;
 mod storage;
+mod supplement;
 mod symbols;
 mod timeline;
 mod tls;
@@ -50,6 +52,7 @@ mod touched;
 mod type_keys;
 mod type_reader;
 pub mod types;
+mod unit;
 mod value;
 mod view;
 
