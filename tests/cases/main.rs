@@ -8,6 +8,7 @@ mod campaign;
 mod conduct;
 mod connections;
 mod damaged;
+mod debug_files;
 mod descriptors;
 mod files;
 mod first_light;
