@@ -43,7 +43,7 @@ fn find(place: &Place<'_>, unit: &Unit, expression: &gimli::Expression<Slice>) -
         .physical(place.view, up.registers, true, false);
     let (module, loaded, address) = place.program.module_at(above.lookup_pc)?;
     let debug = loaded.object.debug()?;
-    let caller = debug.index().function_at(address)?.die;
+    let caller = debug.function_at(address)?.die;
     let returns_to = above.registers.pc().wrapping_sub(loaded.bias);
     let site = site_returning_to(debug, caller, returns_to)?;
     if !calls(debug, site, place.debug()?, scope.function) {
@@ -93,7 +93,7 @@ fn site_returning_to(debug: &DebugInfo, function: DieOffset, address: u64) -> Op
             visited += 1;
             match entry.tag() {
                 gimli::DW_TAG_call_site | gimli::DW_TAG_GNU_call_site
-                    if return_address(debug, unit, entry) == Some(address) =>
+                    if return_address(unit, entry) == Some(address) =>
                 {
                     found = Some(die)
                 }
@@ -109,12 +109,11 @@ fn site_returning_to(debug: &DebugInfo, function: DieOffset, address: u64) -> Op
     found
 }
 
-fn return_address(debug: &DebugInfo, unit: &Unit, entry: &Entry<'_>) -> Option<u64> {
+fn return_address(unit: &Unit, entry: &Entry<'_>) -> Option<u64> {
     [gimli::DW_AT_call_return_pc, gimli::DW_AT_low_pc]
         .into_iter()
         .find_map(|name| {
-            debug
-                .dwarf
+            unit.dwarf
                 .attr_address(unit, entry.attr_value(name).ok()??)
                 .ok()?
         })

@@ -1,35 +1,59 @@
-//! DWARF of one object: units parsed on first use, each kept.
+//! DWARF of one object: units parsed on first use, each kept. It may be in several files: see [`crate::split`] and
+//! [`crate::supplement`].
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use gimli::{DebugInfoOffset, Reader, SectionId, UnitOffset, UnitSectionOffset};
+use gimli::{Reader, SectionId, UnitOffset};
 
-use crate::index::NameIndex;
+use crate::index::{FunctionRange, NameIndex};
 use crate::lines::LineTable;
 use crate::object_file::Slice;
+use crate::split::{Beside, Package, Split, SplitError};
+use crate::supplement::{Imports, Supplement, SupplementError};
+use crate::types::Language;
+pub use crate::unit::{Attribute, DieOffset, Dwarf, Entry, Unit};
+use crate::unit::{Part, is_skeleton};
 
-pub type Dwarf = gimli::Dwarf<Slice>;
-pub type Unit = gimli::Unit<Slice>;
-pub type Entry<'a> = gimli::DebuggingInformationEntry<'a, 'a, Slice>;
-pub type Attribute = gimli::AttributeValue<Slice>;
+/// The file with the code, or its debug file.
+pub(crate) const LINKED: usize = 0;
+/// What several files have in common.
+pub(crate) const SUPPLEMENT: usize = 1;
+/// From here on split units by the number of their skeleton, then type units by their row in the package.
+const FIRST_SPLIT: usize = 2;
 
-/// Offset of a DIE in `.debug_info`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DieOffset(pub usize);
+/// Origins followed before a chain of them counts as damaged.
+const ORIGINS: usize = 4;
 
 pub struct DebugInfo {
-    pub dwarf: Dwarf,
-    pub(crate) sections: gimli::DwarfSections<Slice>,
-    units: Vec<UnitSlot>,
+    linked: Part,
+    supplement: Option<Result<Supplement, SupplementError>>,
+    slots: Vec<Slot>,
+    beside: Beside,
+    has_skeletons: OnceLock<bool>,
+    package: OnceLock<Option<Package>>,
     ranges: OnceLock<Vec<UnitRange>>,
-    index: OnceLock<NameIndex>,
+    /// Of what is not split.
+    linked_index: OnceLock<NameIndex>,
+    whole_index: OnceLock<NameIndex>,
+    imports: OnceLock<Imports>,
+    troubles: Mutex<BTreeSet<String>>,
 }
 
-struct UnitSlot {
-    header: gimli::UnitHeader<Slice>,
-    start: usize,
-    unit: OnceLock<Option<Arc<Unit>>>,
+/// What belongs to a unit of the linked file.
+#[derive(Default)]
+struct Slot {
     lines: OnceLock<LineTable>,
+    body: OnceLock<Body>,
+}
+
+/// Where a unit's DIEs are.
+enum Body {
+    Here,
+    Split(Box<Split>),
+    Missing(SplitError),
 }
 
 #[derive(Clone, Copy)]
@@ -41,64 +65,145 @@ struct UnitRange {
 
 impl DebugInfo {
     /// None when not even the first unit header can be read.
-    pub fn load(mut section: impl FnMut(SectionId) -> Slice) -> Option<Self> {
-        let sections = gimli::DwarfSections::load(|id| Ok::<_, gimli::Error>(section(id))).ok()?;
-        let dwarf = sections.borrow(Slice::clone);
-        let mut units = Vec::new();
-        let mut headers = dwarf.units();
-        // A damaged header ends the list: where the next one starts is not known then.
-        while let Ok(Some(header)) = headers.next() {
-            if let UnitSectionOffset::DebugInfoOffset(offset) = header.offset() {
-                units.push(UnitSlot {
-                    header,
-                    start: offset.0,
-                    unit: OnceLock::new(),
-                    lines: OnceLock::new(),
-                });
-            }
+    pub fn load(
+        mut section: impl FnMut(SectionId) -> Slice,
+        beside: Beside,
+        supplement: Option<Result<Supplement, SupplementError>>,
+    ) -> Option<Self> {
+        let mut dwarf = Dwarf::load(|id| Ok::<_, gimli::Error>(section(id))).ok()?;
+        if let Some(Ok(supplement)) = &supplement {
+            dwarf.sup = Some(supplement.sections());
         }
-        (!units.is_empty()).then(|| Self {
-            dwarf,
-            sections,
-            units,
+        let linked = Part::new(LINKED, dwarf, None);
+        let slots: Vec<Slot> = (0..linked.len()).map(|_| Slot::default()).collect();
+        let troubles = match &supplement {
+            Some(Err(why)) => BTreeSet::from([why.to_string()]),
+            _ => BTreeSet::new(),
+        };
+        (!slots.is_empty()).then(|| Self {
+            linked,
+            supplement,
+            slots,
+            beside,
+            has_skeletons: OnceLock::new(),
+            package: OnceLock::new(),
             ranges: OnceLock::new(),
-            index: OnceLock::new(),
+            linked_index: OnceLock::new(),
+            whole_index: OnceLock::new(),
+            imports: OnceLock::new(),
+            troubles: Mutex::new(troubles),
         })
     }
 
     pub fn unit_count(&self) -> usize {
-        self.units.len()
+        self.slots.len()
     }
 
-    /// The unit, parsed; None when it is damaged.
+    /// The unit with its DIEs, parsed; None when it is damaged, or the file that it was split into is not there.
     pub fn unit(&self, index: usize) -> Option<&Arc<Unit>> {
-        let slot = self.units.get(index)?;
-        slot.unit
-            .get_or_init(|| self.dwarf.unit(slot.header.clone()).ok().map(Arc::new))
-            .as_ref()
+        match self.body(index)? {
+            Body::Here => self.linked.unit(index),
+            Body::Split(split) => split.part.unit(split.unit),
+            Body::Missing(_) => None,
+        }
+    }
+
+    /// What of it is in the linked file: its lines and ranges are, wherever its DIEs may be.
+    pub(crate) fn linked_unit(&self, index: usize) -> Option<&Arc<Unit>> {
+        self.linked.unit(index)
     }
 
     pub fn lines(&self, index: usize) -> Option<&LineTable> {
-        let slot = self.units.get(index)?;
-        let unit = self.unit(index)?;
+        let slot = self.slots.get(index)?;
+        let unit = self.linked_unit(index)?;
         Some(
             slot.lines
-                .get_or_init(|| LineTable::parse(&self.dwarf, unit)),
+                .get_or_init(|| LineTable::parse(&unit.dwarf, unit)),
         )
     }
 
+    /// The number of the unit that a DIE is in, or that the file of the DIE was split from.
     pub fn unit_index_of(&self, die: DieOffset) -> Option<usize> {
-        self.units
-            .partition_point(|slot| slot.start <= die.0)
-            .checked_sub(1)
+        match die.part() {
+            LINKED => self.linked.index_of(die),
+            SUPPLEMENT => None,
+            part => Some(part - FIRST_SPLIT).filter(|unit| *unit < self.slots.len()),
+        }
     }
 
     /// The unit that holds a DIE, and the DIE's offset in it.
     pub fn locate(&self, die: DieOffset) -> Option<(&Arc<Unit>, UnitOffset)> {
-        let index = self.unit_index_of(die)?;
-        let unit = self.unit(index)?;
-        let offset = DebugInfoOffset(die.0).to_unit_offset(&unit.header)?;
-        Some((unit, offset))
+        self.part(die.part())?.locate(die)
+    }
+
+    fn part(&self, number: usize) -> Option<&Part> {
+        match number {
+            LINKED => Some(&self.linked),
+            SUPPLEMENT => self.supplement().map(Supplement::part),
+            number => match self.body(number - FIRST_SPLIT) {
+                Some(Body::Split(split)) => Some(&split.part),
+                Some(_) => None,
+                None => self.packaged_type(number - FIRST_SPLIT - self.slots.len()),
+            },
+        }
+    }
+
+    pub(crate) fn supplement(&self) -> Option<&Supplement> {
+        self.supplement.as_ref()?.as_ref().ok()
+    }
+
+    fn package(&self) -> Option<&Package> {
+        self.package.get_or_init(|| self.beside.package()).as_ref()
+    }
+
+    fn packaged_type(&self, row: usize) -> Option<&Part> {
+        let number = FIRST_SPLIT + self.slots.len() + row;
+        self.package()?.type_part(row, number, &self.linked.dwarf)
+    }
+
+    /// Finds what was split off when the unit is asked for, and not before.
+    fn body(&self, index: usize) -> Option<&Body> {
+        let slot = self.slots.get(index)?;
+        Some(slot.body.get_or_init(|| self.find_body(index)))
+    }
+
+    fn find_body(&self, index: usize) -> Body {
+        let Some(skeleton) = self.skeleton(index) else {
+            return Body::Here;
+        };
+        match Split::find(skeleton, FIRST_SPLIT + index, &self.beside, self.package()) {
+            Ok(split) => Body::Split(Box::new(split)),
+            Err(why) => {
+                self.lock_troubles().insert(why.to_string());
+                Body::Missing(why)
+            }
+        }
+    }
+
+    fn skeleton(&self, index: usize) -> Option<&Arc<Unit>> {
+        self.linked.unit(index).filter(|unit| is_skeleton(unit))
+    }
+
+    fn has_skeletons(&self) -> bool {
+        let any = || (0..self.slots.len()).any(|unit| self.skeleton(unit).is_some());
+        *self.has_skeletons.get_or_init(any)
+    }
+
+    /// What was met so far that keeps parts of the program unknown, a sentence each.
+    pub fn troubles(&self) -> Vec<String> {
+        self.lock_troubles().iter().cloned().collect()
+    }
+
+    /// Why what is at a file address is not known in full.
+    pub fn trouble_at(&self, address: u64) -> Option<String> {
+        match self.body(self.unit_at(address)?)? {
+            Body::Missing(why) => Some(why.to_string()),
+            _ => None,
+        }
+    }
+
+    fn lock_troubles(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The unit whose code covers a file address.
@@ -114,20 +219,128 @@ impl DebugInfo {
             .map(|range| range.unit)
     }
 
+    /// Everything that has a name, in all files: to build it they are all read.
     pub fn index(&self) -> &NameIndex {
-        self.index.get_or_init(|| NameIndex::build(self))
+        if !self.has_skeletons() {
+            return self.linked_index();
+        }
+        self.whole_index.get_or_init(|| self.gather())
     }
 
-    /// A reference attribute as an offset into `.debug_info`.
-    pub fn reference(&self, unit: &Unit, value: &Attribute) -> Option<DieOffset> {
-        match value {
-            Attribute::UnitRef(offset) => offset
-                .to_debug_info_offset(&unit.header)
-                .map(|offset| DieOffset(offset.0)),
-            Attribute::DebugInfoRef(offset) => Some(DieOffset(offset.0)),
-            Attribute::DebugTypesRef(signature) => self.index().type_unit(signature.0),
+    fn linked_index(&self) -> &NameIndex {
+        self.linked_index.get_or_init(|| {
+            let of_signature = |signature| self.type_unit_name(LINKED, signature);
+            let (common, imports) = (self.supplement(), self.imports());
+            NameIndex::build(&self.linked, common, imports, &of_signature)
+        })
+    }
+
+    /// The names of one unit that was split off.
+    fn split_index(&self, unit: usize) -> Option<&NameIndex> {
+        match self.body(unit)? {
+            Body::Split(split) => {
+                Some(split.index.get_or_init(|| self.names_in(&split.part, unit)))
+            }
             _ => None,
         }
+    }
+
+    fn names_in(&self, part: &Part, unit: usize) -> NameIndex {
+        let of_signature = |signature| self.type_unit_name(part.number, signature);
+        NameIndex::of_split(part, unit, &of_signature)
+    }
+
+    fn type_unit_name(&self, part: usize, signature: u64) -> Option<String> {
+        let (unit, offset) = self.locate(self.type_unit(part, signature)?)?;
+        self.string_attr(unit, &unit.entry(offset).ok()?, gimli::DW_AT_name)
+    }
+
+    /// The names around a DIE: those of its file.
+    fn index_of(&self, die: DieOffset) -> Option<&NameIndex> {
+        match die.part() {
+            LINKED | SUPPLEMENT => Some(self.linked_index()),
+            part if part - FIRST_SPLIT < self.slots.len() => self.split_index(part - FIRST_SPLIT),
+            _ => Some(self.index()),
+        }
+    }
+
+    /// All files are read by as many threads as there are processors.
+    fn gather(&self) -> NameIndex {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while self.slots.len() > next.load(Ordering::Relaxed) {
+                self.split_index(next.fetch_add(1, Ordering::Relaxed));
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(self.slots.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let split = (0..self.slots.len()).filter_map(|unit| self.split_index(unit));
+        let rows = self.package().map_or(0, Package::type_count);
+        let types: Vec<NameIndex> = (0..rows)
+            .filter_map(|row| self.packaged_type(row))
+            .map(|part| self.names_in(part, usize::MAX))
+            .collect();
+        NameIndex::merged([self.linked_index()].into_iter().chain(split).chain(&types))
+    }
+
+    pub fn function_at(&self, address: u64) -> Option<&FunctionRange> {
+        if !self.has_skeletons() {
+            return self.linked_index().function_at(address);
+        }
+        match self.unit_at(address) {
+            Some(unit) if self.skeleton(unit).is_some() => {
+                self.split_index(unit)?.function_at(address)
+            }
+            _ => self.linked_index().function_at(address),
+        }
+    }
+
+    /// The qualified prefix of a DIE: `std::`, or nothing.
+    pub fn prefix_of(&self, die: DieOffset) -> String {
+        self.index_of(die)
+            .map(|index| index.prefix_of(die))
+            .unwrap_or_default()
+    }
+
+    fn imports(&self) -> &Imports {
+        self.imports
+            .get_or_init(|| Imports::collect(&self.linked, self.supplement()))
+    }
+
+    /// The unit's language; a partial unit has that of the units that import it.
+    pub(crate) fn language_of(&self, unit: &Unit) -> Language {
+        let importer = || {
+            let number = self.imports().importer(unit.start()?)?;
+            Language::of_unit(self.linked.unit(number)?)
+        };
+        Language::of_unit(unit)
+            .or_else(importer)
+            .unwrap_or(Language::Other)
+    }
+
+    /// A reference attribute as a DIE.
+    pub fn reference(&self, unit: &Unit, value: &Attribute) -> Option<DieOffset> {
+        match value {
+            Attribute::UnitRef(offset) => unit.die(*offset),
+            Attribute::DebugInfoRef(offset) => DieOffset::in_info(unit.part, offset.0),
+            Attribute::DebugInfoRefSup(offset) => DieOffset::in_info(SUPPLEMENT, offset.0),
+            Attribute::DebugTypesRef(signature) => self.type_unit(unit.part, signature.0),
+            _ => None,
+        }
+    }
+
+    /// A type unit, of the same file or of the package.
+    fn type_unit(&self, part: usize, signature: u64) -> Option<DieOffset> {
+        if let Some(found) = self.part(part)?.type_unit(signature) {
+            return Some(found);
+        }
+        let row = self.package()?.type_row(signature)?;
+        self.packaged_type(row)?.type_unit(signature)
     }
 
     pub fn reference_attr(
@@ -140,7 +353,7 @@ impl DebugInfo {
     }
 
     pub fn string(&self, unit: &Unit, value: Attribute) -> Option<String> {
-        let text = self.dwarf.attr_string(unit, value).ok()?;
+        let text = unit.dwarf.attr_string(unit, value).ok()?;
         text.to_string_lossy()
             .ok()
             .map(std::borrow::Cow::into_owned)
@@ -155,13 +368,16 @@ impl DebugInfo {
         if let Some(name) = self.string_attr(unit, entry, gimli::DW_AT_name) {
             return Some(name);
         }
-        let (origin_unit, origin) = self.locate(self.origin(unit, entry)?)?;
-        let origin_entry = origin_unit.entry(origin).ok()?;
-        self.string_attr(origin_unit, &origin_entry, gimli::DW_AT_name)
-            .or_else(|| {
-                let (unit, offset) = self.locate(self.origin(origin_unit, &origin_entry)?)?;
-                self.string_attr(unit, &unit.entry(offset).ok()?, gimli::DW_AT_name)
-            })
+        let mut die = self.origin(unit, entry)?;
+        for _ in 0..ORIGINS {
+            let (unit, offset) = self.locate(die)?;
+            let entry = unit.entry(offset).ok()?;
+            if let Some(name) = self.string_attr(unit, &entry, gimli::DW_AT_name) {
+                return Some(name);
+            }
+            die = self.origin(unit, &entry)?;
+        }
+        None
     }
 
     /// Target of `DW_AT_abstract_origin` or `DW_AT_specification`.
@@ -171,13 +387,32 @@ impl DebugInfo {
             .find_map(|name| self.reference_attr(unit, entry, name))
     }
 
+    /// The other files that it is in, each with where it is found below a root, and for each that is not there a sentence.
+    pub(crate) fn files(&self) -> (BTreeSet<(PathBuf, PathBuf)>, Vec<String>) {
+        let mut found = BTreeSet::new();
+        found.extend(
+            self.supplement()
+                .map(|file| (file.path.clone(), file.place.clone())),
+        );
+        for unit in 0..self.slots.len() {
+            // One at a time, and not kept: all together they may be as large as the program's whole build.
+            if let Some(skeleton) = self.skeleton(unit) {
+                match Split::find(skeleton, FIRST_SPLIT + unit, &self.beside, self.package()) {
+                    Ok(split) => drop(found.insert((split.path, split.place))),
+                    Err(why) => drop(self.lock_troubles().insert(why.to_string())),
+                }
+            }
+        }
+        (found, self.troubles())
+    }
+
     fn collect_ranges(&self) -> Vec<UnitRange> {
         let mut all = Vec::new();
-        for index in 0..self.units.len() {
-            let Some(unit) = self.unit(index) else {
+        for index in 0..self.slots.len() {
+            let Some(unit) = self.linked_unit(index) else {
                 continue;
             };
-            let Ok(mut ranges) = self.dwarf.unit_ranges(unit) else {
+            let Ok(mut ranges) = unit.dwarf.unit_ranges(unit) else {
                 continue;
             };
             let before = all.len();
@@ -191,8 +426,8 @@ impl DebugInfo {
                     });
                 }
             }
-            if all.len() == before {
-                let functions = self.index().function_ranges(index);
+            if all.len() == before && !is_skeleton(unit) {
+                let functions = self.linked_index().function_ranges(index);
                 all.extend(functions.map(|(start, end)| UnitRange {
                     start,
                     end,

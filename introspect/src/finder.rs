@@ -1,7 +1,7 @@
 //! Where ELF files and their separate debug files are found.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::object_file::{ObjectFile, build_id_of, separate_of};
@@ -88,8 +88,27 @@ impl Finder {
         path: &str,
         build_id: Option<&[u8]>,
         link: Option<(&[u8], u32)>,
-    ) -> Option<Arc<[u8]>> {
-        Some(self.find(path, build_id, link)?.1.into())
+    ) -> Option<(PathBuf, Arc<[u8]>)> {
+        let (path, bytes) = self.find(path, build_id, link)?;
+        Some((path, bytes.into()))
+    }
+
+    /// Where a file that is known by its path may be: there, or below a root.
+    pub(crate) fn places(&self, path: &str) -> Vec<PathBuf> {
+        let below = below_root(Path::new(path));
+        let roots = self.debug_roots.iter();
+        let under = below
+            .into_iter()
+            .flat_map(|below| roots.clone().map(move |root| root.join(&below)));
+        [PathBuf::from(path)].into_iter().chain(under).collect()
+    }
+
+    /// Where the common file that dwz made may be, which the debug information at `of` calls `name`.
+    pub(crate) fn supplement_places(&self, of: &str, name: &str, id: &[u8]) -> Vec<PathBuf> {
+        let folder = Path::new(of).parent().unwrap_or(Path::new("/"));
+        let by_id = by_build_id(id).into_iter();
+        let by_id = by_id.flat_map(|place| self.debug_roots.iter().map(move |r| r.join(&place)));
+        [folder.join(name)].into_iter().chain(by_id).collect()
     }
 
     /// By build id, else by debuglink beside the file, in `.debug/` and under the roots.
@@ -137,7 +156,20 @@ impl Finder {
     }
 }
 
-fn by_build_id(id: &[u8]) -> Option<PathBuf> {
+/// The path without its `/`, and without steps back.
+pub(crate) fn below_root(path: &Path) -> Option<PathBuf> {
+    let mut below = PathBuf::new();
+    for part in path.strip_prefix("/").ok()?.components() {
+        match part {
+            Component::Normal(name) => below.push(name),
+            Component::ParentDir => drop(below.pop()),
+            _ => {}
+        }
+    }
+    (!below.as_os_str().is_empty()).then_some(below)
+}
+
+pub(crate) fn by_build_id(id: &[u8]) -> Option<PathBuf> {
     let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
     let place = format!(".build-id/{}/{}.debug", hex.get(..2)?, hex.get(2..)?);
     Some(place.into())

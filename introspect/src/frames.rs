@@ -129,7 +129,7 @@ impl Program {
             .module_at(physical.lookup_pc)
             .and_then(|(number, module, address)| {
                 let debug = module.object.debug()?;
-                let function = debug.index().function_at(address)?;
+                let function = debug.function_at(address)?;
                 Some((
                     number,
                     debug,
@@ -246,6 +246,11 @@ impl Frame {
             Some(first) if sayable && first.index == self.index => plain.to_owned(),
             _ => self.index.to_string(),
         }
+    }
+
+    /// Why its locals are not known, where the file that describes them is not there.
+    pub fn trouble(&self, program: &Program) -> Option<String> {
+        program.trouble_at(self.lookup_pc)
     }
 
     pub fn has_source(&self) -> bool {

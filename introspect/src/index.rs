@@ -3,9 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use gimli::{EndianSlice, LittleEndian, UnitSectionOffset};
+use gimli::{EndianSlice, LittleEndian};
 
-use crate::debug_info::{DebugInfo, DieOffset};
+use crate::debug_info::{DieOffset, SUPPLEMENT};
+use crate::object_file::Slice;
+use crate::supplement::{Imports, Supplement};
+use crate::unit::{Part, headers, is_skeleton};
 
 type Borrowed<'a> = EndianSlice<'a, LittleEndian>;
 type BorrowedEntry<'a> = gimli::DebuggingInformationEntry<'a, 'a, Borrowed<'a>>;
@@ -51,49 +54,82 @@ pub struct NameIndex {
     local_names: HashSet<Arc<str>>,
     member_names: HashSet<Arc<str>>,
     vtables: HashMap<u64, DieOffset>,
-    type_units: HashMap<u64, DieOffset>,
 }
 
 /// The scope of everything that is in none.
 const GLOBAL: u32 = 0;
 
 impl NameIndex {
-    pub(crate) fn build(debug: &DebugInfo) -> Self {
-        let dwarf = debug
-            .sections
-            .borrow(|section| EndianSlice::new(section.bytes(), LittleEndian));
-        let mut builder = Builder {
-            index: Self::default(),
-            declared: HashMap::new(),
-            strings: HashSet::new(),
-        };
-        builder.index.scopes.push((GLOBAL, "".into()));
-        let mut headers = dwarf.units();
-        let mut number = 0;
-        while let Ok(Some(header)) = headers.next() {
-            let UnitSectionOffset::DebugInfoOffset(start) = header.offset() else {
-                continue;
-            };
-            if let gimli::UnitType::Type {
-                type_signature,
-                type_offset,
-            } = header.type_()
-            {
-                builder.index.type_units.insert(
-                    type_signature.0,
-                    DieOffset(start.0.saturating_add(type_offset.0)),
-                );
-            }
-            if let Ok(unit) = dwarf.unit(header) {
-                builder.unit(&dwarf, &unit, number, start.0);
-            }
-            number += 1;
+    /// Of a linked file, and of what it imports of the common file that dwz made.
+    pub(crate) fn build(
+        linked: &Part,
+        supplement: Option<&Supplement>,
+        imports: &Imports,
+        of_signature: OfSignature<'_>,
+    ) -> Self {
+        let mut builder = Builder::default();
+        // What stands in the common file is completed in the other, never the other way round.
+        if let Some(supplement) = supplement {
+            builder.part(supplement.part(), &|_| None, |_, start| {
+                imports.importer(start)
+            });
         }
-        builder
-            .index
-            .functions
+        builder.part(linked, of_signature, |number, start| {
+            Some(imports.importer(start).unwrap_or(number))
+        });
+        builder.finish()
+    }
+
+    /// Of a file that was split off unit number `unit`.
+    pub(crate) fn of_split(part: &Part, unit: usize, of_signature: OfSignature<'_>) -> Self {
+        let mut builder = Builder::default();
+        builder.part(part, of_signature, |_, _| Some(unit));
+        builder.finish()
+    }
+
+    /// All of them as one.
+    pub(crate) fn merged<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        let mut whole = Self::default();
+        whole.scopes.push((GLOBAL, "".into()));
+        for one in all {
+            whole.add(one);
+        }
+        whole.sort();
+        whole
+    }
+
+    fn add(&mut self, other: &Self) {
+        // Scope 0 is the same everywhere; the others move behind those that are there.
+        let Ok(behind) = u32::try_from(self.scopes.len() - 1) else {
+            return;
+        };
+        let moved = |scope: u32| match scope {
+            GLOBAL => GLOBAL,
+            scope => scope.saturating_add(behind),
+        };
+        let scopes = other.scopes.iter().skip(1);
+        self.scopes
+            .extend(scopes.map(|(parent, name)| (moved(*parent), Arc::clone(name))));
+        for (name, entries) in &other.named {
+            let known = self.named.entry(Arc::clone(name)).or_default();
+            known.extend(entries.iter().map(|named| Named {
+                scope: moved(named.scope),
+                ..*named
+            }));
+        }
+        let scope_of = other.scope_of.iter();
+        self.scope_of
+            .extend(scope_of.map(|(die, scope)| (*die, moved(*scope))));
+        self.functions.extend(&other.functions);
+        self.local_names.extend(other.local_names.iter().cloned());
+        self.member_names.extend(other.member_names.iter().cloned());
+        self.vtables.extend(&other.vtables);
+    }
+
+    fn sort(&mut self) {
+        self.functions
             .sort_by_key(|function| (function.start, function.end));
-        builder.index
+        self.scope_of.sort_by_key(|pair| pair.0);
     }
 
     /// Everything whose last path segment is `name`.
@@ -170,10 +206,6 @@ impl NameIndex {
         self.vtables.get(&address).copied()
     }
 
-    pub(crate) fn type_unit(&self, signature: u64) -> Option<DieOffset> {
-        self.type_units.get(&signature).copied()
-    }
-
     fn scope_path(&self, mut scope: u32) -> Vec<&str> {
         let mut path = Vec::new();
         while scope != GLOBAL {
@@ -186,6 +218,7 @@ impl NameIndex {
     }
 }
 
+#[derive(Default)]
 struct Builder {
     index: NameIndex,
     /// Declarations that a definition elsewhere may complete: the scope and the name it then has.
@@ -206,31 +239,75 @@ struct Walk<'a> {
     dwarf: &'a gimli::Dwarf<Borrowed<'a>>,
     unit: &'a gimli::Unit<Borrowed<'a>>,
     number: usize,
+    part: usize,
     start: usize,
+    of_signature: OfSignature<'a>,
 }
 
+/// The name of the type that a type unit is there for.
+pub(crate) type OfSignature<'a> = &'a dyn Fn(u64) -> Option<String>;
+
 impl Builder {
-    fn unit(
+    /// Walks the units that `number` gives a number, in order.
+    fn part(
         &mut self,
-        dwarf: &gimli::Dwarf<Borrowed<'_>>,
-        unit: &gimli::Unit<Borrowed<'_>>,
-        number: usize,
-        start: usize,
+        part: &Part,
+        of_signature: OfSignature<'_>,
+        number: impl Fn(usize, DieOffset) -> Option<usize>,
     ) {
-        let walk = Walk {
-            dwarf,
-            unit,
-            number,
-            start,
-        };
+        if self.index.scopes.is_empty() {
+            self.index.scopes.push((GLOBAL, "".into()));
+        }
+        // Slices that count no references are a good deal faster to walk.
+        #[expect(
+            deprecated,
+            reason = "a row of a package has no sections of its own to borrow from"
+        )]
+        let dwarf = part.dwarf.borrow(borrowed);
+        for (at, (start, header)) in headers(&dwarf, part.number).enumerate() {
+            let Some(number) = number(at, start) else {
+                continue;
+            };
+            let Ok(mut unit) = dwarf.unit(header) else {
+                continue;
+            };
+            match part.skeleton() {
+                Some(skeleton) => {
+                    unit.low_pc = skeleton.low_pc;
+                    unit.addr_base = skeleton.addr_base;
+                    if unit.header.version() < 5 {
+                        unit.rnglists_base = skeleton.rnglists_base;
+                    }
+                }
+                // What a skeleton repeats of its unit is in the unit too.
+                None if is_skeleton(&unit) => continue,
+                None => {}
+            }
+            self.unit(&Walk {
+                dwarf: &dwarf,
+                unit: &unit,
+                number,
+                part: part.number,
+                start: start.0,
+                of_signature,
+            });
+        }
+    }
+
+    fn finish(mut self) -> NameIndex {
+        self.index.sort();
+        self.index
+    }
+
+    fn unit(&mut self, walk: &Walk<'_>) {
         let root = Level {
             scope: GLOBAL,
             in_function: false,
-            parent: DieOffset(start),
+            parent: DieOffset(walk.start),
         };
         let mut levels = vec![root];
         let mut depth = 0isize;
-        let mut cursor = unit.entries();
+        let mut cursor = walk.unit.entries();
         while let Ok(Some((delta, entry))) = cursor.next_dfs() {
             depth += delta;
             let Ok(level) = usize::try_from(depth) else {
@@ -240,7 +317,7 @@ impl Builder {
             let Some(here) = levels.get(level).copied() else {
                 return;
             };
-            let inside = self.entry(&walk, entry, here);
+            let inside = self.entry(walk, entry, here);
             levels.push(inside);
         }
     }
@@ -266,28 +343,38 @@ impl Builder {
             | gimli::DW_TAG_base_type
             | gimli::DW_TAG_typedef
             | gimli::DW_TAG_unspecified_type => {
-                self.index.scope_of.push((die, here.scope));
-                if let Some(name) = self.name(walk, entry) {
-                    if !has_flag(entry, gimli::DW_AT_declaration) {
+                let (scope, name) = match self.type_name(walk, entry, here) {
+                    Some((scope, name)) => (scope, Some(name)),
+                    None => (here.scope, None),
+                };
+                self.index.scope_of.push((die, scope));
+                if let Some(name) = name {
+                    // One with a signature is defined in a type unit.
+                    let is_elsewhere = signature(entry).is_some();
+                    if has_flag(entry, gimli::DW_AT_declaration) {
+                        self.declared.insert(die, (scope, Arc::clone(&name)));
+                    } else if !is_elsewhere {
+                        let kind = Kind::Type;
+                        let unit = walk.number;
                         self.add(
                             &name,
                             Named {
                                 die,
-                                kind: Kind::Type,
-                                unit: walk.number,
-                                scope: here.scope,
+                                kind,
+                                unit,
+                                scope,
                             },
                         );
                     }
                     if entry.has_children() {
-                        inside.scope = self.scope(here.scope, name);
+                        inside.scope = self.scope(scope, name);
                     }
                 }
                 // Enumerators of a plain enum belong to the scope around it.
                 if entry.tag() == gimli::DW_TAG_enumeration_type
                     && !has_flag(entry, gimli::DW_AT_enum_class)
                 {
-                    inside.scope = here.scope;
+                    inside.scope = scope;
                 }
             }
             gimli::DW_TAG_enumerator => {
@@ -484,7 +571,12 @@ impl Builder {
                 Some(gimli::AttributeValue::UnitRef(offset)) => {
                     DieOffset(walk.start.saturating_add(offset.0))
                 }
-                Some(gimli::AttributeValue::DebugInfoRef(offset)) => DieOffset(offset.0),
+                Some(gimli::AttributeValue::DebugInfoRef(offset)) => {
+                    DieOffset::in_info(walk.part, offset.0)?
+                }
+                Some(gimli::AttributeValue::DebugInfoRefSup(offset)) => {
+                    DieOffset::in_info(SUPPLEMENT, offset.0)?
+                }
                 _ => continue,
             };
             if let Some(known) = self.declared.get(&target) {
@@ -500,6 +592,20 @@ impl Builder {
             }
         }
         Some((here.scope, self.name(walk, entry)?))
+    }
+
+    /// As [`Builder::declared_name`]; a type that is in a type unit may have its name only there.
+    fn type_name(
+        &mut self,
+        walk: &Walk<'_>,
+        entry: &BorrowedEntry<'_>,
+        here: Level,
+    ) -> Option<(u32, Arc<str>)> {
+        if let Some(found) = self.declared_name(walk, entry, here) {
+            return Some(found);
+        }
+        let name = (walk.of_signature)(signature(entry)?)?;
+        Some((here.scope, self.intern(&name)))
     }
 
     fn name(&mut self, walk: &Walk<'_>, entry: &BorrowedEntry<'_>) -> Option<Arc<str>> {
@@ -534,6 +640,17 @@ impl Builder {
             .or_default()
             .push(named);
     }
+}
+
+fn signature(entry: &BorrowedEntry<'_>) -> Option<u64> {
+    match entry.attr_value(gimli::DW_AT_signature).ok()?? {
+        gimli::AttributeValue::DebugTypesRef(signature) => Some(signature.0),
+        _ => None,
+    }
+}
+
+fn borrowed(section: &Slice) -> Borrowed<'_> {
+    EndianSlice::new(section.bytes(), LittleEndian)
 }
 
 fn has_flag(entry: &BorrowedEntry<'_>, name: gimli::DwAt) -> bool {

@@ -44,8 +44,10 @@ mod returned;
 mod scalars;
 mod scopes;
 pub mod search;
+mod split;
 mod stacks;
 mod storage;
+mod supplement;
 mod symbols;
 mod timeline;
 mod tls;
@@ -53,6 +55,7 @@ mod touched;
 mod type_keys;
 mod type_reader;
 pub mod types;
+mod unit;
 mod value;
 mod view;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gimli::{EvaluationResult, Location, Value, ValueType};
 
 use crate::call_sites::entry_value;
-use crate::debug_info::{Attribute, DebugInfo, DieOffset, Unit};
+use crate::debug_info::{Attribute, DebugInfo, DieOffset, LINKED, Unit};
 use crate::frames::Frame;
 use crate::object_file::Slice;
 use crate::program::Program;
@@ -112,7 +112,7 @@ impl<'a> Place<'a> {
         if let Attribute::Exprloc(expression) = location {
             return Ok((expression, false));
         }
-        let mut list = debug
+        let mut list = unit
             .dwarf
             .attr_locations(unit, location)
             .map_err(damaged)?
@@ -156,7 +156,7 @@ impl<'a> Place<'a> {
         while !matches!(state, EvaluationResult::Complete) {
             state = self.supply(unit, &mut evaluation, state)?;
         }
-        self.assemble(evaluation.result(), size)
+        self.assemble(unit, evaluation.result(), size)
     }
 
     fn supply(
@@ -194,14 +194,14 @@ impl<'a> Place<'a> {
                     .ok_or_else(Unavailable::optimized_out)?,
             ),
             EvaluationResult::RequiresTls(offset) => {
+                let offset = self.thread_offset(unit, offset)?;
                 evaluation.resume_with_tls(self.thread_local(offset)?)
             }
             EvaluationResult::RequiresRelocatedAddress(address) => {
                 evaluation.resume_with_relocated_address(address.wrapping_add(self.bias()))
             }
             EvaluationResult::RequiresIndexedAddress { index, relocate } => {
-                let debug = self.debug().ok_or_else(|| damaged(()))?;
-                let address = debug.dwarf.address(unit, index).map_err(damaged)?;
+                let address = unit.dwarf.address(unit, index).map_err(damaged)?;
                 evaluation.resume_with_indexed_address(if relocate {
                     address.wrapping_add(self.bias())
                 } else {
@@ -227,7 +227,12 @@ impl<'a> Place<'a> {
         .map_err(damaged)
     }
 
-    fn assemble(&self, pieces: Vec<gimli::Piece<Slice>>, size: Option<u64>) -> Result<Storage> {
+    fn assemble(
+        &self,
+        unit: &Unit,
+        pieces: Vec<gimli::Piece<Slice>>,
+        size: Option<u64>,
+    ) -> Result<Storage> {
         if let [only] = pieces.as_slice()
             && only.size_in_bits.is_none()
         {
@@ -235,7 +240,7 @@ impl<'a> Place<'a> {
                 Location::Address { address } => Ok(Storage::Memory(*address)),
                 Location::ImplicitPointer { value, byte_offset } => Ok(Storage::Implicit {
                     module: self.module,
-                    die: DieOffset(value.0),
+                    die: DieOffset::in_info(unit.part, value.0).ok_or_else(|| damaged(()))?,
                     offset: *byte_offset,
                 }),
                 location => Ok(Storage::pieces(vec![self.piece(
@@ -305,6 +310,26 @@ impl<'a> Place<'a> {
             Storage::Memory(address) => Ok(address),
             // A register location as frame base means the register's content (DWARF 5, 3.3.5).
             other => u64::try_from(other.read_unsigned(self.view, 8)?).map_err(damaged),
+        }
+    }
+
+    /// The offset in a module's block. GCC (12 is seen to) gives the address in the file instead where the unit was split off.
+    fn thread_offset(&self, unit: &Unit, given: u64) -> Result<u64> {
+        let modules = self.program.modules();
+        let tls = modules.get(self.module).and_then(|m| m.object.tls);
+        let Some(tls) = tls.filter(|_| unit.part != LINKED) else {
+            return Ok(given);
+        };
+        let from_address = given.checked_sub(tls.address);
+        let from_address = from_address.filter(|offset| *offset < tls.memory_len);
+        let by_gcc = self.debug().is_some_and(|debug| is_gcc(debug, unit));
+        match (from_address, given < tls.memory_len) {
+            (Some(offset), false) => Ok(offset),
+            (Some(_), true) if by_gcc => Err(Unavailable::because(
+                "the compiler gives an address or an offset, and it cannot be told which",
+            )),
+            (_, true) => Ok(given),
+            (None, false) => Err(damaged(())),
         }
     }
 

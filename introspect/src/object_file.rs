@@ -1,5 +1,7 @@
 //! One ELF file: segments, symbols, unwind tables and DWARF, read whole and shared by every program that maps it.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use gimli::{LittleEndian, Reader, SectionId};
@@ -10,6 +12,8 @@ use object::{LittleEndian as LE, Object, ObjectSection};
 use crate::debug_info::DebugInfo;
 use crate::finder::Finder;
 use crate::mini_debug;
+use crate::split::Beside;
+use crate::supplement::{Link, Supplement, parse_debug_sup};
 use crate::symbols::Symbols;
 
 /// Reader over a shared section; cloning it clones an `Arc`.
@@ -43,6 +47,7 @@ pub struct Segment {
 /// Thread-local template (`PT_TLS`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TlsSegment {
+    pub address: u64,
     pub memory_len: u64,
     pub align: u64,
 }
@@ -95,6 +100,7 @@ impl ObjectFile {
                 }),
                 elf::PT_TLS => {
                     tls = Some(TlsSegment {
+                        address: program.p_vaddr(LE),
                         memory_len: program.p_memsz(LE),
                         align: program.p_align(LE).max(1),
                     })
@@ -133,7 +139,7 @@ impl ObjectFile {
 
     pub fn symbols(&self) -> &Symbols {
         self.symbols.get_or_init(|| {
-            let separate = self.separate_image();
+            let separate = self.separate_file().map(|(_, image)| image);
             let mini = self.mini_image();
             let images = [Some(&*self.image), separate.as_deref(), mini.as_deref()];
             Symbols::collect(
@@ -152,19 +158,42 @@ impl ObjectFile {
     fn load_debug(&self) -> Option<DebugInfo> {
         let own = parse_elf(&self.image).ok()?;
         if has_debug_info(&own) {
-            return DebugInfo::load(|id| section(&self.image, &own, id));
+            return self.load_dwarf(&self.path, &self.image, vec![self.path.clone()]);
         }
-        let image = self.separate_image()?;
-        let elf = parse_elf(&image).ok()?;
-        elf.section_by_name(".debug_info")?;
-        DebugInfo::load(|id| section(&image, &elf, id))
+        let (path, image) = self.separate_file()?;
+        let path = path.display().to_string();
+        self.load_dwarf(&path, &image, vec![self.path.clone(), path.clone()])
     }
 
-    fn separate_image(&self) -> Option<Arc<[u8]>> {
+    fn load_dwarf(&self, at: &str, image: &Arc<[u8]>, paths: Vec<String>) -> Option<DebugInfo> {
+        let elf = parse_elf(image).ok()?;
+        elf.section_by_name(".debug_info")?;
+        let link = supplement_link(&elf, image);
+        let supplement = link.map(|link| Supplement::find(at, &link, &self.finder));
+        let beside = Beside {
+            finder: self.finder.clone(),
+            paths,
+        };
+        DebugInfo::load(|id| section(image, &elf, id.name()), beside, supplement)
+    }
+
+    fn separate_file(&self) -> Option<(PathBuf, Arc<[u8]>)> {
         let elf = parse_elf(&self.image).ok()?;
         let link = elf.gnu_debuglink().ok().flatten();
         self.finder
             .debug_file(&self.path, self.build_id.as_deref(), link)
+    }
+
+    /// What keeps parts of it unknown, as far as that was met: a sentence for each file that is not there.
+    pub fn troubles(&self) -> Vec<String> {
+        let debug = self.debug.get().and_then(Option::as_ref);
+        debug.map(DebugInfo::troubles).unwrap_or_default()
+    }
+
+    /// The other files that its DWARF is in, the separate debug file aside, each with the place where it is found below a
+    /// root; and a sentence for each that is not there.
+    pub fn companions(&self) -> (BTreeSet<(PathBuf, PathBuf)>, Vec<String>) {
+        self.debug().map(DebugInfo::files).unwrap_or_default()
     }
 
     /// The symbols that a stripped file keeps, unpacked.
@@ -199,17 +228,17 @@ impl ObjectFile {
             loaded.eh_frame = Some(gimli::EhFrame::from(section(
                 &self.image,
                 &elf,
-                SectionId::EhFrame,
+                ".eh_frame",
             )));
         }
         if let Some(at) = address(".eh_frame_hdr") {
             bases = bases.set_eh_frame_hdr(at);
-            let bytes = section(&self.image, &elf, SectionId::EhFrameHdr);
+            let bytes = section(&self.image, &elf, ".eh_frame_hdr");
             if bytes.bytes().get(1..4) == Some(&SEARCH_TABLE) {
                 loaded.eh_frame_hdr = gimli::EhFrameHdr::from(bytes).parse(&bases, 8).ok();
             }
         }
-        let frame = section(&self.image, &elf, SectionId::DebugFrame);
+        let frame = section(&self.image, &elf, ".debug_frame");
         let frame = if frame.is_empty() {
             self.separate_debug_frame()
         } else {
@@ -225,9 +254,9 @@ impl ObjectFile {
     }
 
     fn separate_debug_frame(&self) -> Option<Slice> {
-        let image = self.separate_image()?;
+        let (_, image) = self.separate_file()?;
         let elf = parse_elf(&image).ok()?;
-        Some(section(&image, &elf, SectionId::DebugFrame)).filter(|frame| !frame.is_empty())
+        Some(section(&image, &elf, ".debug_frame")).filter(|frame| !frame.is_empty())
     }
 }
 
@@ -253,6 +282,40 @@ pub fn separate_of(image: &[u8]) -> Option<(Option<Vec<u8>>, Option<(Vec<u8>, u3
     Some((id, link.map(|(name, crc)| (name.to_vec(), crc))))
 }
 
+/// `.debug_sup` of an ELF image.
+pub fn debug_sup_of(image: &[u8]) -> Option<(bool, Link)> {
+    let image: Arc<[u8]> = image.into();
+    let elf = parse_elf(&image).ok()?;
+    parse_debug_sup(section(&image, &elf, ".debug_sup")).ok()
+}
+
+/// The file that dwz moved things to.
+fn supplement_link(elf: &ElfFile64<'_, LE>, image: &Arc<[u8]>) -> Option<Link> {
+    if let Ok(Some((name, id))) = elf.gnu_debugaltlink() {
+        let name = String::from_utf8_lossy(name).into_owned();
+        let id = id.to_vec();
+        return Some(Link { name, id });
+    }
+    let (is_common, link) = parse_debug_sup(section(image, elf, ".debug_sup")).ok()?;
+    (!is_common).then_some(link)
+}
+
+/// Reads the sections of an ELF file by what `name` calls them; None when it is none.
+pub fn sections_named(
+    image: Arc<[u8]>,
+    name: impl Fn(SectionId) -> Option<&'static str>,
+) -> Option<impl FnMut(SectionId) -> Slice> {
+    parse_elf(&image).ok()?;
+    Some(move |id| match (name(id), parse_elf(&image)) {
+        (Some(name), Ok(elf)) => joined(&image, &elf, name),
+        _ => empty(),
+    })
+}
+
+pub fn empty() -> Slice {
+    Slice::new(Arc::from([]), LittleEndian)
+}
+
 fn has_debug_info(elf: &ElfFile64<'_, LE>) -> bool {
     [".debug_info", ".zdebug_info"]
         .iter()
@@ -264,23 +327,44 @@ fn parse_elf(image: &[u8]) -> object::Result<ElfFile64<'_, LE>> {
 }
 
 /// A section's bytes: a window on the image, or its decompressed copy; empty when absent or damaged.
-fn section(image: &Arc<[u8]>, elf: &ElfFile64<'_, LE>, id: SectionId) -> Slice {
-    let whole = Slice::new(Arc::clone(image), LittleEndian);
-    let found = elf.section_by_name(id.name()).and_then(|section| {
-        let packed = section.compressed_data().ok()?;
-        if packed.format != object::CompressionFormat::None {
-            if packed.uncompressed_size > SECTION_LIMIT {
-                return None;
-            }
-            return Some(Slice::new(
-                packed.decompress().ok()?.into_owned().into(),
-                LittleEndian,
-            ));
+fn section(image: &Arc<[u8]>, elf: &ElfFile64<'_, LE>, name: &str) -> Slice {
+    let found = elf.section_by_name(name);
+    found
+        .and_then(|section| content(image, &section))
+        .unwrap_or_else(empty)
+}
+
+/// The bytes of all sections of a name: no linker has joined those of a `.dwo`, which has one for each type unit.
+fn joined(image: &Arc<[u8]>, elf: &ElfFile64<'_, LE>, name: &str) -> Slice {
+    let named = |section: &Section<'_>| section.name() == Ok(name);
+    if elf.sections().filter(named).nth(1).is_none() {
+        return section(image, elf, name);
+    }
+    let mut bytes = Vec::new();
+    for section in elf.sections().filter(named) {
+        let some = content(image, &section).unwrap_or_else(empty);
+        if bytes.len() as u64 + some.len() as u64 > SECTION_LIMIT {
+            break;
         }
-        let (offset, len) = section.file_range()?;
-        let start = usize::try_from(offset).ok()?;
-        let end = start.checked_add(usize::try_from(len).ok()?)?;
-        (end <= image.len()).then(|| whole.range(start..end))
-    });
-    found.unwrap_or_else(|| whole.range(0..0))
+        bytes.extend_from_slice(some.bytes());
+    }
+    Slice::new(bytes.into(), LittleEndian)
+}
+
+type Section<'data> = object::read::elf::ElfSection64<'data, 'data, LE>;
+
+fn content(image: &Arc<[u8]>, section: &Section<'_>) -> Option<Slice> {
+    let packed = section.compressed_data().ok()?;
+    if packed.format != object::CompressionFormat::None {
+        if packed.uncompressed_size > SECTION_LIMIT {
+            return None;
+        }
+        let bytes = packed.decompress().ok()?.into_owned();
+        return Some(Slice::new(bytes.into(), LittleEndian));
+    }
+    let (offset, len) = section.file_range()?;
+    let start = usize::try_from(offset).ok()?;
+    let end = start.checked_add(usize::try_from(len).ok()?)?;
+    let whole = Slice::new(Arc::clone(image), LittleEndian);
+    (end <= image.len()).then(|| whole.range(start..end))
 }

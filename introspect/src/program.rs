@@ -84,6 +84,19 @@ impl Program {
         &self.modules
     }
 
+    /// What was met so far that keeps parts of the program unknown: debug files that are missing or of another build, a
+    /// sentence each.
+    pub fn troubles(&self) -> Vec<String> {
+        let all = self.modules.iter();
+        all.flat_map(|module| module.object.troubles()).collect()
+    }
+
+    /// Why a code address is not known in full, though its file has debug information.
+    pub fn trouble_at(&self, pc: u64) -> Option<String> {
+        let (_, module, address) = self.module_at(pc)?;
+        module.object.debug()?.trouble_at(address)
+    }
+
     /// The module around an address, its number, and the address as its file counts.
     pub fn module_at(&self, address: u64) -> Option<(usize, &Module, u64)> {
         let covers = |module: &Module| {
@@ -171,7 +184,7 @@ impl Program {
     pub fn function_at(&self, pc: u64) -> Option<FunctionAt> {
         let (number, module, address) = self.module_at(pc)?;
         if let Some(debug) = module.object.debug()
-            && let Some(range) = debug.index().function_at(address)
+            && let Some(range) = debug.function_at(address)
             && let Some(name) = self.function_name(number, range.die)
         {
             return Some(FunctionAt {
@@ -251,7 +264,7 @@ impl Program {
                 Some(origin) => die = origin,
                 None => {
                     let name = debug.string_attr(unit, &entry, gimli::DW_AT_name)?;
-                    return Some(format!("{}{name}", debug.index().prefix_of(die)));
+                    return Some(format!("{}{name}", debug.prefix_of(die)));
                 }
             }
         }
@@ -320,7 +333,7 @@ impl Program {
                 .iter()
                 .filter(|named| named.kind == Kind::Type)
             {
-                let full = format!("{}{last}", debug.index().prefix_of(named.die));
+                let full = format!("{}{last}", debug.prefix_of(named.die));
                 if full == name || full.ends_with(&format!("::{name}")) {
                     found.push(Ty::Die {
                         object,

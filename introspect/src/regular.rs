@@ -19,6 +19,22 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     all_of(open(path)?)
 }
 
+/// Longest file that is read because another names it.
+const NAMED_LIMIT: u64 = 8 << 30;
+
+/// Its bytes, as many as it says to have: what debug information names may be anything, /proc/kmsg for example, whose
+/// bytes do not end.
+pub fn read_sized(path: &Path) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    let length = file.metadata()?.len();
+    if length > NAMED_LIMIT {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, length), &mut bytes)?;
+    Ok(bytes)
+}
+
 /// The bytes of one that is open, from where it stands.
 pub fn all_of(mut file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

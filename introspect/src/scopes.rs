@@ -87,10 +87,10 @@ pub fn each_child(
         let Some(entry) = cursor.current() else {
             return;
         };
-        let Some(die) = entry.offset().to_debug_info_offset(&unit.header) else {
+        let Some(die) = unit.die(entry.offset()) else {
             return;
         };
-        if each(unit, entry, DieOffset(die.0)) || !matches!(cursor.next_sibling(), Ok(Some(_))) {
+        if each(unit, entry, die) || !matches!(cursor.next_sibling(), Ok(Some(_))) {
             return;
         }
     }
@@ -100,9 +100,7 @@ fn child_at(debug: &DebugInfo, parent: DieOffset, address: u64) -> Option<Block>
     let mut found = None;
     each_child(debug, parent, |unit, entry, die| {
         let inlined = entry.tag() == gimli::DW_TAG_inlined_subroutine;
-        if (inlined || entry.tag() == gimli::DW_TAG_lexical_block)
-            && covers(debug, unit, entry, address)
-        {
+        if (inlined || entry.tag() == gimli::DW_TAG_lexical_block) && covers(unit, entry, address) {
             let line = unsigned(entry, gimli::DW_AT_call_line)
                 .and_then(|line| u32::try_from(line).ok())
                 .unwrap_or(0);
@@ -128,8 +126,8 @@ fn call_file(entry: &Entry<'_>) -> u64 {
     }
 }
 
-fn covers(debug: &DebugInfo, unit: &Unit, entry: &Entry<'_>, address: u64) -> bool {
-    let Ok(mut ranges) = debug.dwarf.die_ranges(unit, entry) else {
+fn covers(unit: &Unit, entry: &Entry<'_>, address: u64) -> bool {
+    let Ok(mut ranges) = unit.dwarf.die_ranges(unit, entry) else {
         return false;
     };
     while let Ok(Some(range)) = ranges.next() {

@@ -16,37 +16,23 @@ const CHILD_LIMIT: usize = 100_000;
 pub fn read_type(object: usize, debug: &DebugInfo, die: DieOffset) -> Option<Type> {
     let (unit, offset) = debug.locate(die)?;
     let entry = unit.entry(offset).ok()?;
-    let reader = TypeReader {
+    // In a type unit; never one after the other.
+    let elsewhere = debug.reference_attr(unit, &entry, gimli::DW_AT_signature);
+    if let Some((unit, offset, die)) = elsewhere.and_then(|die| {
+        let (unit, offset) = debug.locate(die)?;
+        Some((unit, offset, die))
+    }) {
+        return reader(object, debug, unit).read(die, &unit.entry(offset).ok()?);
+    }
+    reader(object, debug, unit).read(die, &entry)
+}
+
+fn reader<'a>(object: usize, debug: &'a DebugInfo, unit: &'a Arc<Unit>) -> TypeReader<'a> {
+    TypeReader {
         object,
         debug,
         unit,
-        language: language_of(unit),
-    };
-    reader.read(die, &entry)
-}
-
-pub fn language_of(unit: &Unit) -> Language {
-    let mut cursor = unit.entries();
-    let Ok(Some((_, root))) = cursor.next_dfs() else {
-        return Language::Other;
-    };
-    let Ok(Some(Attribute::Language(language))) = root.attr_value(gimli::DW_AT_language) else {
-        return Language::Other;
-    };
-    match language {
-        gimli::DW_LANG_C
-        | gimli::DW_LANG_C89
-        | gimli::DW_LANG_C99
-        | gimli::DW_LANG_C11
-        | gimli::DW_LANG_C17 => Language::C,
-        gimli::DW_LANG_C_plus_plus
-        | gimli::DW_LANG_C_plus_plus_03
-        | gimli::DW_LANG_C_plus_plus_11
-        | gimli::DW_LANG_C_plus_plus_14
-        | gimli::DW_LANG_C_plus_plus_17
-        | gimli::DW_LANG_C_plus_plus_20 => Language::Cpp,
-        gimli::DW_LANG_Rust => Language::Rust,
-        _ => Language::Other,
+        language: debug.language_of(unit),
     }
 }
 
@@ -112,7 +98,7 @@ impl TypeReader<'_> {
         };
         let name = own_name
             .map(|name| usual_name(&name).unwrap_or(name))
-            .map(|name| format!("{}{name}", self.debug.index().prefix_of(die)))
+            .map(|name| format!("{}{name}", self.debug.prefix_of(die)))
             .unwrap_or_default();
         Some(Type {
             name,

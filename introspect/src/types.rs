@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::debug_info::DieOffset;
+use crate::debug_info::{Attribute, DieOffset, Unit};
 
 /// A type by name only: resolve it with `Program::resolve`.
 #[derive(Debug, Clone)]
@@ -22,6 +22,31 @@ pub enum Language {
     Cpp,
     Rust,
     Other,
+}
+
+impl Language {
+    /// As the unit says; partial units say nothing.
+    pub(crate) fn of_unit(unit: &Unit) -> Option<Self> {
+        let root = unit.root()?;
+        let Ok(Some(Attribute::Language(language))) = root.attr_value(gimli::DW_AT_language) else {
+            return None;
+        };
+        Some(match language {
+            gimli::DW_LANG_C
+            | gimli::DW_LANG_C89
+            | gimli::DW_LANG_C99
+            | gimli::DW_LANG_C11
+            | gimli::DW_LANG_C17 => Self::C,
+            gimli::DW_LANG_C_plus_plus
+            | gimli::DW_LANG_C_plus_plus_03
+            | gimli::DW_LANG_C_plus_plus_11
+            | gimli::DW_LANG_C_plus_plus_14
+            | gimli::DW_LANG_C_plus_plus_17
+            | gimli::DW_LANG_C_plus_plus_20 => Self::Cpp,
+            gimli::DW_LANG_Rust => Self::Rust,
+            _ => Self::Other,
+        })
+    }
 }
 
 /// One type; what it refers to stays unresolved.

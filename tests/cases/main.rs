@@ -9,6 +9,7 @@ mod conduct;
 mod connections;
 mod control;
 mod damaged;
+mod debug_files;
 mod descriptors;
 mod files;
 mod first_light;

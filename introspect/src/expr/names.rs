@@ -394,9 +394,14 @@ impl Names<'_> {
                     .map(|(name, _)| name.to_owned())
             });
         let near = nearest(name, locals.chain(globals).take(NEAR_SCAN));
+        let mut message = format!("no symbol `{}`", path.segments.join("::"));
+        // It may be where nobody can look.
+        if let Some(trouble) = self.program.troubles().first() {
+            message += &format!(" ({trouble})");
+        }
         ExprError {
             column,
-            message: format!("no symbol `{}`", path.segments.join("::")),
+            message,
             near,
         }
     }

@@ -58,8 +58,24 @@ impl Fixture {
     }
 
     pub fn run(folder: tempfile::TempDir, binary: PathBuf, stop: &str, gdb: &[&str]) -> Self {
-        let core = folder.path().join("core");
+        Self::run_by(Command::new("gdb"), folder, binary, stop, gdb)
+    }
+
+    /// Stopped where a symbol is, by a gdb that reads no debug information: some of it makes gdb 13 crash.
+    pub fn unread(folder: tempfile::TempDir, binary: PathBuf, stop: &str) -> Self {
         let mut command = Command::new("gdb");
+        command.arg("-readnever");
+        Self::run_by(command, folder, binary, stop, &[])
+    }
+
+    fn run_by(
+        mut command: Command,
+        folder: tempfile::TempDir,
+        binary: PathBuf,
+        stop: &str,
+        gdb: &[&str],
+    ) -> Self {
+        let core = folder.path().join("core");
         command.args([
             "-nx",
             "-batch",

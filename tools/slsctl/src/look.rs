@@ -1,5 +1,6 @@
 //! Views opened for a verb: a checkpoint, a live process, a core.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use introspect::{CoreView, Finder, Program, ThreadView, View};
@@ -9,6 +10,7 @@ use libsls::view::{CheckpointView, SharedClient};
 use serde_json::{Value as Json, json};
 
 use crate::arguments::{PartArg, Place, ProcessArg, WrongUsage};
+use crate::output::one_line;
 use crate::processes::{How, More, attach, ps};
 use crate::progress::Shown;
 use crate::session::{Outcome, Session};
@@ -24,6 +26,26 @@ pub struct Look {
 enum Seen {
     Checkpoint { view: CheckpointView, live: bool },
     Core { view: CoreView, path: PathBuf },
+}
+
+/// A program. What was found missing of its debug information while it was asked is told once it is no longer needed:
+/// after the answer, and also where there was none.
+pub struct Loaded(Program);
+
+impl Deref for Loaded {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.0
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        for trouble in self.0.troubles() {
+            eprintln!("slsctl: note: {}", one_line(&trouble));
+        }
+    }
 }
 
 impl Look {
@@ -128,9 +150,9 @@ impl Look {
     }
 
     /// Its program's files and their debug information.
-    pub fn program(&self) -> Program {
+    pub fn program(&self) -> Loaded {
         let _shown = Shown::waiting("debug information");
-        Program::load(self.view(), &Finder::default())
+        Loaded(Program::load(self.view(), &Finder::default()))
     }
 
     /// The threads asked for: that one, all, or the one that stopped, else the main one.

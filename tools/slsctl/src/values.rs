@@ -90,6 +90,12 @@ impl Locals {
             let context = self.frame.context();
             let program = look.program();
             let frame = program.select_frame(look.view(), &context)?;
+            if let Some(trouble) = frame.trouble(&program) {
+                anyhow::bail!(
+                    "the locals of frame {} are not known: {trouble}",
+                    frame.index
+                );
+            }
             let locals = program.locals(look.view(), &frame, context.limits);
             let json = locals_json(look, &frame, &locals, self.frame.max);
             session.answer(&json, |paint| locals_text(&frame, &locals, paint))

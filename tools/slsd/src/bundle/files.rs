@@ -1,12 +1,12 @@
 //! The files of a bundle: which they are, and how they go in and come out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use introspect::Finder;
+use introspect::{Finder, ObjectFile};
 use libsls::bundle;
 use libsls::record::{Backing, Mapping};
 use slos::{Base, Draft, Epoch, PAGE, PageIndex, Partition, ReadError, SpaceDelta, SpaceId};
@@ -72,49 +72,71 @@ impl Mapped {
     /// The files themselves and the debug files of those that have code, from where they are or from the
     /// folder `brought`; and what is left out, with the reason.
     pub fn files(&self, brought: Option<&Path>) -> (Vec<Wanted>, Vec<String>) {
-        let (mut wanted, mut left_out) = (Vec::new(), Vec::new());
         let roots = brought.map(bundle::debug_root).into_iter();
         let finder = Finder::new(roots.chain(["/usr/lib/debug".into()]));
-        let mut total = 0;
+        let mut list = List::default();
         for (place, (mapping, code)) in &self.found {
             let (path, file) = match open(mapping, brought) {
                 Ok(opened) => opened,
                 Err(why) => {
-                    left_out.push(why);
+                    list.left_out.push(why);
                     continue;
                 }
             };
-            let bytes = file.metadata().map_or(0, |meta| meta.len());
             let most = if *code { MOST } else { LARGEST_DATA };
-            if bytes > most.min(MOST - total) {
-                left_out.push(too_long(&path, bytes));
+            if !list.add(place.clone(), path, most) || !code {
                 continue;
             }
-            total += bytes;
-            let image = code.then(|| introspect::regular::all_of(file));
-            wanted.push(Wanted {
-                place: place.clone(),
-                path,
-                bytes,
-            });
-            let debug = image
-                .and_then(Result::ok)
-                .and_then(|image| finder.separate(bundle::path_of(mapping), &image));
-            let Some((path, place)) = debug else { continue };
-            let bytes = fs::metadata(&path).map_or(0, |meta| meta.len());
-            let place = Path::new(bundle::DEBUG).join(place);
-            // Two programs may have one, by a link.
-            if wanted.iter().any(|other| other.place == place) {
+            let Ok(image) = introspect::regular::all_of(file) else {
                 continue;
+            };
+            let path = bundle::path_of(mapping);
+            if let Some((path, place)) = finder.separate(path, &image) {
+                list.add(Path::new(bundle::DEBUG).join(place), path, MOST);
             }
-            if bytes > MOST - total {
-                left_out.push(too_long(&path, bytes));
-                continue;
-            }
-            total += bytes;
-            wanted.push(Wanted { place, path, bytes });
+            list.add_companions(path, image, &finder);
         }
-        (wanted, left_out)
+        (list.wanted, list.left_out)
+    }
+}
+
+/// What goes along, and what does not.
+#[derive(Default)]
+struct List {
+    wanted: Vec<Wanted>,
+    left_out: Vec<String>,
+    places: BTreeSet<PathBuf>,
+    total: u64,
+}
+
+impl List {
+    /// Whether there is room for it.
+    fn add(&mut self, place: PathBuf, path: PathBuf, most: u64) -> bool {
+        // Two programs may have one debug file, by a link.
+        if self.places.contains(&place) {
+            return true;
+        }
+        let bytes = fs::metadata(&path).map_or(0, |meta| meta.len());
+        if bytes > most.min(MOST - self.total) {
+            self.left_out.push(too_long(&path, bytes));
+            return false;
+        }
+        self.total += bytes;
+        self.places.insert(place.clone());
+        self.wanted.push(Wanted { place, path, bytes });
+        true
+    }
+
+    /// What was split off its debug information, packaged, or is shared with others.
+    fn add_companions(&mut self, path: &str, image: Vec<u8>, finder: &Finder) {
+        let Ok(object) = ObjectFile::parse(path, image, finder) else {
+            return;
+        };
+        let (found, missing) = object.companions();
+        for (path, place) in found {
+            self.add(Path::new(bundle::DEBUG).join(place), path, MOST);
+        }
+        self.left_out.extend(missing);
     }
 }
 
