@@ -127,7 +127,7 @@ impl Target {
         Ok(Stepped::Blocked)
     }
 
-    /// A signal comes before the instruction. One that ends the process is told of once.
+    /// A signal comes before the instruction.
     fn met_signal(&mut self, stopped: Stopped) -> Result<Stepped, Refused> {
         let tid = stopped.tid();
         let Some(stopped) = self.send_off(stopped)? else {
@@ -135,13 +135,12 @@ impl Target {
             return Ok(Stepped::Blocked);
         };
         let signal = crate::group::signal_of(&stopped);
-        self.is_news(tid, signal);
         self.group.stopped.insert(tid, stopped);
         Ok(Stepped::Signal(signal))
     }
 
     /// Does a signal end the process, of which slsd is not told yet? It is from now on.
-    fn is_news(&mut self, tid: i32, signal: i32) -> bool {
+    pub fn is_news(&mut self, tid: i32, signal: i32) -> bool {
         let told = self.doomed == Some((tid, signal));
         if told || !is_fatal(self.group.pid, signal) {
             return false;

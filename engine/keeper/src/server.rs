@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sls_keeper::rendezvous::{self, Verdict};
 use sls_keeper::{
-    Agreement, Ask, BOARD_BYTES, Channel, Facts, Outcome, Refusal, Say, Way, journal,
+    Agreement, Ask, BOARD_BYTES, Channel, Facts, Outcome, Refusal, Say, Stepped, Way, journal,
 };
 use sls_sys::ptrace::{self, Waited};
 use sls_sys::shared::Board;
@@ -279,6 +279,9 @@ impl Server {
             Ask::Step { tid } => {
                 let (children, target) = self.target()?;
                 let stepped = target.step(tid, children)?;
+                if let Stepped::Signal(signal) = stepped {
+                    target.is_news(tid, signal); // No more once this is said.
+                }
                 self.tell()?;
                 self.say(&Say::Stepped(stepped), None)?;
             }

@@ -162,6 +162,8 @@ impl Group {
         if result.is_ok() {
             probes::stop_reached(pid);
         }
+        // Whoever stands still for something that nobody has heard of yet goes on once it is heard.
+        let lets_go = lets_go && !self.has_event();
         let result = result.and_then(|()| self.read_all(lets_go, &mut cost));
         if (lets_go || result.is_err()) && self.is_stopped() {
             let resumed = self.resume_all();
