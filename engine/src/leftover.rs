@@ -22,7 +22,6 @@ use crate::keeper::{Keeper, Progress};
 use crate::pager;
 use crate::target::Options;
 use crate::together::{self, Party};
-use crate::traps;
 
 const JOURNAL: &str = "journal-";
 const DESCRIPTOR: &str = "descriptor-";
@@ -114,7 +113,8 @@ impl Notes {
             && start_ticks == self.start_ticks
             && procfs::stat(self.pid).is_ok_and(|stat| stat.start_ticks == start_ticks)
         {
-            traps::take_out(&RemoteMemory::open(self.pid)?, &traps);
+            let memory = RemoteMemory::open(self.pid)?;
+            traps.iter().for_each(|trap| trap.remove(&memory));
         }
         remove(&self.traps);
         Ok(())

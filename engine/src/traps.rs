@@ -14,8 +14,6 @@ use sls_sys::{PAGE, RemoteMemory, procfs};
 
 use crate::ranges::Range;
 
-/// int3.
-const TRAP: u8 = 0xcc;
 const PAGE_BYTES: usize = 4096;
 /// Bits of an entry of /proc/PID/pagemap.
 const PRESENT: u64 = 1 << 63;
@@ -157,16 +155,5 @@ impl Pages {
         } else {
             entry & SWAPPED == 0
         })
-    }
-}
-
-/// Takes breakpoints out of a text that nobody keeps any more.
-pub(crate) fn take_out(memory: &RemoteMemory, traps: &[Trap]) {
-    for trap in traps {
-        let mut now = [0];
-        if memory.read_at(trap.address, &mut now).is_ok() && now[0] == TRAP {
-            // Unmapped meanwhile: nothing is left of it.
-            let _ = memory.write_at(trap.address, &[trap.original]);
-        }
     }
 }

@@ -124,6 +124,7 @@ impl NameIndex {
         self.local_names.extend(other.local_names.iter().cloned());
         self.member_names.extend(other.member_names.iter().cloned());
         self.vtables.extend(&other.vtables);
+        self.inlined.extend(&other.inlined);
     }
 
     fn sort(&mut self) {
@@ -242,6 +243,22 @@ struct Walk<'a> {
     part: usize,
     start: usize,
     of_signature: OfSignature<'a>,
+}
+
+impl Walk<'_> {
+    /// The DIE that an attribute refers to.
+    fn referred(&self, entry: &BorrowedEntry<'_>, name: gimli::DwAt) -> Option<DieOffset> {
+        match entry.attr_value(name).ok()?? {
+            gimli::AttributeValue::UnitRef(offset) => {
+                Some(DieOffset(self.start.saturating_add(offset.0)))
+            }
+            gimli::AttributeValue::DebugInfoRef(offset) => DieOffset::in_info(self.part, offset.0),
+            gimli::AttributeValue::DebugInfoRefSup(offset) => {
+                DieOffset::in_info(SUPPLEMENT, offset.0)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The name of the type that a type unit is there for.
@@ -407,14 +424,8 @@ impl Builder {
     }
 
     fn inlined(&mut self, walk: &Walk<'_>, entry: &BorrowedEntry<'_>) {
-        let origin = match entry
-            .attr_value(gimli::DW_AT_abstract_origin)
-            .ok()
-            .flatten()
-        {
-            Some(gimli::AttributeValue::UnitRef(offset)) => walk.start.saturating_add(offset.0),
-            Some(gimli::AttributeValue::DebugInfoRef(offset)) => offset.0,
-            _ => return,
+        let Some(origin) = walk.referred(entry, gimli::DW_AT_abstract_origin) else {
+            return;
         };
         let Ok(mut ranges) = walk.dwarf.die_ranges(walk.unit, entry) else {
             return;
@@ -427,12 +438,10 @@ impl Builder {
                 lowest = Some(lowest.map_or(range.begin, |low: u64| low.min(range.begin)));
             }
         }
-        let entry_pc = match entry.attr_value(gimli::DW_AT_entry_pc).ok().flatten() {
-            Some(gimli::AttributeValue::Addr(address)) => Some(address),
-            _ => None,
-        };
+        let entry_pc = entry.attr_value(gimli::DW_AT_entry_pc).ok().flatten();
+        let entry_pc = entry_pc.and_then(|value| walk.dwarf.attr_address(walk.unit, value).ok()?);
         if let Some(at) = entry_pc.or(lowest) {
-            self.index.inlined.push((DieOffset(origin), at));
+            self.index.inlined.push((origin, at));
         }
     }
 
@@ -567,17 +576,8 @@ impl Builder {
         here: Level,
     ) -> Option<(u32, Arc<str>)> {
         for attribute in [gimli::DW_AT_specification, gimli::DW_AT_abstract_origin] {
-            let target = match entry.attr_value(attribute).ok().flatten() {
-                Some(gimli::AttributeValue::UnitRef(offset)) => {
-                    DieOffset(walk.start.saturating_add(offset.0))
-                }
-                Some(gimli::AttributeValue::DebugInfoRef(offset)) => {
-                    DieOffset::in_info(walk.part, offset.0)?
-                }
-                Some(gimli::AttributeValue::DebugInfoRefSup(offset)) => {
-                    DieOffset::in_info(SUPPLEMENT, offset.0)?
-                }
-                _ => continue,
+            let Some(target) = walk.referred(entry, attribute) else {
+                continue;
             };
             if let Some(known) = self.declared.get(&target) {
                 return Some(known.clone());

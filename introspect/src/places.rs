@@ -133,7 +133,7 @@ impl Program {
     fn block_around(&self, address: u64) -> Option<(usize, DieOffset)> {
         let (number, module, within) = self.module_at(address)?;
         let debug = module.object.debug()?;
-        let function = debug.index().function_at(within)?;
+        let function = debug.function_at(within)?;
         let block = blocks_at(debug, function.die, within).pop()?;
         Some((number, block.die))
     }

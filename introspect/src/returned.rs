@@ -19,7 +19,7 @@ impl Program {
     pub fn returned(&self, view: &dyn View, pc: u64, registers: &Registers) -> Option<String> {
         let (object, module, address) = self.module_at(pc)?;
         let debug = module.object.debug()?;
-        let die = type_of(debug, debug.index().function_at(address)?.die)?;
+        let die = type_of(debug, debug.function_at(address)?.die)?;
         let ty = Ty::Die { object, die };
         let size = usize::try_from(self.size_of(&ty)?).ok()?;
         let in_rax = match &self.strip(&ty).shape {

@@ -156,7 +156,17 @@ fn answers(fixture: &Fixture, questions: &[&str]) -> Value {
     let lines = lines
         .filter(|file| file.contains("fixtures/"))
         .map(|file| json!([file, fixture.program.lines_of(&file)]));
+    // Where a breakpoint would be: in each instance, and where it was inlined.
+    let named = frames.iter().filter(|frame| frame.has_source());
+    let places = named.filter_map(|frame| {
+        let name = frame.function.clone()?;
+        let found = fixture.program.addresses_of(&fixture.view, &name, None);
+        let bias = fixture.program.modules()[0].bias;
+        let found = found.map(|all| all.iter().map(|at| at - bias).collect::<Vec<_>>());
+        Some((name, json!(found.map_err(|error| error.to_string()))))
+    });
     json!({
+        "places": places.collect::<serde_json::Map<_, _>>(),
         "stack": format!("{:?}", our_frames(&frames)),
         "frames": ours.map(of_frame).collect::<Vec<_>>(),
         "asked": asked.collect::<Vec<_>>(),

@@ -181,9 +181,13 @@ impl Target {
                 continue;
             };
             let signal = crate::group::signal_of(&stopped);
-            if self.hold && signal != 0 && self.is_news(tid, signal) {
+            if self.hold
+                && signal != 0
+                && let Ok(info) = stopped.siginfo() // ESRCH: killed, as below.
+                && self.is_news(tid, signal)
+            {
                 // It came while they were made to stand still.
-                let info = stopped.siginfo()?.to_vec();
+                let info = info.to_vec();
                 self.group.untold.push(EventKind::Fatal { tid, info });
                 self.group.stopped.insert(tid, stopped);
                 continue;

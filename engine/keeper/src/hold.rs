@@ -24,30 +24,9 @@ pub enum Seen {
     Listening,
 }
 
-/// Signals whose default action leaves the process alive.
-fn harmless_by_default(signal: i32) -> bool {
-    matches!(
-        signal,
-        libc::SIGCHLD
-            | libc::SIGCONT
-            | libc::SIGURG
-            | libc::SIGWINCH
-            | libc::SIGSTOP
-            | libc::SIGTSTP
-            | libc::SIGTTIN
-            | libc::SIGTTOU
-    )
-}
-
 /// Does a signal end the process?
 pub fn is_fatal(pid: i32, signal: i32) -> bool {
-    let Ok(status) = procfs::status(pid) else {
-        return false;
-    };
-    let bit = 1u64
-        .checked_shl(signal.cast_unsigned().wrapping_sub(1))
-        .unwrap_or(0);
-    (status.sig_caught | status.sig_ignored) & bit == 0 && !harmless_by_default(signal)
+    procfs::status(pid).is_ok_and(|status| status.ends_by(signal))
 }
 
 /// Judges a stop that nobody asked for.

@@ -1,6 +1,7 @@
 //! Requests, answers and events. Both ends are built together, so there is no version.
 
 use serde::{Deserialize, Serialize};
+use sls_sys::RemoteMemory;
 
 /// What slsd asks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -162,6 +163,29 @@ pub struct Trap {
     pub address: u64,
     /// The byte that belongs there.
     pub original: u8,
+}
+
+impl Trap {
+    /// int3.
+    const INSTRUCTION: u8 = 0xcc;
+
+    /// Puts it in, if what belongs there is there.
+    pub fn insert(&self, memory: &RemoteMemory) {
+        self.replace(memory, self.original, Self::INSTRUCTION);
+    }
+
+    /// Takes it out, if it is there.
+    pub fn remove(&self, memory: &RemoteMemory) {
+        self.replace(memory, Self::INSTRUCTION, self.original);
+    }
+
+    /// A text that cannot be written is not there any more, and with it nothing to be replaced.
+    fn replace(&self, memory: &RemoteMemory, old: u8, new: u8) {
+        let mut now = [0];
+        if memory.read_at(self.address, &mut now).is_ok() && now[0] == old {
+            let _ = memory.write_at(self.address, &[new]);
+        }
+    }
 }
 
 /// A watchpoint in a debug register.

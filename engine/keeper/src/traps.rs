@@ -13,8 +13,6 @@ use sls_keeper::Trap;
 use sls_sys::ptrace::{Stopped, Why};
 use sls_sys::{RemoteMemory, fd};
 
-/// int3.
-const TRAP: u8 = 0xcc;
 /// si_code of a SIGTRAP by int3.
 pub const SI_KERNEL: i32 = 0x80;
 /// By a single step; after a system call the first.
@@ -27,7 +25,7 @@ pub const TRAP_HWBKPT: i32 = 4;
 /// All of one process's.
 #[derive(Debug, Default)]
 pub struct Traps {
-    all: BTreeMap<u64, u8>,
+    all: BTreeMap<u64, Trap>,
     inserted: bool,
 }
 
@@ -40,7 +38,7 @@ impl Traps {
     /// These and no others, from the next time it runs.
     pub fn set(&mut self, traps: &[Trap], memory: &RemoteMemory) {
         self.lift(memory);
-        self.all = traps.iter().map(|t| (t.address, t.original)).collect();
+        self.all = traps.iter().map(|&trap| (trap.address, trap)).collect();
     }
 
     /// Are there any?
@@ -54,18 +52,11 @@ impl Traps {
         self.inserted = false;
     }
 
-    /// Puts them in; the text of one that cannot be written is not there any more.
+    /// Puts them in.
     pub fn insert(&mut self, memory: &RemoteMemory) {
-        if self.inserted {
-            return;
+        if !std::mem::replace(&mut self.inserted, true) {
+            self.all.values().for_each(|trap| trap.insert(memory));
         }
-        for (&address, &original) in &self.all {
-            let mut now = [0];
-            if memory.read_at(address, &mut now).is_ok() && now[0] == original {
-                let _ = memory.write_at(address, &[TRAP]); // As above.
-            }
-        }
-        self.inserted = true;
     }
 
     /// Takes them out.
@@ -76,12 +67,7 @@ impl Traps {
     }
 
     fn clean(&self, memory: &RemoteMemory) {
-        for (&address, &original) in &self.all {
-            let mut now = [0];
-            if memory.read_at(address, &mut now).is_ok() && now[0] == TRAP {
-                let _ = memory.write_at(address, &[original]); // Unmapped meanwhile: nothing is left.
-            }
-        }
+        self.all.values().for_each(|trap| trap.remove(memory));
     }
 
     /// Before a process that the target has made runs: it must not meet them.

@@ -284,6 +284,29 @@ pub struct Status {
     pub vm_rss_kib: u64,
 }
 
+impl Status {
+    /// Does a signal end it? One with a handler does not, nor one whose default action leaves it alive.
+    #[must_use]
+    pub fn ends_by(&self, signal: i32) -> bool {
+        let harmless = matches!(
+            signal,
+            libc::SIGCHLD
+                | libc::SIGCONT
+                | libc::SIGURG
+                | libc::SIGWINCH
+                | libc::SIGSTOP
+                | libc::SIGTSTP
+                | libc::SIGTTIN
+                | libc::SIGTTOU
+        );
+        let bit = signal
+            .checked_sub(1)
+            .and_then(|at| 1u64.checked_shl(at.cast_unsigned()));
+        let bit = bit.unwrap_or(0);
+        (self.sig_caught | self.sig_ignored) & bit == 0 && !harmless
+    }
+}
+
 /// Status of a process, or of a thread through its own id.
 ///
 /// # Errors

@@ -34,12 +34,7 @@ impl Seen {
         // One that cannot be read has ended, which is found out by its threads.
         let maps = procfs::maps(pid).unwrap_or_default();
         self.maps = maps.into_iter().map(mapping).collect();
-        let auxv = std::fs::read(format!("/proc/{pid}/auxv")).unwrap_or_default();
-        let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
-        let pairs = auxv.chunks_exact(16);
-        self.auxv = pairs
-            .map(|pair| (word(&pair[..8]), word(&pair[8..])))
-            .collect();
+        self.auxv = procfs::auxv(pid).unwrap_or_default();
     }
 
     pub fn words(&self, tid: i32) -> Option<&Words> {

@@ -1,31 +1,47 @@
 //! What threads meet, and what becomes of processes: judged while all stand still.
 
-use libsls::control::{Reason, State, Stop};
+use introspect::Program;
+use libsls::control::{Breakpoint, Reason, State, Stop};
 use sls_engine::{Event, Group, Target};
 
 use super::{Found, Work, nothing_attached};
 use crate::control::journey::{Next, sp};
 use crate::control::live::{Live, RIP, RSP};
-use crate::control::points::{holds, located, value_of};
+use crate::control::points::{Points, holds, located, value_of};
 use crate::registry::Refusal;
 
+/// Counts a point that is met, unless its condition says no; with what is to be known of the condition.
+fn counted(
+    shown: &mut Breakpoint,
+    program: &Program,
+    live: &Live<'_>,
+    tid: i32,
+) -> Option<Option<String>> {
+    let condition = shown.condition.as_ref();
+    let truth = condition.map_or(Ok(true), |condition| holds(program, live, tid, condition));
+    if truth == Ok(false) {
+        return None;
+    }
+    shown.hits += 1;
+    Some(truth.err().map(|why| format!("condition: {why}")))
+}
+
 impl Work {
+    /// A process as it stands, and what may be met in it.
+    fn judges(&mut self, pid: i32) -> Option<(Live<'_>, &Program, &mut Points)> {
+        let mut members = self.group.as_ref()?.members().iter();
+        let target = members.find(|m| m.pid() == pid)?;
+        let control = &mut self.control;
+        let seen = control.seen.get(&pid)?;
+        let program = control.programs.get(&pid)?;
+        Some((Live { target, seen }, program, &mut control.points))
+    }
+
     /// The point that a thread has met at an address, if its condition holds; it is counted.
     pub(super) fn met_point(&mut self, pid: i32, tid: i32, pc: u64) -> Option<Found> {
-        let target = self
-            .group
-            .as_ref()?
-            .members()
-            .iter()
-            .find(|m| m.pid() == pid)?;
-        let control = &mut self.control;
-        let live = Live {
-            target,
-            seen: control.seen.get(&pid)?,
-        };
-        let program = control.programs.get(&pid)?;
+        let (live, program, points) = self.judges(pid)?;
         let mut found: Option<Found> = None;
-        for point in control.points.iter_mut() {
+        for point in points.iter_mut() {
             let shown = &mut point.shown;
             let here = |at: &libsls::control::Location| at.pid == pid && at.address == pc;
             if !shown.enabled
@@ -35,18 +51,13 @@ impl Work {
             {
                 continue;
             }
-            let truth = match &shown.condition {
-                None => Ok(true),
-                Some(condition) => holds(program, &live, tid, condition),
-            };
-            if truth == Ok(false) {
+            let Some(note) = counted(shown, program, &live, tid) else {
                 continue;
-            }
-            shown.hits += 1;
+            };
             if found.is_none() {
                 let mut one = Found::of(pid, tid, Reason::Breakpoint);
                 one.number = Some(shown.number);
-                one.note = truth.err().map(|why| format!("condition: {why}"));
+                one.note = note;
                 found = Some(one);
             }
         }
@@ -55,20 +66,9 @@ impl Work {
 
     /// The watchpoint that a thread has met, if something has changed and its condition holds.
     pub(super) fn watched(&mut self, pid: i32, tid: i32, slots: u8) -> Option<Found> {
-        let target = self
-            .group
-            .as_ref()?
-            .members()
-            .iter()
-            .find(|m| m.pid() == pid)?;
-        let control = &mut self.control;
-        let live = Live {
-            target,
-            seen: control.seen.get(&pid)?,
-        };
-        let program = control.programs.get(&pid)?;
+        let (live, program, points) = self.judges(pid)?;
         let mut found: Option<Found> = None;
-        for point in control.points.iter_mut() {
+        for point in points.iter_mut() {
             let (shown, Some(watched)) = (&mut point.shown, &mut point.watched) else {
                 continue;
             };
@@ -91,20 +91,15 @@ impl Work {
             if !(changed || watched.reads) || shown.tid.is_some_and(|wanted| wanted != tid) {
                 continue;
             }
-            let truth = match &shown.condition {
-                None => Ok(true),
-                Some(condition) => holds(program, &live, tid, condition),
-            };
-            if truth == Ok(false) {
+            let Some(note) = counted(shown, program, &live, tid) else {
                 continue;
-            }
-            shown.hits += 1;
+            };
             if found.is_none() {
                 let mut one = Found::of(pid, tid, Reason::Watchpoint);
                 one.number = Some(shown.number);
                 one.old = Some(old);
                 one.new = Some(text);
-                one.note = truth.err().map(|why| format!("condition: {why}"));
+                one.note = note;
                 found = Some(one);
             }
         }

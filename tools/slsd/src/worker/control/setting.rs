@@ -1,6 +1,7 @@
 //! Breakpoints and watchpoints are set: places and values are looked for, while all stand still.
 
-use libsls::control::{Breakpoint, What};
+use introspect::PlaceError;
+use libsls::control::{Breakpoint, Location, What};
 use libsls::protocol::Failure;
 use sls_engine::{Event, Group};
 
@@ -17,6 +18,9 @@ impl Work {
         shown: Breakpoint,
     ) -> Result<Reply, Refusal> {
         let runs = !self.control.halted;
+        if runs {
+            self.rehearse(pid, &what, shown.condition.as_deref())?;
+        }
         if runs || self.control.journey.is_some() {
             self.join_alone();
             self.halt()?;
@@ -42,59 +46,103 @@ impl Work {
         Ok(Reply::Points(vec![added?]))
     }
 
+    /// Looks for it while they run: so that debug information is read before they stand still for it, and
+    /// that nobody does for what is nowhere.
+    fn rehearse(
+        &mut self,
+        pid: Option<i32>,
+        what: &What,
+        condition: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let pids = self.meant(pid);
+        self.check_condition(&pids, condition)?;
+        match what {
+            What::Place(place) => self.places_of(&pids, place).map(drop),
+            What::Value { expr, .. } => {
+                let pid = self.watched_in(&pids).0;
+                // Of a frame it is only known once that stands still.
+                self.with_live(pid, |live, program| {
+                    program.place_of(live, &context(pid), expr).map(drop)
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// The processes that are meant, with their programs loaded.
+    fn meant(&mut self, pid: Option<i32>) -> Vec<i32> {
+        let pids = pid.map_or_else(|| self.pids(), |pid| vec![pid]);
+        pids.iter().for_each(|pid| self.load(*pid));
+        pids
+    }
+
+    fn check_condition(&self, pids: &[i32], condition: Option<&str>) -> Result<(), Refusal> {
+        let (Some(condition), Some(&pid)) = (condition, pids.first()) else {
+            return Ok(());
+        };
+        let checked = self.with_live(pid, |_, program| program.check(condition));
+        checked.unwrap_or(Ok(())).map_err(|error| {
+            Refusal::new(Failure::Usage, format!("condition {condition}: {error}"))
+        })
+    }
+
+    /// Where a place is in each of the processes.
+    fn places_of(&self, pids: &[i32], place: &str) -> Result<Vec<Location>, Refusal> {
+        let (mut all, mut failed) = (Vec::new(), None);
+        for &pid in pids {
+            let file = self.current_file(pid);
+            let found = self.with_live(pid, |live, program| {
+                let found = program.addresses_of(live, place, file.as_deref())?;
+                let mapped = |address: &u64| {
+                    let mut byte = [0];
+                    live.target.memory().read_at(*address, &mut byte).is_ok()
+                };
+                let found: Vec<u64> = found.into_iter().filter(mapped).collect();
+                Ok(located(program, pid, &found))
+            });
+            match found.ok_or_else(nothing_attached)? {
+                Ok(found) => all.extend(found),
+                Err(error @ PlaceError::Malformed(_)) => {
+                    return Err(Refusal::new(Failure::Usage, error.to_string()));
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        if all.is_empty() {
+            let why = failed.map_or_else(
+                || format!("nothing is mapped at {place}"),
+                |error: PlaceError| error.to_string(),
+            );
+            return Err(Refusal::new(Failure::NotFound, why));
+        }
+        Ok(all)
+    }
+
+    /// The process and thread of which a watched expression is.
+    fn watched_in(&self, pids: &[i32]) -> (i32, i32) {
+        let root = pids.first().copied().unwrap_or(0);
+        match self.control.selected {
+            Some(selected) if self.control.seen.contains_key(&selected.0) => selected,
+            _ => (root, root),
+        }
+    }
+
     fn look_for(
         &mut self,
         pid: Option<i32>,
         what: What,
         mut shown: Breakpoint,
     ) -> Result<Breakpoint, Refusal> {
-        let pids: Vec<i32> = match pid {
-            Some(pid) => vec![pid],
-            None => self.pids(),
-        };
-        pids.iter().for_each(|pid| self.load(*pid));
-        if let (Some(condition), Some(&pid)) = (&shown.condition, pids.first())
-            && let Some(Err(error)) = self.with_live(pid, |_, program| program.check(condition))
-        {
-            return Err(Refusal::new(
-                Failure::Usage,
-                format!("condition {condition}: {error}"),
-            ));
-        }
+        let pids = self.meant(pid);
+        self.check_condition(&pids, shown.condition.as_deref())?;
         match what {
             What::Place(place) => {
-                let mut failed = None;
-                for &pid in &pids {
-                    let file = self.current_file(pid);
-                    let found = self.with_live(pid, |live, program| {
-                        let found = program.addresses_of(live, &place, file.as_deref())?;
-                        let mapped = |address: &u64| {
-                            let mut byte = [0];
-                            live.target.memory().read_at(*address, &mut byte).is_ok()
-                        };
-                        let found: Vec<u64> = found.into_iter().filter(mapped).collect();
-                        Ok(located(program, pid, &found))
-                    });
-                    match found.ok_or_else(nothing_attached)? {
-                        Ok(found) => shown.locations.extend(found),
-                        Err(error @ introspect::PlaceError::Malformed(_)) => {
-                            return Err(Refusal::new(Failure::Usage, error.to_string()));
-                        }
-                        Err(error) => failed = Some(error),
-                    }
-                }
-                if shown.locations.is_empty() {
-                    let why = failed.map_or_else(
-                        || format!("nothing is mapped at {place}"),
-                        |e: introspect::PlaceError| e.to_string(),
-                    );
-                    return Err(Refusal::new(Failure::NotFound, why));
-                }
+                shown.locations = self.places_of(&pids, &place)?;
                 shown.expr = place;
                 self.control.points.add(shown, None)
             }
             What::Value { expr, reads } => {
-                self.look_for_value(pids.first().copied().unwrap_or(0), expr, reads, shown)
+                self.look_for_value(self.watched_in(&pids), expr, reads, shown)
             }
         }
     }
@@ -109,15 +157,11 @@ impl Work {
 
     fn look_for_value(
         &mut self,
-        root: i32,
+        (pid, tid): (i32, i32),
         expr: String,
         reads: bool,
         mut shown: Breakpoint,
     ) -> Result<Breakpoint, Refusal> {
-        let (pid, tid) = match self.control.selected {
-            Some(selected) if self.control.seen.contains_key(&selected.0) => selected,
-            _ => (root, root),
-        };
         self.load(pid);
         let held = self.group.as_ref().is_some_and(Group::holds);
         let looked = self.with_live(pid, |live, program| {
@@ -142,7 +186,7 @@ impl Work {
             .slots_for(pid, (place.address, place.len), reads, held)?;
         shown.expr = expr;
         shown.watches = true;
-        shown.locations = vec![libsls::control::Location {
+        shown.locations = vec![Location {
             pid,
             address: place.address,
             ..Default::default()

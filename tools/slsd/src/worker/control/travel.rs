@@ -231,14 +231,7 @@ impl Work {
     }
 }
 
-/// Does a signal end the process? Those with a handler, and those that are nothing by default, do not.
+/// One that cannot be asked any more has ended.
 fn is_fatal(pid: i32, signal: i32) -> bool {
-    const HARMLESS: [i32; 8] = [17, 18, 19, 20, 21, 22, 23, 28];
-    let Ok(status) = procfs::status(pid) else {
-        return true;
-    };
-    let bit = 1u64
-        .checked_shl(signal.cast_unsigned().wrapping_sub(1))
-        .unwrap_or(0);
-    (status.sig_caught | status.sig_ignored) & bit == 0 && !HARMLESS.contains(&signal)
+    procfs::status(pid).map_or(true, |status| status.ends_by(signal))
 }
