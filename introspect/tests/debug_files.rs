@@ -162,8 +162,9 @@ fn answers(fixture: &Fixture, questions: &[&str]) -> Value {
         let name = frame.function.clone()?;
         let found = fixture.program.addresses_of(&fixture.view, &name, None);
         let bias = fixture.program.modules()[0].bias;
-        let found = found.map(|all| all.iter().map(|at| at - bias).collect::<Vec<_>>());
-        Some((name, json!(found.map_err(|error| error.to_string()))))
+        let within = |all: Vec<u64>| all.iter().map(|at| at - bias).collect::<Vec<_>>();
+        let found = found.map_or_else(|e| json!(e.to_string()), |all| json!(within(all)));
+        Some((name, found))
     });
     json!({
         "places": places.collect::<serde_json::Map<_, _>>(),
