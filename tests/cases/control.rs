@@ -172,8 +172,9 @@ const OURS: [&str; 5] = ["main", "walk", "leaf", "deep", "table"];
 /// Line by line as gdb goes, until it is lost in libc.
 #[test]
 fn steps_are_those_of_gdb() {
-    for way in ["step", "next"] {
-        let theirs = lines_of_gdb(way, 60);
+    // Up to where gdb steps over a longjmp: without libc's debug information it never comes back.
+    for (way, count) in [("step", 46), ("next", 14)] {
+        let theirs = lines_of_gdb(way, count);
         let (sls, mut target) = begun("walk");
         sls.run(&["break", "walk", "--if", "n % 6 == 1", "--temporary"]);
         stop(&sls, &["continue"]);
@@ -191,8 +192,10 @@ fn steps_are_those_of_gdb() {
 }
 
 fn lines_of_gdb(way: &str, count: usize) -> Vec<(String, u64)> {
-    let mut gdb = Command::new("gdb");
+    let mut gdb = Command::new("timeout");
     gdb.args([
+        "60",
+        "gdb",
         "-nx",
         "-q",
         "-batch",
