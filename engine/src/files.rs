@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_bytes::ByteBuf;
 use sls_record::{
-    Connected, Epoll, File, FileKind, Lock, LockKind, Queued, Socket, SocketFile, SocketOption,
-    Tcp, Terminal,
+    Connected, Epoll, File, FileKind, Lock, LockKind, MessageQueue, Queued, Socket, SocketFile,
+    SocketOption, Tcp, Terminal,
 };
 use sls_sys::descriptors::Raw;
 use sls_sys::sockets;
@@ -178,7 +178,17 @@ fn kind(
         t if t.starts_with("/memfd:") || t.starts_with("/dev/shm/") => FileKind::Memory {
             size: raw.stat.map_or(0, |s| s.size),
         },
-        _ => of_mode(raw),
+        _ => match (&raw.queue, &raw.stat) {
+            (Some(queue), Some(stat)) => FileKind::MessageQueue(MessageQueue {
+                capacity: queue.capacity,
+                longest: queue.longest,
+                waiting: queue.waiting,
+                mode: stat.mode & 0o777,
+                uid: stat.owner.0,
+                gid: stat.owner.1,
+            }),
+            _ => of_mode(raw),
+        },
     }
 }
 
@@ -199,6 +209,7 @@ fn socket(s: &sockets::Socket, peer: Option<u64>) -> Socket {
         options: s.options.iter().map(option).collect(),
         connected: peer.map(|peer| Connected {
             peer,
+            messages: s.messages.clone(),
             tcp: s.stream.as_ref().map(tcp),
             queued: match &s.queued {
                 Some(Ok(bytes)) => Queued::Bytes(bytes.to_vec()),
@@ -206,6 +217,7 @@ fn socket(s: &sockets::Socket, peer: Option<u64>) -> Socket {
                 None => Queued::Unread("it was not looked at".to_owned()),
             },
         }),
+        has_unread: peer.is_none() && has_messages(s),
         file: None,
     };
     let meta = socket
@@ -217,6 +229,14 @@ fn socket(s: &sockets::Socket, peer: Option<u64>) -> Socket {
         gid: meta.gid(),
     });
     socket
+}
+
+fn has_messages(socket: &sockets::Socket) -> bool {
+    match &socket.queued {
+        Some(Ok(_)) => !socket.messages.is_empty(),
+        Some(Err(_)) => true,
+        None => false,
+    }
 }
 
 fn tcp(stream: &sockets::Stream) -> Tcp {
@@ -263,6 +283,7 @@ fn terminal(raw: &Raw) -> Option<Box<Terminal>> {
         modes: terminal.modes.to_vec(),
         window: terminal.window,
         packets: terminal.packets,
+        waiting: terminal.waiting,
     }))
 }
 
@@ -358,6 +379,7 @@ mod tests {
             terminal: None,
             shares: None,
             waiting: 0,
+            queue: None,
             unnamed: None,
         };
         assert_eq!(

@@ -262,7 +262,7 @@ fn remember_threads(told: &mut Told, states: &[ThreadState]) {
 
 /// /proc/PID/timers has what timer_gettime does not tell.
 fn posix_timers(pid: i32, facts: &Facts) -> Vec<PosixTimer> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/timers")).unwrap_or_default();
+    let text = procfs::read_text(format!("/proc/{pid}/timers")).unwrap_or_default();
     let mut timers: Vec<PosixTimer> = Vec::new();
     for line in text.lines() {
         let Some((key, value)) = line.split_once(": ") else {
@@ -323,7 +323,7 @@ fn threads(pid: i32, comm: &str, states: &[ThreadState], told: &Told) -> Vec<Thr
 fn thread(pid: i32, comm: &str, state: &ThreadState, told: &Told) -> Thread {
     let tid = state.tid;
     // Read after the stop: a thread that has ended since most likely had the name it inherited.
-    let name = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm"))
+    let name = procfs::read_text(format!("/proc/{pid}/task/{tid}/comm"))
         .map_or_else(|_| comm.to_owned(), |s| s.trim_end_matches('\n').to_owned());
     let own = told.threads.get(&tid);
     Thread {

@@ -1,7 +1,7 @@
 //! What the target's sockets are, by the kernel's tables of its network.
 
+use sls_sys::procfs;
 use std::collections::HashMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use sls_sys::connections;
@@ -99,7 +99,7 @@ fn peers(pid: i32) -> HashMap<u64, u64> {
 }
 
 fn lines<T>(pid: i32, table: &str, meaning: impl Fn(&[&str]) -> Option<T>) -> Vec<T> {
-    let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+    let text = procfs::read_text(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
     let fields = |line: &str| meaning(&line.split_whitespace().collect::<Vec<_>>());
     text.lines().skip(1).filter_map(fields).collect()
 }

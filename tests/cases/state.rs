@@ -6,6 +6,7 @@ mod filters;
 mod inotify;
 mod kinds;
 mod memory_files;
+mod mqueues;
 mod pipes;
 mod sysv;
 mod timers;

@@ -352,6 +352,11 @@ os.setsid()
 a, b = socket.socketpair(); c, d = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 x, y = socket.socketpair(); a.setblocking(False)
 b.send(b'first '); b.send(b'second'); x.send(b'for the child')
+e, f = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET); g, h = socket.socketpair(type=socket.SOCK_DGRAM)
+messages = [b'one', b'', b'3' * 70000, b'four']
+for m in messages: e.send(m); g.send(m)
+named = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); named.bind('\\0sls-named-' + str(os.getpid()))
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'lost', named.getsockname())
 server = socket.socket(socket.AF_UNIX); server.bind('\\0sls-test-' + str(os.getpid())); server.listen(3)
 client = socket.socket(socket.AF_UNIX); client.connect(server.getsockname()); accepted, _ = server.accept()
 client.send(b'asked')
@@ -366,6 +371,7 @@ while not os.path.exists('go'): time.sleep(0.01)
 try:
     if me == 0:
         assert a.recv(99) == b'first second', 'what waited'
+        for end in f, h: assert [end.recv(99999) for _ in messages] == messages, 'messages'
         try: a.recv(1); assert False, 'it has flags of its own'
         except BlockingIOError: pass
         b.send(b'more'); assert a.recv(99) == b'more'; a.send(b'back'); assert b.recv(9) == b'back'
@@ -406,4 +412,37 @@ fn unix_sockets_are_connected_again() {
     });
     let whole = out.code == 0 && !said().contains("WRONG");
     assert!(whole, "{out:?}\n{}", said());
+    assert!(out.stderr.contains("messages that waited"), "{out:?}");
+}
+
+/// Takes two messages when it is told to, and sends another.
+const MESSAGES: &str = "
+import os, socket, time
+a, b = socket.socketpair(type=socket.SOCK_DGRAM)
+a.send(b'one'); a.send(b'two')
+print('ready', flush=True)
+while not os.path.exists('go'): time.sleep(0.01)
+said = [b.recv(99), b.recv(99)]; a.send(b'three')
+os.write(os.open('said', os.O_CREAT | os.O_WRONLY | os.O_APPEND), repr(said).encode())
+while True: time.sleep(1)
+";
+
+#[test]
+fn messages_that_were_read_since_wait_again() {
+    let sls = Sls::new();
+    let mut target = python(&sls, MESSAGES);
+    sls.run(&["attach", "-p", &target.p(), "-m"]);
+    sls.run(&["checkpoint", "-m", "-n", "unread"]);
+    fs::write(sls.folder().join("go"), "").unwrap();
+    let said = || fs::read_to_string(sls.folder().join("said")).unwrap_or_default();
+    wait_until(SOON, "it has read", || said() == "[b'one', b'two']");
+    let told = sls.json(&["rewind", "-m", "@unread"]);
+    wait_until(SOON, "it has read again", || {
+        said() == "[b'one', b'two'][b'one', b'two']"
+    });
+    assert!(
+        !told["not_restored"].to_string().contains("socket"),
+        "{told}"
+    );
+    target.assert_alive();
 }

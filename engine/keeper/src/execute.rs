@@ -12,8 +12,9 @@ use sls_keeper::journal::{self, Read};
 use sls_keeper::{Agreement, FinalState, Outcome, Plan, Step, Way};
 use sls_sys::frame::{Gadgets, Home};
 use sls_sys::ptrace::Stopped;
-use sls_sys::{RemoteMemory, fault, skeleton};
+use sls_sys::{RemoteMemory, batch, fault, skeleton};
 
+use crate::calls::Results;
 use crate::collect;
 use crate::group::{Children, Group, Refused};
 use crate::inject::Borrowed;
@@ -21,10 +22,12 @@ use crate::kicks::{self, Kicks};
 use crate::limits::Place;
 use crate::numbers::Numbers;
 use crate::parking::{self, Caller, Found, Parking};
-use crate::steps::{Results, Run, StepFailed};
+use crate::steps::{Run, StepFailed};
 
 /// In the scratch area, behind the gate: what [`Executor::bear`] injects calls by.
 const CODE_AT: u64 = 2048;
+/// And by which it makes batches of them.
+pub const BATCH_CODE_AT: u64 = 3072;
 /// A frame and the arguments below it.
 const STACK_ROOM: u64 = 16 << 10;
 
@@ -107,6 +110,8 @@ impl<'a> Executor<'a> {
         let born = self.map_scratch(plan, &parking).and_then(|()| {
             let at = plan.scratch.0 + CODE_AT;
             self.memory.write_at(at, skeleton::code())?;
+            self.memory
+                .write_at(plan.scratch.0 + BATCH_CODE_AT, batch::code())?;
             self.gadgets = skeleton::gadgets(at);
             Ok(())
         });

@@ -164,7 +164,7 @@ fn of_process(thread: &mut Borrowed<'_>, pid: i32) -> io::Result<Facts> {
 }
 
 fn timer_ids(pid: i32) -> Vec<i32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/timers")).unwrap_or_default();
+    let text = procfs::read_text(format!("/proc/{pid}/timers")).unwrap_or_default();
     text.lines()
         .filter_map(|l| l.strip_prefix("ID: ")?.trim().parse().ok())
         .collect()

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use libc::user_regs_struct;
 use sls_keeper::Refusal;
 use sls_sys::RemoteMemory;
+use sls_sys::batch::{self, Batch};
 use sls_sys::frame::{Gadgets, Home};
 use sls_sys::ptrace::{self, Stopped, Waited, Why};
 
 use crate::group::{Children, Refused};
 
 const NO_RETURN: &str = "an injected system call did not return";
+const ASTRAY: &str = "a batch of injected calls went astray";
 /// Longest time one injected call may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// Room below the frame for arguments that are pointed at.
@@ -33,6 +35,16 @@ pub struct Borrowed<'a> {
     under: Option<(u64, Vec<u8>)>,
     /// A signal that was about to be delivered: given back by the thread to itself.
     held_back: Option<[u8; 128]>,
+    /// It stands at the end of a batch.
+    at_trap: bool,
+}
+
+/// What became of the calls of a batch.
+pub struct Made {
+    /// Results of those that were made, as the kernel returns them.
+    pub results: Vec<u64>,
+    /// Why the one behind them did not come to its end.
+    pub error: Option<io::Error>,
 }
 
 impl<'a> Borrowed<'a> {
@@ -76,6 +88,7 @@ impl<'a> Borrowed<'a> {
             arguments: 0,
             under: None,
             held_back: None,
+            at_trap: false,
         };
         match it.lay_frame(top, keep_under) {
             Ok(()) => Ok(it),
@@ -138,11 +151,16 @@ impl<'a> Borrowed<'a> {
         Ok(self.arguments + offset)
     }
 
+    /// Reads back what lies at an address.
+    pub fn fetch_at<const N: usize>(&self, address: u64) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.memory.read_at(address, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Reads back from the argument area.
     pub fn fetch<const N: usize>(&self, offset: u64) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.memory.read_at(self.arguments + offset, &mut bytes)?;
-        Ok(bytes)
+        self.fetch_at(self.arguments + offset)
     }
 
     /// Argument area's address.
@@ -163,6 +181,7 @@ impl<'a> Borrowed<'a> {
         self.stopped()?.set_regs(&regs)?;
         self.step_to_syscall_stop()?; // entry
         self.step_to_syscall_stop()?; // exit
+        self.at_trap = false;
         let result = self.stopped()?.regs()?.rax;
         // Every signal is blocked: only we can have interrupted it.
         if sls_sys::blocking::is_restart_code(result) {
@@ -180,6 +199,85 @@ impl<'a> Borrowed<'a> {
             ));
         }
         Ok(result.cast_unsigned())
+    }
+
+    /// Makes the calls of a batch from the one at `first` on, by the instructions at `code`, until one
+    /// fails that is not to.
+    pub fn batch(&mut self, batch: &Batch, code: u64, first: usize) -> io::Result<Made> {
+        if first == 0 {
+            for (address, bytes) in batch.parts() {
+                self.memory.write_at(address, &bytes)?;
+            }
+        }
+        let regs = user_regs_struct {
+            rsp: self.rsp,
+            ..batch.begin(code, first, self.home.regs)
+        };
+        let stopped = self.stopped()?;
+        stopped.set_regs(&regs)?;
+        stopped.set_sigmask(!(1 << (batch::SIGTRAP - 1)))?;
+        let error = self.run_to_trap(batch, code, first).err();
+        if error.is_none() {
+            self.at_trap = true;
+            self.stopped()?.set_sigmask(!0)?;
+        }
+        let results = self.results(batch)?.into_iter().skip(first);
+        let results: Vec<u64> = results.map_while(|result| result).collect();
+        if results.is_empty() && error.is_none() {
+            return Err(io::Error::other(ASTRAY));
+        }
+        Ok(Made { results, error })
+    }
+
+    fn results(&self, batch: &Batch) -> io::Result<Vec<Option<u64>>> {
+        let [(address, mut table), _] = batch.parts();
+        self.memory.read_at(address, &mut table)?;
+        Ok(batch.results(&table).collect())
+    }
+
+    fn run_to_trap(&mut self, batch: &Batch, code: u64, first: usize) -> io::Result<()> {
+        let died = || io::Error::from_raw_os_error(libc::ESRCH);
+        let mut come = first;
+        let mut interrupted = false;
+        self.stopped.take().ok_or_else(died)?.cont(0)?;
+        loop {
+            match self
+                .children
+                .next(self.tid, Instant::now() + CALL_DEADLINE)?
+            {
+                None => {
+                    // Each call has its time, as by itself.
+                    let results = self.results(batch)?;
+                    let now = first + results.iter().skip(first).flatten().count();
+                    if now == come && interrupted {
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, NO_RETURN));
+                    }
+                    if now == come {
+                        interrupted = true;
+                        ptrace::interrupt(self.tid)?;
+                    }
+                    come = now;
+                }
+                Some(Waited::Ended(..)) => return Err(died()),
+                Some(Waited::Stopped(stopped)) => {
+                    let regs = stopped.regs()?;
+                    let why = stopped.why();
+                    self.stopped = Some(stopped);
+                    match why {
+                        Why::Signal(batch::SIGTRAP) if regs.rip == batch::end(code) => {
+                            return Ok(());
+                        }
+                        Why::Signal(_) => return Err(io::Error::other(ASTRAY)),
+                        // Woken out of a call that sleeps.
+                        _ if interrupted => {
+                            return Err(io::Error::new(io::ErrorKind::TimedOut, NO_RETURN));
+                        }
+                        // A clone event, or a group stop that was on its way.
+                        _ => self.stopped.take().ok_or_else(died)?.cont(0)?,
+                    }
+                }
+            }
+        }
     }
 
     fn step_to_syscall_stop(&mut self) -> io::Result<()> {
@@ -245,7 +343,7 @@ impl<'a> Borrowed<'a> {
     /// code, so that registers set there are treated as at the first stop.
     fn park(&mut self) -> Result<(), Refused> {
         let stopped = self.stopped.take().ok_or_else(|| Refused::dead(self.tid))?;
-        if stopped.why() != Why::Syscall {
+        if stopped.why() != Why::Syscall && !self.at_trap {
             self.stopped = Some(stopped);
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 mod asleep;
 mod birth;
+mod calls;
 mod collect;
 mod control;
 mod debug;

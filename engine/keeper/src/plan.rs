@@ -113,8 +113,8 @@ pub enum Step {
         /// Bytes.
         len: u64,
     },
-    /// In a stream between two sockets, of this process or others that stand still, wait these bytes
-    /// and no others. The keeper does it by descriptors of its own.
+    /// Between two sockets, of this process or others that stand still, wait these bytes and no others.
+    /// The keeper does it by descriptors of its own.
     Refill {
         /// For messages.
         what: String,
@@ -125,6 +125,8 @@ pub enum Step {
         /// The bytes.
         #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
+        /// How long each message of them is; none in a stream.
+        messages: Vec<u32>,
     },
     /// Bytes of the journal's data into a file that the process has open.
     Fill {
@@ -181,6 +183,9 @@ pub struct Plan {
     pub scratch: (u64, u64),
     /// The process is made anew: the scratch area also holds the code by which calls are made.
     pub anew: bool,
+    /// Where in it calls are laid that are made one after the other without a stop between them,
+    /// [`sls_sys::batch::ROOM`] bytes; None where each is made by itself.
+    pub batch: Option<u64>,
     /// In order.
     pub steps: Vec<Step>,
 }

@@ -5,11 +5,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use sls_keeper::{Arg, MakeThread, OWN, Plan, Step, Want, Way, journal};
+use sls_keeper::{MakeThread, OWN, Plan, Step, Way, journal};
 use sls_sys::ptrace::Waited;
 use sls_sys::{connections, fault, fd, unnamed};
 
-use crate::execute::{Executor, NotCome};
+use crate::calls::{Call, Results};
+use crate::execute::{BATCH_CODE_AT, Executor, NotCome};
 use crate::faults;
 use crate::inject::Borrowed;
 use crate::parking::Parking;
@@ -34,72 +35,6 @@ pub struct Run<'r, 'a> {
     pub parking: &'r mut Parking<'a>,
     pub way: Way,
     pub results: Results,
-}
-
-/// What calls gave.
-pub struct Results {
-    saved: [u64; 256],
-    /// Names of what could not be put back, with the cause.
-    pub reports: Vec<String>,
-}
-
-impl Default for Results {
-    fn default() -> Self {
-        Self {
-            saved: [0; 256],
-            reports: Vec::new(),
-        }
-    }
-}
-
-/// A step that is a call.
-struct Call<'a> {
-    /// None: the leader.
-    tid: Option<i32>,
-    what: &'a str,
-    nr: u64,
-    args: &'a [Arg],
-    want: &'a Want,
-}
-
-impl<'a> Call<'a> {
-    fn of(step: &'a Step) -> Option<Self> {
-        let (tid, what, nr, args, want) = match step {
-            Step::Call {
-                what,
-                nr,
-                args,
-                want,
-            } => (None, what, nr, args, want),
-            Step::CallIn {
-                tid,
-                what,
-                nr,
-                args,
-                want,
-            } => (Some(*tid), what, nr, args, want),
-            _ => return None,
-        };
-        Some(Self {
-            tid,
-            what,
-            nr: *nr,
-            args,
-            want,
-        })
-    }
-
-    fn failed(&self, source: io::Error) -> StepFailed {
-        let what = match self.tid {
-            None => self.what.to_owned(),
-            Some(tid) => format!("thread {tid}: {}", self.what),
-        };
-        StepFailed {
-            what,
-            source,
-            stands: false,
-        }
-    }
 }
 
 impl Run<'_, '_> {
@@ -179,9 +114,10 @@ impl Run<'_, '_> {
                 reader,
                 writer,
                 bytes,
+                messages,
             } => {
-                if !self.refill(*reader, *writer, bytes)? {
-                    let why = "the stream was shut down since, it stays as it is";
+                if !self.refill(*reader, *writer, (bytes, messages))? {
+                    let why = "it was shut down since, and stays as it is";
                     self.results.reports.push(format!("{what}: {why}"));
                 }
                 Ok(())
@@ -227,12 +163,12 @@ impl Run<'_, '_> {
         let mut failed = None;
         let lent = fault::point(format_args!("borrow thread {tid}")).and_then(|()| {
             executor.borrow_parked(tid, plan, parking, |thread| {
-                for call in steps.iter().filter_map(Call::of) {
-                    if let Err(source) = results.call(thread, &call) {
-                        failed = Some(call.failed(source));
-                        break;
-                    }
-                }
+                let code = plan.scratch.0 + BATCH_CODE_AT;
+                let calls: Vec<Call<'_>> = steps.iter().filter_map(Call::of).collect();
+                failed = match plan.batch {
+                    None => results.one_by_one(thread, &calls).err(),
+                    Some(at) => results.batches(thread, &calls, (at, code)).err(),
+                };
                 Ok(())
             })
         });
@@ -285,12 +221,17 @@ impl Run<'_, '_> {
         unnamed::write((self.executor.pidfd.as_fd(), fd), size, at, &buffer)
     }
 
-    fn refill(&self, reader: (i32, i32), writer: (i32, i32), bytes: &[u8]) -> io::Result<bool> {
+    fn refill(
+        &self,
+        reader: (i32, i32),
+        writer: (i32, i32),
+        waits: (&[u8], &[u32]),
+    ) -> io::Result<bool> {
         let ours = |(pid, number): (i32, i32)| match pid {
             OWN => fd::pidfd_getfd(self.executor.pidfd.as_fd(), number),
             pid => fd::pidfd_getfd(fd::pidfd_open(pid)?.as_fd(), number),
         };
-        connections::refill(ours(reader)?.as_fd(), ours(writer)?.as_fd(), bytes)
+        connections::refill(ours(reader)?.as_fd(), ours(writer)?.as_fd(), waits)
     }
 
     /// Ends a thread without a trace: its exit writes nothing and wakes nobody.
@@ -391,60 +332,6 @@ impl Run<'_, '_> {
             }
             Ok(())
         })
-    }
-}
-
-impl Results {
-    fn call(&mut self, thread: &mut Borrowed<'_>, call: &Call<'_>) -> io::Result<()> {
-        let mut words = Vec::with_capacity(call.args.len());
-        let mut offset = 0;
-        for arg in call.args {
-            words.push(match arg {
-                Arg::Value(v) => *v,
-                Arg::Saved(n) => self.saved[usize::from(*n)],
-                Arg::Bytes(bytes) => {
-                    let at = thread.lay(offset, bytes)?;
-                    offset += (bytes.len() as u64).next_multiple_of(16);
-                    at
-                }
-            });
-        }
-        let result = match fault::point(call.what) {
-            Ok(()) => thread.call(call.nr.cast_signed(), &words)?,
-            Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::EIO)),
-        };
-        if let (Want::SavePair(n), true) = (call.want, result >= 0) {
-            for (i, int) in thread.fetch::<8>(0)?.chunks_exact(4).enumerate() {
-                let int = i32::from_le_bytes(int.try_into().unwrap_or_default());
-                self.saved[usize::from(*n) + i] = u64::from(int.cast_unsigned());
-            }
-        }
-        self.judge(call.what, result, call.want)
-    }
-
-    fn judge(&mut self, what: &str, result: i64, want: &Want) -> io::Result<()> {
-        let errno = (-4095..0)
-            .contains(&result)
-            .then(|| i32::try_from(-result).unwrap_or(0));
-        match (want, errno) {
-            (Want::Success | Want::Or(_) | Want::SavePair(_), None) => Ok(()),
-            (Want::Or(fine), Some(errno)) if fine.contains(&errno) => Ok(()),
-            (Want::Exactly(value), None) if *value == result.cast_unsigned() => Ok(()),
-            (Want::Exactly(value), None) => Err(io::Error::other(format!(
-                "gave {result:#x} instead of {value:#x}"
-            ))),
-            (Want::Save(n), None) => {
-                self.saved[usize::from(*n)] = result.cast_unsigned();
-                Ok(())
-            }
-            (Want::Report(_), None) => Ok(()),
-            (Want::Report(name), Some(errno)) => {
-                let cause = io::Error::from_raw_os_error(errno);
-                self.reports.push(format!("{name}: {what}: {cause}"));
-                Ok(())
-            }
-            (_, Some(errno)) => Err(io::Error::from_raw_os_error(errno)),
-        }
     }
 }
 

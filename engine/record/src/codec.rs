@@ -3,7 +3,7 @@
 use crate::{Lock, Process, Record};
 
 /// Version written; readers refuse others by name.
-pub const FORMAT_VERSION: u16 = 8;
+pub const FORMAT_VERSION: u16 = 9;
 
 const MAGIC: [u8; 4] = *b"SLSr";
 const HEADER: usize = 6;

@@ -16,8 +16,9 @@ pub use attributes::{Attributes, Capabilities, Conduct, Filter, Filters, Layout,
 pub use codec::{DecodeError, FORMAT_VERSION, decode, encode};
 pub use memory::{Advice, Backing, Mapping, Perms, Segment};
 pub use process::{
-    Blocked, Content, Controlling, Ended, Epoll, Event, File, FileKind, Lock, LockKind, Name,
-    Process, Queued, Record, Renamed, Rseq, Terminal, Thread, Unnamed, Unvouched, Watch,
+    Blocked, Content, Controlling, Ended, Epoll, Event, File, FileKind, Lock, LockKind,
+    MessageQueue, Name, Process, Queued, Record, Renamed, Rseq, Terminal, Thread, Unnamed,
+    Unvouched, Watch,
 };
 pub use registers::Registers;
 pub use signal::{AltStack, IntervalTimer, PosixTimer, SigAction, SigInfo, Signals};

@@ -225,6 +225,9 @@ pub struct Terminal {
     pub window: [u16; 4],
     /// A master that is read in packets.
     pub packets: bool,
+    /// Bytes that waited to be read by way of the descriptor: what was typed, or written to a master.
+    /// They are not kept.
+    pub waiting: u32,
 }
 
 /// A range taken by content, and why.
@@ -385,6 +388,23 @@ pub enum LockKind {
     Lease,
 }
 
+/// A POSIX message queue. What waits in it is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageQueue {
+    /// Messages it takes.
+    pub capacity: u32,
+    /// Bytes of the longest it takes.
+    pub longest: u32,
+    /// Messages that waited in it.
+    pub waiting: u32,
+    /// Rights.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
 /// Kinds of descriptors with what each carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileKind {
@@ -460,6 +480,8 @@ pub enum FileKind {
         /// Of a terminal.
         terminal: Option<Box<Terminal>>,
     },
+    /// A POSIX message queue, by the name that is the target.
+    MessageQueue(MessageQueue),
     /// Anything else, by name.
     Other,
 }

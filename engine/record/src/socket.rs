@@ -28,6 +28,8 @@ pub struct Socket {
     /// Of a Unix socket that is connected, and of a TCP socket that is connected to another of the
     /// checkpoint's.
     pub connected: Option<Connected>,
+    /// Messages wait in it that are not kept: of a Unix socket that is not connected to another.
+    pub has_unread: bool,
     /// The file that a Unix socket with a path is found by.
     pub file: Option<SocketFile>,
 }
@@ -63,6 +65,8 @@ pub struct Connected {
     pub peer: u64,
     /// What waits to be received.
     pub queued: Queued,
+    /// How long each message of that is, in a socket that keeps them apart.
+    pub messages: Vec<u32>,
     /// Of TCP.
     pub tcp: Option<Tcp>,
 }

@@ -2,6 +2,7 @@
 
 use sls_keeper::{Arg, Plan, SPARE_AT, Step, Want};
 use sls_record::Process;
+use sls_sys::batch;
 
 use super::anew_files::Files;
 use super::kin::Kin;
@@ -66,10 +67,11 @@ impl Await {
 pub fn build(kin: &Kin<'_>, skeleton: &Process, to: &Process) -> Result<Born, String> {
     let slots = (1 + to.threads.len()) as u64 + OTHER_SLOTS;
     let filters = filters::room(to);
-    let room = slots * SLOT + filters + anew::kernels_len(skeleton);
+    let scratch_len = slots * SLOT + batch::ROOM + filters;
+    let room = scratch_len + anew::kernels_len(skeleton);
     let (start, _) = mappings::free_range([skeleton, to], room)
         .ok_or_else(|| "no free addresses for a scratch area".to_owned())?;
-    let scratch = (start, start + slots * SLOT + filters);
+    let scratch = (start, start + scratch_len);
     let mut steps = Steps::default();
     anew::clear(&mut steps, skeleton, to, scratch.1 + sls_sys::PAGE)?;
     let files = Files::new(kin, skeleton, to);
@@ -120,12 +122,21 @@ pub fn build(kin: &Kin<'_>, skeleton: &Process, to: &Process) -> Result<Born, St
             leader: to.pid,
             scratch,
             anew: true,
+            batch: batches(to).then_some(start + slots * SLOT),
             steps: list,
         },
         data,
         not_restored,
         objections,
     })
+}
+
+/// May its calls be made in batches? What stops it at their ends may be nothing that it has a use for.
+fn batches(to: &Process) -> bool {
+    let pending = to.threads.iter().flat_map(|thread| &thread.pending);
+    let mut pending = to.signals.pending.iter().chain(pending);
+    let ignored = to.signals.ignored >> (batch::SIGTRAP - 1) & 1 == 1;
+    !ignored && pending.all(|info| info.signo() != batch::SIGTRAP)
 }
 
 /// What the kernel tells others about the program: its file, its heap, its arguments; the bytes that

@@ -8,7 +8,7 @@ use sls_record::{Epoll, File, FileKind, Process};
 use super::common::Common;
 use super::opening::Openings;
 use super::{Steps, int};
-use super::{faults, locks, pipes, talks, terminals};
+use super::{faults, locks, pipes, queues, talks, terminals};
 
 pub(super) const ACCESS_MODE: u32 = 3;
 pub(super) const F_DUPFD_CLOEXEC: i32 = 1030;
@@ -52,6 +52,7 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Commo
     pipes::steps(steps, from, to, &remade, common, above(&old, &new));
     let open: Vec<&File> = kept.keys().map(|fd| new[fd]).collect();
     talks::steps(steps, &open, common);
+    queues::kept(steps, &open, &from.files);
     epolls(steps, &old, &new, &kept);
     locks::steps(steps, from, to, |fd| kept.contains_key(&fd));
     terminals::steps(steps, (from, to), (&old, &new), |fd| kept.contains_key(&fd));

@@ -22,6 +22,7 @@ mod opening;
 mod pages;
 mod pairs;
 mod pipes;
+mod queues;
 mod signals;
 pub mod sockets;
 mod talks;
@@ -189,6 +190,7 @@ pub fn build(
     guards::remove(&mut steps, from, to);
     signals::steps(&mut steps, from, to);
     threads::births(&mut steps, from, to);
+    signals::quieten(&mut steps, from, to, leader);
     signals::pending(&mut steps, from, to, leader);
     let (mut data, pages) = pages::steps(&mut steps, ends, from, to, &fresh, common)?;
     unnamed::contents(&mut steps, ends, (from, to), common, &mut data)?;
@@ -212,6 +214,7 @@ pub fn build(
             leader,
             scratch,
             anew: false,
+            batch: None,
             steps: steps.list,
         },
         data,

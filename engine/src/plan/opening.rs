@@ -12,13 +12,13 @@ use super::files::{
 };
 use super::kin::Kin;
 use super::pipes::{is_unnamed_pipe, writes_packets};
-use super::{Steps, inotify, int, path, pipes, sockets, unnamed};
+use super::{Steps, inotify, int, path, pipes, queues, sockets, unnamed};
 
 /// Flags that make or change the file when it is opened; they have had their effect.
 const ONCE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC;
 /// Where a descriptor is saved that is open for a moment only.
 const READER: u8 = 2;
-const DELETED: &str = " (deleted)";
+pub(super) const DELETED: &str = " (deleted)";
 
 /// How descriptors are opened in one plan.
 pub struct Openings<'a> {
@@ -119,6 +119,19 @@ impl<'a> Openings<'a> {
                     return self.placeholder(steps, file, &why);
                 }
             }
+            FileKind::MessageQueue(queue) => {
+                if self.is_open_elsewhere(file) {
+                    return self.open_named(steps, file, flags);
+                }
+                let is_apart = self.anew.is_some_and(|(kin, _)| kin.has_layer());
+                let made = queues::open(steps, &what, (file, queue), flags, is_apart);
+                if let Err(why) = made {
+                    if self.restored() {
+                        steps.object(format!("descriptor {} ({}): {why}", file.fd, file.target));
+                    }
+                    return self.placeholder(steps, file, &why);
+                }
+            }
             FileKind::Inotify { .. } => {
                 let args = vec![int(libc::IN_NONBLOCK | flags & libc::O_CLOEXEC)];
                 steps.call(what, libc::SYS_inotify_init1, args, Want::Save(0));
@@ -204,10 +217,17 @@ impl<'a> Openings<'a> {
         user == 0 || meta.mode() & needed == needed
     }
 
+    fn by_kin(&self, file: &File) -> Option<String> {
+        self.anew.and_then(|(kin, to)| kin.path(to, file))
+    }
+
+    fn is_open_elsewhere(&self, file: &File) -> bool {
+        self.by_kin(file).is_some() || self.other_descriptor(file).is_some()
+    }
+
     /// Another descriptor on it, a mapping of it, or its path.
     fn source(&self, file: &File) -> Source {
-        let by_kin = self.anew.and_then(|(kin, to)| kin.path(to, file));
-        if let Some(path) = by_kin {
+        if let Some(path) = self.by_kin(file) {
             return Source::At(path);
         }
         if let Some(fd) = self.other_descriptor(file) {

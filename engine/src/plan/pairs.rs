@@ -179,12 +179,13 @@ fn fill(
         steps.not_restored.push(line);
     }
     let bytes = here.to_read(there).unwrap_or_default();
-    if !bytes.is_empty() {
+    if !bytes.is_empty() || !here.messages.is_empty() {
         steps.list.push(Step::Refill {
             what: what.to_owned(),
             reader: (OWN, fd),
             writer: (OWN, peer),
             bytes,
+            messages: here.messages.clone(),
         });
     }
 }

@@ -63,12 +63,58 @@ fn actions(steps: &mut Steps, from: &Process, to: &Process) {
     }
 }
 
+/// Timers of what is left come to a stand, and what they have sent since that was recorded is taken,
+/// which else would wait in a state that knows nothing of it. They are set again by [`timers`]. Once
+/// every thread is there, and before [`pending`].
+pub fn quieten(steps: &mut Steps, from: &Process, to: &Process, leader: i32) {
+    const SIGEV_NONE: i32 = 1;
+    const SIGEV_THREAD_ID: i32 = 4;
+    const SIGNALS: [i32; 3] = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF];
+    let mut sent = Vec::new();
+    for timer in &from.itimers {
+        let args = vec![
+            u64::from(timer.which).into(),
+            Arg::Bytes(vec![0; 32]),
+            0.into(),
+        ];
+        let what = "stop an interval timer";
+        steps.call(what, libc::SYS_setitimer, args, Want::Success);
+        let signal = usize::try_from(timer.which)
+            .ok()
+            .and_then(|at| SIGNALS.get(at));
+        sent.extend(signal.map(|&signal| (leader, signal)));
+    }
+    for timer in from.timers.iter().filter(|timer| timer.value_ns > 0) {
+        let args = vec![int(timer.id), 0.into(), Arg::Bytes(vec![0; 32]), 0.into()];
+        // One that was deleted, on the way back.
+        let want = Want::Or(vec![libc::EINVAL]);
+        steps.call("stop a timer", libc::SYS_timer_settime, args, want);
+        let to_one = timer.notify & SIGEV_THREAD_ID != 0;
+        let tid = if to_one { timer.tid } else { leader };
+        if timer.notify != SIGEV_NONE && (!to_one || to.threads.iter().any(|t| t.tid == tid)) {
+            sent.push((tid, timer.signo));
+        }
+    }
+    let was = |tid: i32, signal: i32| {
+        let thread = to.threads.iter().find(|t| t.tid == tid);
+        let own = thread.into_iter().flat_map(|t| &t.pending);
+        let mut all = to.signals.pending.iter().chain(own);
+        all.any(|info| info.signo() == signal)
+    };
+    for (tid, signal) in sent {
+        // One that waited then as well is to wait.
+        if !was(tid, signal) {
+            take(steps, tid, signal);
+        }
+    }
+}
+
 /// Pending signals that are not the same: all of the one are taken, all of the other queued. Once
 /// every thread is there.
 pub fn pending(steps: &mut Steps, from: &Process, to: &Process, leader: i32) {
     if from.signals.pending != to.signals.pending {
         for info in &from.signals.pending {
-            take(steps, leader, info);
+            take(steps, leader, info.signo());
         }
         for info in &to.signals.pending {
             let args = vec![int(to.pid), int(info.signo()), Arg::Bytes(info.0.clone())];
@@ -88,7 +134,7 @@ pub fn pending(steps: &mut Steps, from: &Process, to: &Process, leader: i32) {
             continue;
         }
         for info in was {
-            take(steps, thread.tid, info);
+            take(steps, thread.tid, info.signo());
         }
         for info in &thread.pending {
             let args = vec![
@@ -110,9 +156,10 @@ pub fn pending(steps: &mut Steps, from: &Process, to: &Process, leader: i32) {
 }
 
 /// Every signal is blocked in a parked thread, so a pending one can be taken without delivery.
-fn take(steps: &mut Steps, tid: i32, info: &SigInfo) {
+fn take(steps: &mut Steps, tid: i32, signal: i32) {
+    let bit = 1u64.checked_shl(signal.cast_unsigned().wrapping_sub(1));
     let args = vec![
-        Arg::Bytes(info.bit().to_le_bytes().to_vec()),
+        Arg::Bytes(bit.unwrap_or(0).to_le_bytes().to_vec()),
         Arg::Value(0),
         Arg::Bytes(vec![0; 16]),
         Arg::Value(8),

@@ -91,7 +91,7 @@ fn between(ends: &Ends<'_>, inode: u64) -> Option<Talk> {
     let now = here.now.to_read(there.now)?;
     let then = here.then.to_read(there.then)?;
     (are_pair && there.is_as_open()).then(|| Talk {
-        is_as_it_was: now == then,
+        is_as_it_was: now == then && here.now.messages == here.then.messages,
         longest: now.len().max(then.len()),
         step: Step::Refill {
             what: format!(
@@ -101,6 +101,7 @@ fn between(ends: &Ends<'_>, inode: u64) -> Option<Talk> {
             reader: (here.pid, here.fd),
             writer: (there.pid, there.fd),
             bytes: then,
+            messages: here.then.messages.clone(),
         },
     })
 }

@@ -64,24 +64,26 @@ pub fn births(steps: &mut Steps, from: &Process, to: &Process) {
             rseq: thread.rseq.map(|r| (r.addr, r.size, r.signature)),
         }));
         name(steps, tid, &thread.name);
+        // At once: what one thread does one after the other takes one loan of it.
+        if let Some(stack) = thread.altstack {
+            altstack(steps, tid, stack);
+        }
         if thread.clear_tid.is_none() {
             let what = "it could not be asked where its end is announced, so nobody can join it";
             steps.not_restored.push(format!("thread {tid}: {what}"));
         }
     }
     for (&tid, &thread) in &new {
-        let was = old.get(&tid).copied();
+        let Some(&was) = old.get(&tid) else { continue };
         if let Some(stack) = thread.altstack
-            && was.and_then(|t| t.altstack) != Some(stack)
+            && was.altstack != Some(stack)
         {
             altstack(steps, tid, stack);
         }
-        if let Some(was) = was {
-            if was.name != thread.name {
-                name(steps, tid, &thread.name);
-            }
-            registrations(steps, was, thread);
+        if was.name != thread.name {
+            name(steps, tid, &thread.name);
         }
+        registrations(steps, was, thread);
     }
 }
 

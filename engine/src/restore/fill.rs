@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use slos::{Epoch, PageIndex, Partition, SpaceId};
 use sls_record::{Backing, File, Mapping, Process};
@@ -71,7 +71,10 @@ pub fn pages(
         .iter()
         .flat_map(|piece| piece.pages.chunks(BATCH).map(move |pages| (piece, pages)))
         .collect();
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    // Asked once: it reads a dozen files of the control group.
+    static WORKERS: OnceLock<usize> = OnceLock::new();
+    let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = *WORKERS.get_or_init(cpus);
     let share = batches.len().div_ceil(workers).max(1);
     let of_memory: Result<u64, String> = std::thread::scope(|scope| {
         let writers: Vec<_> = batches

@@ -37,6 +37,21 @@ impl Terminals {
         let mut done = Vec::new();
         let mut failed = Vec::new();
         for (path, terminal) in of(all) {
+            if terminal.waiting > 0 {
+                let (bytes, end) = (
+                    terminal.waiting,
+                    if terminal.master.is_some() {
+                        " (master)"
+                    } else {
+                        ""
+                    },
+                );
+                let line =
+                    format!("terminal {path}{end}: {bytes} bytes that waited to be read are gone");
+                if !failed.contains(&line) {
+                    failed.push(line);
+                }
+            }
             let path = match terminal.master {
                 Some(number) => format!("/dev/pts/{number}"),
                 None => path.to_owned(),
@@ -87,5 +102,6 @@ fn of_record(terminal: &Terminal) -> terminals::Terminal {
         modes: ByteBuf::from(terminal.modes.clone()),
         window: terminal.window,
         packets: terminal.packets,
+        waiting: 0,
     }
 }

@@ -16,7 +16,7 @@ use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, recvmsg, send};
 
-use crate::{repair, sockets};
+use crate::{fd, messages, repair, sockets};
 
 nix::ioctl_read_bad!(inq, libc::FIONREAD, libc::c_int);
 
@@ -130,11 +130,20 @@ fn dump(request: SockDiagMessage, mut each: impl FnMut(SockDiagMessage)) -> io::
     }
 }
 
-/// What waits to be received, without taking it out. Err: why it cannot be told.
+/// What waits to be received, without taking it out; and how long each message is, where they are kept
+/// apart. Err: why it cannot be told.
 ///
 /// # Errors
 /// In words.
-pub fn queued(fd: BorrowedFd<'_>, kind: i32) -> Result<Vec<u8>, String> {
+pub fn queued(fd: BorrowedFd<'_>, kind: i32) -> Result<(Vec<u8>, Vec<u32>), String> {
+    if kind == libc::SOCK_STREAM {
+        stream(fd).map(|bytes| (bytes, Vec::new()))
+    } else {
+        messages::waiting(fd)
+    }
+}
+
+fn stream(fd: BorrowedFd<'_>) -> Result<Vec<u8>, String> {
     let mut waits = 0;
     #[allow(unsafe_code)]
     // SAFETY: the kernel writes one int.
@@ -142,9 +151,6 @@ pub fn queued(fd: BorrowedFd<'_>, kind: i32) -> Result<Vec<u8>, String> {
     let mut bytes = vec![0; usize::try_from(waits).unwrap_or(0)];
     if bytes.is_empty() {
         return Ok(bytes);
-    }
-    if kind != libc::SOCK_STREAM {
-        return Err("messages wait in it".to_owned());
     }
     // A look would move on where the program's own next look begins.
     let offset = sockets::number(fd, libc::SO_PEEK_OFF);
@@ -168,72 +174,88 @@ pub fn queued(fd: BorrowedFd<'_>, kind: i32) -> Result<Vec<u8>, String> {
 /// How long what is on its way may take to come.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
-/// Takes out all that waits in a stream and is on its way there, and has these bytes wait. Both ends
-/// must stand still. More than a new socket takes needs CAP_NET_ADMIN. False: the stream has been shut
-/// down, so that nothing could be sent again, and is left as it is.
+/// Takes out all that waits between two sockets and is on its way there, and has these bytes wait, in
+/// messages of these lengths where it is no stream. Both ends must stand still. More than a new socket
+/// takes needs CAP_NET_ADMIN. False: it has been shut down, so that nothing could be sent again, and is
+/// left as it is.
 ///
 /// # Errors
 /// There is no room.
-pub fn refill(reader: BorrowedFd<'_>, writer: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<bool> {
+pub fn refill(
+    reader: BorrowedFd<'_>,
+    writer: BorrowedFd<'_>,
+    (bytes, messages): (&[u8], &[u32]),
+) -> io::Result<bool> {
     if has_ended(reader)? {
         return Ok(false);
     }
     drain(reader, writer)?;
-    let mut left = send_all(writer, bytes)?;
-    if !left.is_empty() {
+    let mut left = Unsent { bytes, messages };
+    if !left.send(writer)? {
         // It is told twice what it is asked for.
         let size = sockets::number(writer, libc::SO_SNDBUF).unwrap_or(0);
         let lock = sockets::number(writer, sockets::SO_BUF_LOCK).unwrap_or(0);
-        let more = i32::try_from(left.len())
-            .unwrap_or(i32::MAX)
-            .saturating_mul(4);
+        let more = left.bytes.len() + MESSAGE * left.messages.len();
+        let more = i32::try_from(more).unwrap_or(i32::MAX).saturating_mul(4);
         let force = (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE);
         sockets::set(writer, force, size.saturating_add(more))?;
-        left = send_all(writer, left)?;
+        let is_all = left.send(writer)?;
         sockets::set(writer, force, size / 2)?;
         sockets::set(writer, (libc::SOL_SOCKET, sockets::SO_BUF_LOCK), lock)?;
-    }
-    if left.is_empty() {
-        Ok(true)
-    } else {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-}
-
-/// As many as there is room for; the others.
-fn send_all<'a>(writer: BorrowedFd<'_>, mut bytes: &'a [u8]) -> io::Result<&'a [u8]> {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    while !bytes.is_empty() {
-        match send(writer.as_raw_fd(), bytes, flags) {
-            Ok(sent) => bytes = &bytes[sent..],
-            Err(Errno::EAGAIN) => break,
-            Err(error) => return Err(error.into()),
+        if !is_all {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
     }
-    Ok(bytes)
+    Ok(true)
+}
+
+/// What the kernel takes for a message beside its bytes, and more.
+const MESSAGE: usize = 1024;
+
+/// What is to be sent.
+struct Unsent<'a> {
+    bytes: &'a [u8],
+    /// Lengths of the messages; of a stream none.
+    messages: &'a [u32],
+}
+
+impl Unsent<'_> {
+    /// Sends as much as there is room for: whether that was all.
+    fn send(&mut self, writer: BorrowedFd<'_>) -> io::Result<bool> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        loop {
+            let next = match self.messages.first() {
+                Some(&len) => {
+                    let message = self.bytes.get(..crate::size(u64::from(len)));
+                    message.ok_or(io::ErrorKind::InvalidData)?
+                }
+                None if self.bytes.is_empty() => return Ok(true),
+                None => self.bytes,
+            };
+            match send(writer.as_raw_fd(), next, flags) {
+                Ok(sent) => self.bytes = &self.bytes[sent..],
+                Err(Errno::EAGAIN | Errno::EMSGSIZE) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+            self.messages = self.messages.get(1..).unwrap_or_default();
+        }
+    }
 }
 
 /// Has either end been shut down, so that nothing more comes to this one?
 fn has_ended(reader: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut asked = libc::pollfd {
-        fd: reader.as_raw_fd(),
-        events: libc::POLLRDHUP,
-        revents: 0,
-    };
-    #[allow(unsafe_code)]
-    // SAFETY: one struct, which outlives the call.
-    let told = unsafe { libc::poll(&raw mut asked, 1, 0) };
-    Errno::result(told)?;
-    Ok(asked.revents & (libc::POLLRDHUP | libc::POLLHUP) != 0)
+    let ends = libc::POLLRDHUP | libc::POLLHUP;
+    Ok(fd::told(reader, ends)? & ends != 0)
 }
 
 fn drain(reader: BorrowedFd<'_>, writer: BorrowedFd<'_>) -> io::Result<()> {
     let is_tcp = sockets::number(reader, libc::SO_PROTOCOL) == Some(libc::IPPROTO_TCP);
+    let is_stream = sockets::number(reader, libc::SO_TYPE) == Some(libc::SOCK_STREAM);
     let until = Instant::now() + ON_ITS_WAY;
     let mut into = vec![0; 64 << 10];
     loop {
         match recv(reader.as_raw_fd(), &mut into, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => return Ok(()), // The end of the stream.
+            Ok(0) if is_stream => return Ok(()), // Its end; else a message of no bytes.
             Ok(_) => continue,
             Err(Errno::EAGAIN) => {}
             Err(error) => return Err(error.into()),
@@ -268,11 +290,11 @@ mod tests {
     fn a_stream_is_refilled_unless_it_has_ended() {
         let (mut one, other) = UnixStream::pair().unwrap();
         one.write_all(b"now").unwrap();
-        assert!(refill(other.as_fd(), one.as_fd(), b"and then").unwrap());
-        let waits = || queued(other.as_fd(), libc::SOCK_STREAM).unwrap();
+        assert!(refill(other.as_fd(), one.as_fd(), (b"and then", &[])).unwrap());
+        let waits = || queued(other.as_fd(), libc::SOCK_STREAM).unwrap().0;
         assert_eq!(waits(), b"and then");
         one.shutdown(std::net::Shutdown::Write).unwrap();
-        assert!(!refill(other.as_fd(), one.as_fd(), b"another").unwrap());
+        assert!(!refill(other.as_fd(), one.as_fd(), (b"another", &[])).unwrap());
         assert_eq!(waits(), b"and then", "nothing is lost");
     }
 
@@ -286,10 +308,10 @@ mod tests {
         one.write_all(&[7; 5000]).unwrap();
         let stream = libc::SOCK_STREAM;
         for _ in 0..2 {
-            let waits = queued(other.as_fd(), stream).unwrap();
+            let (waits, _) = queued(other.as_fd(), stream).unwrap();
             assert_eq!(waits, [&b"first"[..], &[7; 5000]].concat());
         }
-        assert_eq!(queued(one.as_fd(), stream).unwrap(), b"");
+        assert_eq!(queued(one.as_fd(), stream).unwrap().0, b"");
         let two = 2;
         #[allow(unsafe_code)]
         // SAFETY: the value is one int, which outlives the call.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::fd::{pidfd_getfd, queued};
+use crate::mqueue::{self, Queue};
 use crate::pipes::{self, Pipe};
 use crate::running::compare_files;
 use crate::sockets::{self, Ahead, Socket};
@@ -65,6 +66,8 @@ pub struct Raw {
     pub waiting: u32,
     /// A file without a name.
     pub unnamed: Option<Box<Unnamed>>,
+    /// A POSIX message queue.
+    pub queue: Option<Queue>,
 }
 
 /// The two folders of a process, held open: a name is then one step away.
@@ -301,6 +304,10 @@ impl Folders {
         } else {
             0
         };
+        let queue = stat.filter(|s| s.size == mqueue::STAT_SIZE).and_then(|_| {
+            let ours = pidfd_getfd(pidfd, fd).ok()?;
+            mqueue::read(ours.as_fd()).ok()
+        });
         Ok(Some(Raw {
             fd,
             link: ByteBuf::from(link),
@@ -312,6 +319,7 @@ impl Folders {
             shares: None,
             waiting,
             unnamed: None,
+            queue,
         }))
     }
 
@@ -324,7 +332,8 @@ impl Folders {
         let mut reader = Reader::new(self.pid);
         let mut met: BTreeMap<(u64, u64), Unnamed> = BTreeMap::new();
         for (&fd, raw) in raws {
-            let Some(stat) = raw.stat.as_ref().filter(|stat| is_unnamed(stat)) else {
+            let has_none = |stat: &&FileStat| is_unnamed(stat) && raw.queue.is_none();
+            let Some(stat) = raw.stat.as_ref().filter(has_none) else {
                 continue;
             };
             let read = || {

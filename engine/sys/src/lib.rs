@@ -3,6 +3,7 @@
 //! Facts and traps the calls rest on are in the comments beside them, with the kernel version they
 //! need. Nothing here keeps policy: what to stop, copy or put back is the engine's.
 
+pub mod batch;
 pub mod births;
 pub mod blocking;
 pub mod channel;
@@ -15,7 +16,9 @@ pub mod filters;
 pub mod frame;
 pub mod handles;
 pub mod layer;
+pub mod messages;
 pub mod missing;
+pub mod mqueue;
 pub mod namespace;
 pub mod pagemap;
 pub mod pipes;

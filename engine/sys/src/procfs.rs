@@ -1,7 +1,8 @@
 //! What /proc/PID tells, parsed without allocation beyond the result.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::path::Path;
 
 fn bad(what: &str, pid: i32) -> io::Error {
     io::Error::other(format!("/proc/{pid}/{what} does not read as expected"))
@@ -31,6 +32,38 @@ pub struct MapLine {
     pub inode: u64,
     /// Path, with the kernel's octal escapes as they are.
     pub path: String,
+}
+
+/// What a file of /proc says. It has no length to go by: asked for in growing pieces, as of any other
+/// file, it takes three times as many calls, and under a stop at that.
+///
+/// # Errors
+/// It is not there, or what it is about has gone.
+pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(path)?;
+    let mut text = vec![0; 4 << 10];
+    let mut len = 0;
+    loop {
+        if len == text.len() {
+            text.resize(4 * len, 0);
+        }
+        match file.read(&mut text[len..]) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    text.truncate(len);
+    Ok(text)
+}
+
+/// The same as text.
+///
+/// # Errors
+/// As of [`read`], or it is no text.
+pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(io::Error::other)
 }
 
 /// A /proc file that is read again and again: opening it costs more than reading it.
@@ -112,7 +145,7 @@ pub fn parse_maps(text: &[u8]) -> Vec<MapLine> {
 /// # Errors
 /// ESRCH or ENOENT: the process is gone.
 pub fn maps(pid: i32) -> io::Result<Vec<MapLine>> {
-    fs::read(format!("/proc/{pid}/maps")).map(|text| parse_maps(&text))
+    read(format!("/proc/{pid}/maps")).map(|text| parse_maps(&text))
 }
 
 /// The first address, if any, at which a userfaultfd brings missing pages. Walks all page tables.
@@ -120,7 +153,7 @@ pub fn maps(pid: i32) -> io::Result<Vec<MapLine>> {
 /// # Errors
 /// ENOENT: there is no such process.
 pub fn brought_by_userfaultfd(pid: i32) -> io::Result<Option<u64>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let text = read_text(format!("/proc/{pid}/smaps"))?;
     let mut start = None;
     for line in text.lines() {
         if let Some(flags) = line.strip_prefix("VmFlags:") {
@@ -181,7 +214,7 @@ pub fn children(pid: i32) -> Vec<i32> {
     let mut found = Vec::new();
     for tid in tasks(pid).unwrap_or_default() {
         // Needs CONFIG_PROC_CHILDREN.
-        match fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")) {
+        match read_text(format!("/proc/{pid}/task/{tid}/children")) {
             Ok(list) => found.extend(
                 list.split_whitespace()
                     .filter_map(|id| id.parse::<i32>().ok()),
@@ -312,7 +345,7 @@ impl Status {
 /// # Errors
 /// It is gone.
 pub fn status(pid: i32) -> io::Result<Status> {
-    let text = fs::read(format!("/proc/{pid}/status"))?;
+    let text = read(format!("/proc/{pid}/status"))?;
     parse_status(&text).ok_or_else(|| bad("status", pid))
 }
 
@@ -459,7 +492,7 @@ pub struct Layout {
 /// # Errors
 /// It is gone.
 pub fn stat(pid: i32) -> io::Result<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let text = read_text(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may hold anything, a closing parenthesis included.
     let (_, rest) = text.rsplit_once(") ").ok_or_else(|| bad("stat", pid))?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
@@ -503,7 +536,7 @@ pub fn is_dead(pid: i32) -> bool {
 /// (CONFIG_SCHED_DEBUG): the start of its sleep.
 #[must_use]
 pub fn last_ran_ns(pid: i32, tid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/sched")).ok()?;
+    let text = read_text(format!("/proc/{pid}/task/{tid}/sched")).ok()?;
     let value = text
         .lines()
         .find_map(|l| l.strip_prefix("se.exec_start"))?
@@ -517,7 +550,7 @@ pub fn last_ran_ns(pid: i32, tid: i32) -> Option<u64> {
 /// The kernel function a thread sleeps in; None when it has ended, empty when it does not sleep.
 #[must_use]
 pub fn sleeps_in(pid: i32, tid: i32) -> Option<String> {
-    let name = fs::read_to_string(format!("/proc/{pid}/task/{tid}/wchan")).ok()?;
+    let name = read_text(format!("/proc/{pid}/task/{tid}/wchan")).ok()?;
     Some(if name == "0" { String::new() } else { name })
 }
 
@@ -535,7 +568,7 @@ pub fn in_vfork(pids: impl Iterator<Item = i32>) -> Vec<i32> {
 /// The CPU a sleeping thread last ran on; None when it does not sleep.
 #[must_use]
 pub fn sleeps_on(pid: i32, tid: i32) -> Option<usize> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    let text = read_text(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;
     // Fields 3 and 39 of proc(5), as in `stat`.
     let mut fields = rest.split_whitespace();
@@ -545,7 +578,7 @@ pub fn sleeps_on(pid: i32, tid: i32) -> Option<usize> {
 /// How often the scheduler has run a thread: unchanged means it has not run.
 #[must_use]
 pub fn times_run(pid: i32, tid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
+    let text = read_text(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
     text.split_whitespace().nth(2)?.parse().ok()
 }
 
@@ -562,7 +595,7 @@ pub fn link(pid: i32, name: &str) -> String {
 /// # Errors
 /// It is gone or not ours to look at.
 pub fn auxv(pid: i32) -> io::Result<Vec<(u64, u64)>> {
-    let bytes = fs::read(format!("/proc/{pid}/auxv"))?;
+    let bytes = read(format!("/proc/{pid}/auxv"))?;
     let word = |b: &[u8]| u64::from_le_bytes(b.try_into().unwrap_or_default());
     Ok(bytes
         .chunks_exact(16)

@@ -6,9 +6,13 @@
 //! before, for [`end`].
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, clone};
 
 use crate::fd::{pidfd_getfd, pidfd_open};
@@ -30,6 +34,13 @@ const OFF_IN_SILENCE: i32 = -1;
 /// stand still. Err: why they cannot be told, in words.
 #[must_use]
 pub fn sending(fds: &[BorrowedFd<'_>]) -> Vec<Result<Vec<u8>, String>> {
+    if fds.is_empty() {
+        return Vec::new();
+    }
+    let Ok(_alone) = alone() else {
+        let why = "others were looking at it".to_owned();
+        return fds.iter().map(|_| Err(why.clone())).collect();
+    };
     let mut looks: Vec<Result<Look<'_>, String>> = fds.iter().map(|&fd| Look::at(fd)).collect();
     let ready = looks.iter_mut().filter_map(|look| look.as_mut().ok());
     let mut ready: Vec<&mut Look<'_>> = ready.collect();
@@ -105,8 +116,32 @@ fn look(fd: BorrowedFd<'_>, reuse: i32, bytes: &mut [u8]) -> io::Result<usize> {
     peeked
 }
 
+/// As long as this lives nobody else looks: what several processes have open is looked at by the keeper
+/// of each, and the second one would find it as the first one has made it.
+pub(crate) struct Alone(#[allow(dead_code)] Flock<File>);
+
+/// How long others may take.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+pub(crate) fn alone() -> io::Result<Alone> {
+    // Something that all of them can open. It stays locked for as long as `unharmed` takes, whoever is
+    // killed.
+    let mut file = File::open("/proc/self/exe")?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Alone(lock)),
+            Err((_, errno)) if errno != Errno::EAGAIN || Instant::now() > until => {
+                return Err(errno.into());
+            }
+            Err((again, _)) => file = again,
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
+
 /// Does it in a process that shares all with this one but its end.
-fn unharmed(mut act: impl FnMut()) -> io::Result<()> {
+pub(crate) fn unharmed(mut act: impl FnMut()) -> io::Result<()> {
     const STACK: usize = 64 << 10;
     let mut stack = vec![0; STACK];
     let act = Box::new(|| {

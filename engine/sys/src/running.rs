@@ -1,7 +1,6 @@
 //! What the kernel lets be read of, or compared with, a running process by its number alone.
 #![allow(unsafe_code)]
 
-use std::fs;
 use std::io;
 
 use crate::size;
@@ -128,7 +127,7 @@ pub fn sched_attr(s: &Scheduling) -> Vec<u8> {
 }
 
 fn number(pid: i32, name: &str, radix: u32) -> io::Result<i64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/{name}"))?;
+    let text = crate::procfs::read_text(format!("/proc/{pid}/{name}"))?;
     i64::from_str_radix(text.trim(), radix).map_err(io::Error::other)
 }
 
@@ -168,6 +167,7 @@ pub fn compare_files(a: (i32, i32), b: (i32, i32)) -> io::Result<std::cmp::Order
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::fd::AsRawFd;
 
     #[test]

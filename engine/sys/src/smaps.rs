@@ -1,7 +1,7 @@
 //! What only /proc/PID/smaps tells of mappings. It takes a walk of all page tables, so it is read
 //! rarely and never while anybody waits for it.
 
-use std::{fs, io};
+use std::io;
 
 /// A range of memory with what the kernel lists of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,9 @@ pub struct Flagged {
 /// # Errors
 /// The process is gone or not ours to look at.
 pub fn read(pid: i32) -> io::Result<Vec<Flagged>> {
-    Ok(parse(&fs::read_to_string(format!("/proc/{pid}/smaps"))?))
+    Ok(parse(&crate::procfs::read_text(format!(
+        "/proc/{pid}/smaps"
+    ))?))
 }
 
 fn parse(text: &str) -> Vec<Flagged> {

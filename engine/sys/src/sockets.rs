@@ -30,6 +30,8 @@ pub struct Socket {
     /// What waits to be received of a connected Unix socket, or of a TCP connection that was asked
     /// about, or why it is not known.
     pub queued: Option<Result<ByteBuf, String>>,
+    /// How long each message of that is, in a socket that keeps them apart.
+    pub messages: Vec<u32>,
     /// Of a TCP connection that was asked about.
     pub stream: Option<Stream>,
 }
@@ -193,6 +195,7 @@ impl Socket {
         fd: impl FnOnce() -> io::Result<OwnedFd>,
     ) {
         (self.queued, self.stream) = (None, None);
+        self.messages.clear();
         if !asked && (self.family != libc::AF_UNIX || self.listens) {
             return;
         }
@@ -210,7 +213,10 @@ impl Socket {
             }
             Err("more and more comes".to_owned())
         });
-        self.queued = Some(queued.map(ByteBuf::from));
+        self.queued = Some(queued.map(|(bytes, messages)| {
+            self.messages = messages;
+            ByteBuf::from(bytes)
+        }));
     }
 }
 
@@ -337,6 +343,7 @@ pub fn read(fd: BorrowedFd<'_>, asked: bool) -> Socket {
         backlog: (listens && inet).then(|| backlog(fd)).flatten(),
         options,
         queued: None,
+        messages: Vec::new(),
         stream: None,
     }
 }

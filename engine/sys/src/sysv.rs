@@ -35,7 +35,7 @@ pub struct Segment {
 /// # Errors
 /// The kernel has no System V shared memory.
 pub fn segments() -> io::Result<Vec<Segment>> {
-    let text = fs::read_to_string("/proc/sysvipc/shm")?;
+    let text = crate::procfs::read_text("/proc/sysvipc/shm")?;
     Ok(text.lines().skip(1).filter_map(segment).collect())
 }
 

@@ -9,6 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::fd;
+
 /// struct termios2, whole.
 const MODES: usize = 44;
 /// Terminals that are opened on the way to a number, at most.
@@ -34,6 +36,8 @@ pub struct Terminal {
     pub window: [u16; 4],
     /// A master that is read in packets (TIOCPKT).
     pub packets: bool,
+    /// Bytes that wait to be read by way of this descriptor; of a line that is not finished none.
+    pub waiting: u32,
 }
 
 /// None: it is no terminal.
@@ -50,7 +54,9 @@ pub fn read(fd: BorrowedFd<'_>) -> Option<Terminal> {
     let master = unsafe { get_number(raw, &raw mut number) }.is_ok();
     // SAFETY: as above.
     let packets = unsafe { get_packets(raw, &raw mut packets) }.is_ok() && packets != 0;
+    let waiting = fd::queued(fd).ok().and_then(|n| u32::try_from(n).ok());
     Some(Terminal {
+        waiting: waiting.unwrap_or(0),
         master: master.then_some(number),
         modes: ByteBuf::from(modes),
         window,

@@ -149,7 +149,7 @@ impl Own {
 /// ENOENT: it is closed.
 pub fn is_told(pid: i32, fd: i32) -> io::Result<bool> {
     const EVENTS: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 6; // FORK, REMAP, REMOVE, UNMAP
-    let text = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"))?;
+    let text = crate::procfs::read_text(format!("/proc/{pid}/fdinfo/{fd}"))?;
     // "API:\taa:10:5d": version, features, calls.
     let features = text.lines().find_map(|line| {
         let (_, rest) = line.strip_prefix("API:")?.split_once(':')?;

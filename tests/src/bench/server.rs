@@ -70,6 +70,18 @@ impl Server {
         served(&text).with_context(|| format!("redis-benchmark said {text:?}"))
     }
 
+    /// Gives it so many MiB of values of a kilobyte, each another.
+    pub fn fill(&self, mebibytes: u64) -> anyhow::Result<()> {
+        const SCRIPT: &str = "for i = 1, ARGV[1] do redis.call('SET', 'key:' .. i, string.rep(string.format('%08x', i), 128)) end";
+        let mut command = Command::new("redis-cli");
+        command.args(["-p", &self.port(), "EVAL", SCRIPT, "0"]);
+        command.arg((mebibytes * 1024).to_string());
+        let out = command.stderr(Stdio::inherit()).output()?;
+        let said = String::from_utf8_lossy(&out.stdout);
+        ensure!(said.trim().is_empty(), "redis-cli EVAL: {said}");
+        Ok(())
+    }
+
     /// Waits for an answer.
     pub fn ping(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);

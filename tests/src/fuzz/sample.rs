@@ -271,12 +271,21 @@ fn files() -> Vec<File> {
             waiting: 16,
         },
         FileKind::Memory { size: 4096 },
+        FileKind::MessageQueue(libsls::record::MessageQueue {
+            capacity: 10,
+            longest: 8192,
+            waiting: 1,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+        }),
         FileKind::Device {
             terminal: Some(Box::new(libsls::record::Terminal {
                 master: Some(3),
                 modes: vec![0; 44],
                 window: [24, 80, 0, 0],
                 packets: false,
+                waiting: 0,
             })),
         },
         FileKind::Other,

@@ -312,6 +312,10 @@ fn kind(kind: &FileKind) -> (&'static str, Json) {
             ),
             None => ("device", json!({})),
         },
+        FileKind::MessageQueue(queue) => (
+            "mqueue",
+            json!({"waiting": queue.waiting, "capacity": queue.capacity, "longest": queue.longest}),
+        ),
         FileKind::Other => ("other", json!({})),
     }
 }

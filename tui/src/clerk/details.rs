@@ -114,6 +114,10 @@ fn kind(file: &File) -> (&'static str, String) {
         FileKind::Memory { size: bytes } => ("memory", size(*bytes)),
         FileKind::Device { terminal: Some(_) } => ("terminal", String::new()),
         FileKind::Device { terminal: None } => ("device", String::new()),
+        FileKind::MessageQueue(queue) => {
+            let (waiting, capacity) = (queue.waiting, queue.capacity);
+            ("mqueue", format!("{waiting} of {capacity} messages"))
+        }
         FileKind::Other => ("other", String::new()),
     }
 }
