@@ -227,6 +227,52 @@ fn a_process_attached_before_stays_attached() {
     target.assert_unharmed();
 }
 
+/// The process is made to stand, and runs on when the workbench is left.
+#[test]
+fn a_process_is_run_by_keys() {
+    let sls = Sls::new();
+    let mut target = Target::tracee(sls.folder(), "ticker", &[]);
+    sls.run(&["attach", "-p", &target.p(), "-m"]);
+    sls.run(&["checkpoint", "-m"]);
+    let terminal = Terminal::start(&sls, &tui(&sls, "open mem"));
+    terminal.shows("a history", |s| s.contains(" LIVE @1"));
+    terminal.keys(&["s"]);
+    terminal.shows("a question", |s| s.contains("control it"));
+    terminal.keys(&["y"]);
+    terminal.shows("a stop", |s| s.contains(" paused ") && s.contains("step: "));
+    let before = ticks(&mut target);
+    terminal.keys(&["3", "b"]);
+    let set = terminal.shows("a breakpoint", |s| s.contains("breakpoint 1: "));
+    assert!(set.contains('●'), "{set}");
+    for number in [2, 3] {
+        terminal.keys(&["c"]);
+        terminal.shows("its hit", |s| {
+            s.contains(" breakpoint 1: ") && looked_at(s) == Some(number + 1)
+        });
+    }
+    assert!(ticks(&mut target) <= before + 3, "it stands at each stop");
+    terminal.keys(&["p"]);
+    terminal.shows("another stop", |s| s.contains(" pause: "));
+    terminal.keys(&["q"]);
+    terminal.shows("its end", |s| s.contains("ended 0"));
+    let left = sls.json(&["break", "-m"]);
+    assert_eq!(
+        left["breakpoints"].as_array().map(Vec::len),
+        Some(0),
+        "{left}"
+    );
+    let held = sls.json(&["ps"]);
+    let state = held["processes"][0]["state"].as_str();
+    assert!(matches!(state, Some("running" | "sleeping")), "{held}");
+    target.assert_unharmed();
+    target.assert_goes_on();
+}
+
+/// Lines it has printed.
+fn ticks(target: &mut Target) -> usize {
+    target.output().lines().count()
+}
+
 /// The workbench that looks at a process.
 fn sls_tui_of(target: &Target) -> i32 {
     let wanted = format!("attach\0{}\0", target.p());

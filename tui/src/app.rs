@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use crossterm::event::KeyEvent;
 
+use crate::access::Origin;
 use crate::clerk::Clerks;
 use crate::cli::{Cli, Dump};
 use crate::config::Config;
-use crate::dump;
 use crate::kept::Kept;
+use crate::made::Made;
 use crate::model::Model;
 use crate::paint::Painter;
 use crate::session::Session;
@@ -18,6 +19,7 @@ use crate::terminal::{self, Screen};
 use crate::update::{Effect, Event, update};
 use crate::watcher::{self, Order};
 use crate::worker::Worker;
+use crate::{driver, dump};
 
 /// How often a spinner turns.
 const TICK: Duration = Duration::from_millis(100);
@@ -72,6 +74,8 @@ struct Hands {
     clerks: Clerks,
     painter: Painter,
     orders: Sender<Order>,
+    origin: Origin,
+    made: Made,
 }
 
 impl Hands {
@@ -82,6 +86,8 @@ impl Hands {
             clerks: Clerks::new(origin.clone(), sender.clone()),
             painter: Painter::start(sender.clone()),
             orders: watcher::start(origin.clone(), session.client.take(), sender.clone()),
+            origin: origin.clone(),
+            made: session.made.clone(),
         }
     }
 }
@@ -208,6 +214,14 @@ impl App {
             Effect::Paint { path, text } => hands.painter.paint(path, text),
             Effect::Places => self.order(Order::Places),
             Effect::Rewind { epoch } => self.order(Order::Rewind(epoch)),
+            Effect::Drive(drive) => {
+                driver::drive(
+                    hands.origin.clone(),
+                    hands.made.clone(),
+                    drive,
+                    self.sender.clone(),
+                );
+            }
             Effect::Copy(text) => {
                 if self.screen.is_some() {
                     Screen::copy(&text)?;

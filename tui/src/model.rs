@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use libsls::control::Breakpoint;
 use libsls::protocol::{History, HistoryRow, Rewound};
 
 use crate::clerk::{Content, Hit, Members, Spark};
 use crate::data::{FrameKey, Look, MemoryAt, Question, Stretch};
+use crate::driver::Drive;
 use crate::keys::{Key, Keymap};
 use crate::overlay::Overlay;
 use crate::paint::Paint;
@@ -100,6 +102,27 @@ pub struct Detail {
     pub content: Result<Content, String>,
 }
 
+/// Forward control of the process.
+#[derive(Debug, Clone, Default)]
+pub struct Control {
+    /// The user has agreed that it is made to stand and go.
+    pub agreed: bool,
+    /// What was asked of it, and has not led to a stop yet.
+    pub driving: Option<Driving>,
+    /// Breakpoints and watchpoints, as last told.
+    pub points: Vec<Breakpoint>,
+    /// A typed order.
+    pub wanted: Option<Drive>,
+}
+
+/// An order to the process under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Driving {
+    pub word: &'static str,
+    /// It ends by itself soon, as a rule.
+    pub is_short: bool,
+}
+
 /// A query under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
@@ -177,6 +200,7 @@ pub struct Model {
     pub current_pc: Option<u64>,
     pub rewinding: Option<u64>,
     pub rewound: Option<Rewound>,
+    pub control: Control,
     pub focus: Pane,
     pub shown: Shown,
     pub zoomed: bool,
@@ -250,6 +274,7 @@ impl Model {
             current_pc: None,
             rewinding: None,
             rewound: None,
+            control: Control::default(),
             focus: Pane::Timeline,
             shown: Shown::default(),
             zoomed: false,
@@ -521,6 +546,7 @@ impl Model {
             || self.changing.is_some()
             || self.detailing.is_some()
             || self.rewinding.is_some()
+            || self.control.driving.is_some_and(|driving| driving.is_short)
     }
 }
 

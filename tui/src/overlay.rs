@@ -2,6 +2,7 @@
 
 use libsls::protocol::Rewound;
 
+use crate::driver::Drive;
 use crate::keys::Action;
 use crate::place::Tab;
 
@@ -10,8 +11,17 @@ pub enum Overlay {
     Help { scroll: usize },
     Prompt(Prompt),
     Picker(Picker),
-    Confirm { to: u64 },
+    Confirm(Deed),
     Rewound(Rewound),
+}
+
+/// What touches the process, and is asked about first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deed {
+    /// To this checkpoint.
+    Rewind(u64),
+    /// Forward control, and what it begins with.
+    Control(Drive),
 }
 
 /// What is to be typed.

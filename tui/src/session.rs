@@ -12,6 +12,7 @@ use libsls::{Client, partition_name};
 
 use crate::access::{CORE_EPOCH, Origin, Shelf};
 use crate::cli::{Cli, Command};
+use crate::made::Made;
 use crate::model::Target;
 use crate::watcher::ps;
 
@@ -32,6 +33,8 @@ pub struct Session {
     pub client: Option<Client>,
     /// Something to be said at the start.
     pub remark: Option<String>,
+    /// What was done to processes.
+    pub made: Made,
     holdings: Vec<Holding>,
 }
 
@@ -56,6 +59,7 @@ impl Session {
             target: Target::default(),
             client: None,
             remark: None,
+            made: Made::default(),
             holdings: Vec::new(),
         };
         match &cli.command {
@@ -204,10 +208,11 @@ impl Session {
 
     fn let_go(&mut self) -> anyhow::Result<()> {
         let holdings = std::mem::take(&mut self.holdings);
-        if holdings.is_empty() {
+        if holdings.is_empty() && self.made.is_nothing() {
             return Ok(());
         }
         let mut client = Client::connect(&self.origin.socket)?;
+        self.made.undo(&mut client);
         for holding in holdings {
             match holding {
                 Holding::Attached(pid) => detach(&mut client, pid)?,

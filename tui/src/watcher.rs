@@ -106,23 +106,8 @@ impl Watcher {
     }
 
     fn ask_progress(&mut self) -> Result<Event, ClientError> {
-        let (part, pid) = (self.origin.part.clone(), self.origin.pid);
-        let client = self.client()?;
-        let mut history = client.history(Some(&part))?;
-        if let Some(pid) = pid {
-            history.checkpoints.retain(|row| row.pids.contains(&pid));
-        }
-        let row = ps(client)?
-            .into_iter()
-            .find(|row| row.partition == part && pid.is_none_or(|pid| row.pid == pid));
-        Ok(Event::Progress {
-            history,
-            state: row
-                .as_ref()
-                .map_or("detached".into(), |row| row.state.clone()),
-            comm: row.as_ref().map(|row| row.comm.clone()),
-            trouble: row.and_then(|row| row.trouble),
-        })
+        let origin = self.origin.clone();
+        progress(self.client()?, &origin)
     }
 
     fn rewind(&mut self, epoch: u64) -> Result<Rewound, ClientError> {
@@ -181,6 +166,29 @@ impl Watcher {
         };
         Ok(self.client.insert(client))
     }
+}
+
+/// The history as it is, and how the process is.
+///
+/// # Errors
+/// As [`Client::ask`].
+pub fn progress(client: &mut Client, origin: &Origin) -> Result<Event, ClientError> {
+    let (part, pid) = (origin.part.clone(), origin.pid);
+    let mut history = client.history(Some(&part))?;
+    if let Some(pid) = pid {
+        history.checkpoints.retain(|row| row.pids.contains(&pid));
+    }
+    let row = ps(client)?
+        .into_iter()
+        .find(|row| row.partition == part && pid.is_none_or(|pid| row.pid == pid));
+    Ok(Event::Progress {
+        history,
+        state: row
+            .as_ref()
+            .map_or("detached".into(), |row| row.state.clone()),
+        comm: row.as_ref().map(|row| row.comm.clone()),
+        trouble: row.and_then(|row| row.trouble),
+    })
 }
 
 /// The processes that are held.

@@ -8,10 +8,12 @@
 mod fixture;
 
 use fixture::{Bench, history, look, progress, target};
+use libsls::control::{Act, Breakpoint, Location, Reason, State, Stop, What};
 use sls_tui::data::MemoryAt;
+use sls_tui::driver::{Drive, Points};
 use sls_tui::keys::parse;
 use sls_tui::model::{Base, Model, Standing};
-use sls_tui::overlay::Overlay;
+use sls_tui::overlay::{Deed, Overlay};
 use sls_tui::place::{Pane, Tab};
 use sls_tui::update::{Effect, Event, update};
 
@@ -126,7 +128,7 @@ fn a_rewind_is_asked_about_and_only_then_done() {
         "now is no place to go back to"
     );
     bench.keys(",,R");
-    assert_eq!(bench.model.overlays, [Overlay::Confirm { to: 10 }]);
+    assert_eq!(bench.model.overlays, [Overlay::Confirm(Deed::Rewind(10))]);
     bench.keys("n").keys("R<Esc>").keys("Rx,");
     assert!(bench.rewinds.is_empty());
     assert_eq!(bench.model.at, 10, "keys under a question do not step");
@@ -135,6 +137,119 @@ fn a_rewind_is_asked_about_and_only_then_done() {
     bench.take(Event::Rewound(Err("a thread cannot be made again".into())));
     assert!(bench.model.notice.as_ref().unwrap().bad);
     assert_eq!(bench.model.standing(), Standing::Past);
+}
+
+fn stop(function: &str, line: u32) -> Stop {
+    Stop {
+        state: State::Stopped,
+        reason: Some(Reason::Step),
+        epoch: Some(12),
+        tid: 4712,
+        function: Some(function.to_owned()),
+        file: Some("/src/ticker.c".to_owned()),
+        line: Some(line),
+        ..Stop::default()
+    }
+}
+
+#[test]
+fn control_is_asked_about_once() {
+    let mut bench = Bench::new();
+    bench.keys("s");
+    assert!(matches!(
+        bench.model.overlays[..],
+        [Overlay::Confirm(Deed::Control(Drive::Run(
+            Act::Step { .. }
+        )))]
+    ));
+    bench.keys("n");
+    assert!(bench.drives.is_empty(), "nothing is done without leave");
+    bench.keys("sy");
+    assert_eq!(bench.drives[0], Drive::List);
+    assert!(matches!(
+        bench.drives[1],
+        Drive::Run(Act::Step { over: false, .. })
+    ));
+    bench.keys("n");
+    assert_eq!(bench.drives.len(), 2, "one step after the other");
+    bench.keys(",").take(Event::Stopped(Ok(stop("tick", 7))));
+    assert_eq!(
+        bench.model.standing(),
+        Standing::Live,
+        "it is shown where it stopped"
+    );
+    assert_eq!(
+        (bench.model.tid, bench.model.target.word()),
+        (Some(4712), "paused")
+    );
+    let said = &bench.model.notice.as_ref().unwrap().text;
+    assert_eq!(said, "step: tick at ticker.c:7");
+    bench.keys("n");
+    assert!(matches!(
+        bench.drives[2],
+        Drive::Run(Act::Step { over: true, .. })
+    ));
+    bench.take(Event::Stopped(Err("no line information".into())));
+    assert!(bench.model.notice.as_ref().unwrap().bad);
+    bench.keys("c");
+    assert_eq!(bench.drives.len(), 4);
+    bench.keys("s");
+    assert_eq!(bench.drives.len(), 4, "it runs");
+    bench.keys("p");
+    assert_eq!(bench.drives[4], Drive::Run(Act::Pause));
+    let at = bench.model.at;
+    bench.take(Event::Stopped(Ok(stop("tick", 8))));
+    bench.keys("S");
+    assert_eq!(
+        (bench.drives.len(), bench.model.at),
+        (5, at - 1),
+        "back is to look back"
+    );
+}
+
+#[test]
+fn a_breakpoint_is_where_the_cursor_is() {
+    let mut bench = Bench::new();
+    bench.keys("3jby");
+    let line = bench
+        .model
+        .look
+        .as_ref()
+        .unwrap()
+        .source
+        .as_ref()
+        .unwrap()
+        .line
+        + 1;
+    let place = format!("/src/ticker.c:{line}");
+    let set =
+        |drive: &Drive| matches!(drive, Drive::Set { what: What::Place(at), .. } if *at == place);
+    assert!(bench.drives.iter().any(set), "{:?}", bench.drives);
+    let point = Breakpoint {
+        number: 3,
+        locations: vec![Location {
+            function: Some("tick".into()),
+            file: Some("/src/ticker.c".into()),
+            line: Some(line),
+            ..Location::default()
+        }],
+        enabled: true,
+        ..Breakpoint::default()
+    };
+    bench.take(Event::Points(Ok(Points {
+        all: vec![point.clone()],
+        set: Some(point),
+    })));
+    let said = &bench.model.notice.as_ref().unwrap().text;
+    assert!(said.starts_with("breakpoint 3: tick at"), "{said}");
+    bench.keys("gB");
+    assert_eq!(bench.model.results.as_ref().unwrap().rows.len(), 1);
+    bench.keys("3b");
+    assert_eq!(bench.drives.last(), Some(&Drive::Delete(3)));
+    bench.keys(":break tick if count > 3<Enter>");
+    let condition = Some("count > 3".to_owned());
+    let what = What::Place("tick".to_owned());
+    assert_eq!(bench.drives.last(), Some(&Drive::Set { what, condition }));
 }
 
 #[test]

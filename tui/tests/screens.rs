@@ -235,3 +235,12 @@ fn the_help_is_whole_on_a_small_screen() {
         assert!(seen.contains(end), "{seen}");
     }
 }
+
+#[test]
+fn control() {
+    let mut bench = after("c");
+    insta::assert_snapshot!("control_80x24", bench.screen(SMALL));
+    insta::assert_snapshot!("control_160x48", bench.screen(LARGE));
+    bench.keys("y");
+    insta::assert_snapshot!("running_80x24", bench.screen(SMALL));
+}

@@ -9,7 +9,7 @@ use super::{Canvas, lines};
 use crate::keys::TABLE;
 use crate::layout::centred;
 use crate::model::Model;
-use crate::overlay::{Overlay, Picker, Prompt};
+use crate::overlay::{Deed, Overlay, Picker, Prompt};
 use crate::text::clean;
 use crate::update::listed;
 
@@ -34,8 +34,11 @@ pub fn draw(model: &Model, canvas: &mut Canvas<'_>, overlay: &Overlay, area: Rec
             offered(canvas, area, prompt);
         }
         Overlay::Picker(picker) => draw_picker(canvas, area, picker),
-        Overlay::Confirm { to } => {
+        Overlay::Confirm(Deed::Rewind(to)) => {
             draw_box(canvas, area, " Rewind ", &question(model, canvas, *to), 0);
+        }
+        Overlay::Confirm(Deed::Control(_)) => {
+            draw_box(canvas, area, " Control ", &agreement(model, canvas), 0);
         }
         Overlay::Rewound(_) => draw_box(canvas, area, " Rewound ", &report(canvas, overlay), 0),
     }
@@ -78,8 +81,9 @@ pub fn help(model: &Model, canvas: &Canvas<'_>) -> Vec<Line> {
         "* marks what differs from the base, + what is new, - what is gone.",
         "In the timeline d is the base, n a checkpoint with a name, a letter a",
         "bookmark, ├ the start of a branch; in the source • is a line at which",
-        "checkpoints stopped. LIVE follows the newest, PAST looks back: looking",
-        "changes nothing, only R does.",
+        "checkpoints stopped, ● one with a breakpoint, ○ with one that has no",
+        "effect. LIVE follows the newest, PAST looks back: looking",
+        "changes nothing, R and running do.",
         end[0],
         end[1],
     ] {
@@ -107,6 +111,32 @@ fn question(model: &Model, canvas: &Canvas<'_>, to: u64) -> Vec<Line> {
     text.push((String::new(), theme.plain()));
     text.push((
         "Enter or y: rewind    Esc or n: leave it".to_owned(),
+        theme.group(),
+    ));
+    text
+}
+
+fn agreement(model: &Model, canvas: &Canvas<'_>) -> Vec<Line> {
+    let theme = canvas.theme;
+    let target = &model.target;
+    let lines = [
+        format!(
+            "Control {} (pid {}) while it lives?",
+            target.comm, target.pid
+        ),
+        String::new(),
+        format!(
+            "All processes of partition {} will stand still at each stop,",
+            target.part
+        ),
+        "until they are let go on: nobody is served meanwhile. A checkpoint".to_owned(),
+        "is taken at each stop. On quitting they go on, and breakpoints of".to_owned(),
+        "this program are taken away. This is asked once.".to_owned(),
+    ];
+    let mut text: Vec<Line> = lines.map(|line| (line, theme.plain())).into();
+    text.push((String::new(), theme.plain()));
+    text.push((
+        "Enter or y: control it    Esc or n: leave it".to_owned(),
         theme.group(),
     ));
     text

@@ -13,6 +13,7 @@ use crate::place::Tab;
 use crate::table::contains;
 use crate::text::file_name;
 use crate::theme::Role;
+use crate::update::control::point_at;
 
 /// Characters of one value beside its line.
 const VALUE: usize = 40;
@@ -81,9 +82,14 @@ fn draw_text(
     for ((at, line), area) in text.iter().enumerate().skip(first).zip(rows) {
         let here = at + 1 == current;
         let hit = u32::try_from(at + 1).ok().and_then(|line| hits.get(&line));
-        let mark = match (here, hit) {
-            (true, _) => ">",
-            (false, Some(_)) => "•",
+        let point = u32::try_from(at + 1)
+            .ok()
+            .and_then(|line| point_at(model, &source.path, line));
+        let mark = match (point, here, hit) {
+            (Some(point), ..) if point.enabled && point.trouble.is_none() => "●",
+            (Some(_), ..) => "○",
+            (None, true, _) => ">",
+            (None, false, Some(_)) => "•",
             _ => " ",
         };
         let number = format!("{:>5} ", at + 1);
@@ -92,6 +98,7 @@ fn draw_text(
             (false, Some(_)) => (theme.of(Role::Hit), theme.dim()),
             _ => (theme.plain(), theme.dim()),
         };
+        let marks = if point.is_some() { theme.bad() } else { marks };
         canvas.line(area, &[(mark, marks), (&number, numbers)]);
         let rest = Rect {
             x: area.x + 7.min(area.width),

@@ -11,7 +11,7 @@ use crate::overlay::Overlay;
 /// Actions whose keys stand at the bottom while nothing else does.
 const HINTS: [(Action, &str); 9] = [
     (Action::Previous, ""),
-    (Action::Next, "step"),
+    (Action::Next, "look"),
     (Action::Rewind, "rewind"),
     (Action::Base, "base"),
     (Action::Timeline, "timeline"),
@@ -75,6 +75,9 @@ fn busy(model: &Model) -> String {
     let turn = usize::try_from(model.ticks).unwrap_or(0) % SPINNER.len();
     if let Some(to) = model.rewinding {
         return format!("  {} rewinding to @{to}", SPINNER[turn]);
+    }
+    if let Some(driving) = &model.control.driving {
+        return format!("  {} {}, p stops it", SPINNER[turn], driving.word);
     }
     if let Some(query) = &model.query {
         let running = &query.what;

@@ -10,6 +10,7 @@ pub enum Section {
     Moving,
     Looking,
     Asking,
+    Running,
     Doing,
 }
 
@@ -20,6 +21,7 @@ impl Section {
             Self::Moving => "Moving",
             Self::Looking => "Looking",
             Self::Asking => "Asking",
+            Self::Running => "Running the live process (asks once)",
             Self::Doing => "Doing",
         }
     }
@@ -54,7 +56,7 @@ const fn entry(
 }
 
 use Action as A;
-use Section::{Asking, Doing, Looking, Moving, Time};
+use Section::{Asking, Doing, Looking, Moving, Running, Time};
 
 /// All of them, in the order of the help.
 #[rustfmt::skip] // One line each.
@@ -106,6 +108,16 @@ pub const TABLE: &[Entry] = &[
     entry(Asking, A::Heap, "heap", &["gh"], "the heap by type, and what has grown since the base"),
     entry(Asking, A::Bisect, "bisect", &["gi"], "the first checkpoint at which a condition has turned"),
     entry(Asking, A::Scan, "scan", &["gs"], "search memory for a value"),
+    entry(Running, A::Continue, "continue", &["c"], "let it run until a breakpoint, a watchpoint, a signal or its end"),
+    entry(Running, A::Pause, "pause", &["p"], "stop it where it is"),
+    entry(Running, A::StepOver, "next-line", &["n"], "to the next line of this function"),
+    entry(Running, A::Step, "step", &["s"], "to the next line, into functions"),
+    entry(Running, A::Finish, "finish", &["f"], "until this function returns"),
+    entry(Running, A::StepInstruction, "step-instruction", &["i"], "one machine instruction"),
+    entry(Running, A::StepOverInstruction, "next-instruction", &["o"], "one machine instruction, over calls"),
+    entry(Running, A::Back, "back", &["N", "S", "I", "O", "C"], "backwards: to the checkpoint before, not to the line before"),
+    entry(Running, A::Break, "breakpoint", &["b"], "a breakpoint at the selected source line, or none there"),
+    entry(Running, A::Breakpoints, "breakpoints", &["gB"], "list breakpoints and watchpoints"),
     entry(Doing, A::Rewind, "rewind", &["R"], "rewind the process to the checkpoint looked at (asks first)"),
     entry(Doing, A::Partitions, "partitions", &["gp"], "look at another partition or process"),
     entry(Doing, A::Command, "command", &[":"], "type a command; Tab completes"),

@@ -1,17 +1,19 @@
 //! What the actions of the key table do.
 
-use super::{Effect, commands, note, panes, pick, reconcile, select};
+use super::{Effect, commands, control, note, panes, pick, reconcile, select};
 use crate::clerk::{Desk, Job};
 use crate::keys::Action;
 use crate::model::{Base, Bookmark, Group, Model, Pending};
-use crate::overlay::{Ask, Overlay, Prompt};
+use crate::overlay::{Ask, Deed, Overlay, Prompt};
 use crate::place::{Pane, Tab};
 use crate::query::Query;
 use libsls::EpochRef;
 
 pub fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) {
     match action {
-        Action::Previous => go(model, model.before(), "this is the first checkpoint"),
+        Action::Previous | Action::Back => {
+            go(model, model.before(), "this is the first checkpoint");
+        }
         Action::Next => go(model, model.after(), "this is the newest checkpoint"),
         Action::PreviousChange => change(model, false, effects),
         Action::NextChange => change(model, true, effects),
@@ -61,6 +63,15 @@ pub fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) {
         }
         Action::Bisect => ask(model, Ask::Bisect),
         Action::Scan => ask(model, Ask::Scan),
+        Action::Continue
+        | Action::Pause
+        | Action::Step
+        | Action::StepOver
+        | Action::StepInstruction
+        | Action::StepOverInstruction
+        | Action::Finish => control::act(model, action, effects),
+        Action::Break => control::toggle(model, effects),
+        Action::Breakpoints => control::list(model),
         Action::Rewind => offer_rewind(model),
         Action::Partitions => effects.push(Effect::Places),
         Action::Command => ask(model, Ask::Command),
@@ -259,7 +270,9 @@ fn offer_rewind(model: &mut Model) {
     } else if model.position(model.at).is_none() {
         note(model, format!("@{} is no longer kept", model.at));
     } else {
-        model.overlays.push(Overlay::Confirm { to: model.at });
+        model
+            .overlays
+            .push(Overlay::Confirm(Deed::Rewind(model.at)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use libsls::EpochRef;
 
-use super::{Effect, act, note, reconcile};
+use super::{Effect, act, control, note, reconcile};
 use crate::data::MemoryAt;
 use crate::keys::{Action, TABLE};
 use crate::model::{Base, Group, Model};
@@ -28,6 +28,9 @@ pub const VERBS: &[Verb] = &[
     Verb { name: "go", arguments: "@N", help: "look at a checkpoint; `:@N` does it too", run: go },
     Verb { name: "watch", arguments: "EXPR", help: "watch an expression", run: watch },
     Verb { name: "memory", arguments: "EXPR|0xADDRESS", help: "memory there", run: memory },
+    Verb { name: "break", arguments: "LOCATION [if EXPR]", help: "a breakpoint at FUNCTION, FILE:LINE or *ADDRESS", run: |model, text| control::set(model, text, false) },
+    Verb { name: "watchpoint", arguments: "EXPR [if EXPR]", help: "stop where a value changes", run: |model, text| control::set(model, text, true) },
+    Verb { name: "delete", arguments: "NUMBER", help: "take a breakpoint or watchpoint away", run: control::delete },
     Verb { name: "base", arguments: "[@N]", help: "compare with @N; without: with the one before", run: base },
     Verb { name: "filter", arguments: "[TEXT]", help: "only rows of the pane with this text", run: |model, text| { filter(model, model.tab(), text); Ok(()) } },
     Verb { name: "tab", arguments: "NAME", help: "show a tab: memory, pages, fds, maps, heap, log ...", run: tab },

@@ -4,6 +4,7 @@ mod act;
 mod arrive;
 mod commands;
 mod complete;
+pub mod control;
 mod mouse;
 mod panes;
 mod pick;
@@ -16,10 +17,12 @@ pub use commands::{VERBS, Verb, listed};
 use std::sync::Arc;
 
 use crossterm::event::{KeyEvent, MouseEvent};
+use libsls::control::Stop;
 use libsls::protocol::{History, Rewound};
 
 use crate::clerk::{Desk, Finding, Job};
 use crate::data::{Look, Question};
+use crate::driver::{Drive, Points};
 use crate::model::Model;
 use crate::overlay::Item;
 use crate::paint::Span;
@@ -69,6 +72,10 @@ pub enum Event {
     /// What can be looked at.
     Places(Result<Vec<Item>, String>),
     Rewound(Result<Rewound, String>),
+    /// Where the process stopped that was asked to run.
+    Stopped(Result<Stop, String>),
+    /// Breakpoints, after one was set or taken away.
+    Points(Result<Points, String>),
     /// The daemon cannot be asked.
     Lost(String),
     /// A thread of this program failed.
@@ -103,6 +110,8 @@ pub enum Effect {
     Rewind {
         epoch: u64,
     },
+    /// Forward control.
+    Drive(Drive),
     /// To the clipboard of the terminal.
     Copy(String),
     Redraw,
@@ -147,6 +156,8 @@ pub fn update(model: &mut Model, event: Event) -> Vec<Effect> {
         Event::Painted { path, lines } => model.paint.take(&path, lines),
         Event::Places(places) => pick::places(model, places),
         Event::Rewound(result) => arrive::rewound(model, result),
+        Event::Stopped(result) => control::stopped(model, result),
+        Event::Points(result) => control::points(model, result),
         Event::Lost(why) => {
             model.say(why.clone(), true);
             model.lost = Some(why);
@@ -158,6 +169,9 @@ pub fn update(model: &mut Model, event: Event) -> Vec<Effect> {
         Event::Suspended => effects.push(Effect::Suspend),
         Event::Continued => effects.push(Effect::Redraw),
         Event::Quit => model.quit = true,
+    }
+    if let Some(drive) = model.control.wanted.take() {
+        control::want(model, drive, &mut effects);
     }
     reconcile::reconcile(model, &mut effects);
     effects

@@ -2,10 +2,10 @@
 
 use crossterm::event::KeyCode;
 
-use super::{Effect, PAGE, act, commands, complete, pick};
+use super::{Effect, PAGE, act, commands, complete, control, pick};
 use crate::keys::{Action, Key, Meaning, TABLE};
 use crate::model::Model;
-use crate::overlay::{Ask, Overlay};
+use crate::overlay::{Ask, Deed, Overlay};
 use crate::prompt::{Edit, edit};
 use crate::query::FORMS;
 
@@ -17,7 +17,7 @@ pub fn pressed(model: &mut Model, key: Key, effects: &mut Vec<Effect>) {
     match model.overlays.last() {
         Some(Overlay::Prompt(_)) => return typed(model, key, effects),
         Some(Overlay::Picker(_)) => return pick::typed(model, key, effects),
-        Some(Overlay::Confirm { .. }) if model.typed.is_empty() => match key.code {
+        Some(Overlay::Confirm(_)) if model.typed.is_empty() => match key.code {
             KeyCode::Char('y') if !key.control => return confirm(model, effects),
             KeyCode::Char('n') if !key.control => return drop(model.overlays.pop()),
             _ => {}
@@ -46,7 +46,7 @@ fn meant(model: &mut Model, action: Action, effects: &mut Vec<Effect>) {
     match (action, model.overlays.last_mut()) {
         (Action::Quit, _) => model.quit = true,
         (Action::Suspend | Action::Redraw, _) => act::act(model, action, effects),
-        (Action::Enter, Some(Overlay::Confirm { .. })) => confirm(model, effects),
+        (Action::Enter, Some(Overlay::Confirm(_))) => confirm(model, effects),
         (Action::Escape | Action::Enter | Action::Help, Some(_)) => drop(model.overlays.pop()),
         (movement, Some(Overlay::Help { scroll })) => *scroll = scrolled(*scroll, movement),
         (_, Some(_)) => {}
@@ -67,9 +67,13 @@ fn scrolled(at: usize, action: Action) -> usize {
 }
 
 fn confirm(model: &mut Model, effects: &mut Vec<Effect>) {
-    if let Some(Overlay::Confirm { to }) = model.overlays.pop() {
-        model.rewinding = Some(to);
-        effects.push(Effect::Rewind { epoch: to });
+    match model.overlays.pop() {
+        Some(Overlay::Confirm(Deed::Rewind(to))) => {
+            model.rewinding = Some(to);
+            effects.push(Effect::Rewind { epoch: to });
+        }
+        Some(Overlay::Confirm(Deed::Control(drive))) => control::begin(model, drive, effects),
+        _ => {}
     }
 }
 
