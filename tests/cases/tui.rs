@@ -239,15 +239,19 @@ fn a_process_is_run_by_keys() {
     terminal.keys(&["s"]);
     terminal.shows("a question", |s| s.contains("control it"));
     terminal.keys(&["y"]);
-    terminal.shows("a stop", |s| s.contains(" paused ") && s.contains("step: "));
+    terminal.shows("a stop", |s| {
+        s.contains(" paused ") && s.contains("pause: ")
+    });
+    terminal.keys(&["n"]);
+    terminal.shows("the next line", |s| s.contains(" step: "));
     let before = ticks(&mut target);
     terminal.keys(&["3", "b"]);
     let set = terminal.shows("a breakpoint", |s| s.contains("breakpoint 1: "));
     assert!(set.contains('●'), "{set}");
-    for number in [2, 3] {
+    for epoch in [4, 5] {
         terminal.keys(&["c"]);
         terminal.shows("its hit", |s| {
-            s.contains(" breakpoint 1: ") && looked_at(s) == Some(number + 1)
+            s.contains(" breakpoint 1: ") && looked_at(s) == Some(epoch)
         });
     }
     assert!(ticks(&mut target) <= before + 3, "it stands at each stop");

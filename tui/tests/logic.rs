@@ -158,18 +158,17 @@ fn control_is_asked_about_once() {
     bench.keys("s");
     assert!(matches!(
         bench.model.overlays[..],
-        [Overlay::Confirm(Deed::Control(Drive::Run(
-            Act::Step { .. }
-        )))]
+        [Overlay::Confirm(Deed::Control(Drive::Run(Act::Pause)))]
     ));
     bench.keys("n");
     assert!(bench.drives.is_empty(), "nothing is done without leave");
     bench.keys("sy");
     assert_eq!(bench.drives[0], Drive::List);
-    assert!(matches!(
+    assert_eq!(
         bench.drives[1],
-        Drive::Run(Act::Step { over: false, .. })
-    ));
+        Drive::Run(Act::Pause),
+        "one that runs stands first"
+    );
     bench.keys("n");
     assert_eq!(bench.drives.len(), 2, "one step after the other");
     bench.keys(",").take(Event::Stopped(Ok(stop("tick", 7))));

@@ -109,7 +109,14 @@ impl<'a> Openings<'a> {
                 let args = vec![int(flags & libc::O_CLOEXEC)];
                 steps.call(what, libc::SYS_epoll_create1, args, Want::Save(0));
             }
-            FileKind::Socket { state, .. } => {
+            FileKind::Socket {
+                state, description, ..
+            } => {
+                if state.as_deref().is_some_and(|socket| socket.has_unread) {
+                    let why = "messages that waited in it are gone";
+                    let line = format!("socket {} ({description}): {why}", file.fd);
+                    steps.not_restored.push(line);
+                }
                 let unknown = || Err("a placeholder reports hang-up".to_owned());
                 let made = state.as_deref().map_or_else(unknown, |socket| {
                     let has_layer = self.anew.is_some_and(|(kin, _)| kin.has_layer());

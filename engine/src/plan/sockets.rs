@@ -63,10 +63,6 @@ pub fn make(
         };
         return Err(format!("{why}; a placeholder reports hang-up"));
     }
-    if socket.has_unread {
-        let line = format!("{what}: messages that waited in it are gone");
-        steps.not_restored.push(line);
-    }
     let fresh = sockets::fresh(socket.family, socket.kind, socket.protocol)
         .map_err(|error| format!("it cannot be made again: {error}"))?;
     let args = vec![

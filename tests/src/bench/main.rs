@@ -2,6 +2,7 @@
 //!
 //! Ratios hold; absolute figures are the machine's of the moment. Tables are Markdown.
 
+mod control;
 mod felt;
 mod figures;
 mod group;
@@ -35,6 +36,8 @@ enum What {
     Restore(restore::Restore),
     /// How long several processes stand still for one checkpoint
     Group(group::Group),
+    /// What a step and a breakpoint cost, beside gdb
+    Control(control::Control),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -44,5 +47,6 @@ fn main() -> anyhow::Result<()> {
         What::Memory(bench) => bench.run(),
         What::Restore(bench) => bench.run(),
         What::Group(bench) => bench.run(),
+        What::Control(bench) => bench.run(),
     }
 }

@@ -38,8 +38,18 @@ fn order(action: Action) -> Option<Act> {
 
 /// Does what a key asks, once the user has agreed that the process is controlled.
 pub fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) {
-    if let Some(act) = order(action) {
-        want(model, Drive::Run(act), effects);
+    let steps = |act: &Act| matches!(act, Act::Step { .. } | Act::Finish { .. });
+    match order(action) {
+        // One that runs stands first: that is the step.
+        Some(act)
+            if steps(&act)
+                && model.control.driving.is_none()
+                && model.target.word() == "running" =>
+        {
+            want(model, Drive::Run(Act::Pause), effects);
+        }
+        Some(act) => want(model, Drive::Run(act), effects),
+        None => {}
     }
 }
 
