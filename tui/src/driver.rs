@@ -66,6 +66,12 @@ fn run(
     if let Ok(progress) = watcher::progress(&mut client, origin) {
         let _ = events.send(progress);
     }
+    // Their hits are counted.
+    if stop.number.is_some()
+        && let Ok(all) = client.breakpoints(Some(&origin.part), origin.pid, Act::List)
+    {
+        let _ = events.send(Event::Points(Ok(Points { all, set: None })));
+    }
     Ok(stop)
 }
 
