@@ -38,7 +38,7 @@ impl Gathered {
                 .insert((header.partition, header.subject), header.lsn);
         }
         if header.kind == RecordType::Pages {
-            for (row, at) in read_table(record.payload).unwrap_or_default() {
+            for (row, at) in read_table(record.payload, record.payload.len()).unwrap_or_default() {
                 self.bodies
                     .insert(row.uid, (row, record.at + u64::from(at)));
             }
