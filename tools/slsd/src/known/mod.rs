@@ -14,7 +14,7 @@ mod listing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -113,33 +113,36 @@ impl Known {
     }
 }
 
-/// For a daemon on that socket: in a folder that lasts, or beside the socket, or only in memory.
+/// For a daemon on that socket: in a folder that lasts, or beside the socket, or only in memory. One a
+/// socket, so that no two daemons want the same; that of the usual socket outlives a reboot.
 pub fn catalogue(socket: &Path) -> Box<dyn Catalogue> {
-    let folder = folder(socket);
-    let parent = folder.parent().unwrap_or(&folder);
+    let program = std::env::current_exe().map(|program| program.with_file_name("sls-catalogue"));
+    let lasting = libsls::lasting_folder(socket);
+    let mut error = None;
+    for folder in lasting.into_iter().chain([libsls::state_folder(socket)]) {
+        match (&program, prepare(&folder)) {
+            (Ok(program), Ok(())) => {
+                return Box::new(InSled::new(program, &folder.join("catalogue")));
+            }
+            (_, prepared) => error = prepared.err().or(error),
+        }
+    }
+    let error = error.unwrap_or_default();
+    tracing::warn!(
+        error,
+        "what is known of stores is not kept for the next daemon"
+    );
+    Box::new(InMemory::default())
+}
+
+/// Makes a folder that is this user's alone.
+fn prepare(folder: &Path) -> Result<(), String> {
     let made = std::fs::DirBuilder::new()
         .mode(0o700)
         .recursive(true)
-        .create(parent);
-    let made = made.map_err(|e| format!("make {}: {e}", parent.display()));
-    let safe = made.and_then(|()| libsls::private_folder(parent).map_err(|e| e.to_string()));
-    let program = std::env::current_exe().map_err(|e| e.to_string());
-    match safe.and(program) {
-        Ok(program) => {
-            let program = program.with_file_name("sls-catalogue");
-            Box::new(InSled::new(&program, &folder))
-        }
-        Err(error) => {
-            tracing::warn!(%error, "what is known of stores is not kept for the next daemon");
-            Box::new(InMemory::default())
-        }
-    }
-}
-
-/// One a socket, so that no two daemons want the same. That of the usual socket outlives a reboot.
-fn folder(socket: &Path) -> PathBuf {
-    let folder = libsls::lasting_folder(socket).unwrap_or_else(|| libsls::state_folder(socket));
-    folder.join("catalogue")
+        .create(folder);
+    made.map_err(|e| format!("make {}: {e}", folder.display()))?;
+    libsls::private_folder(folder).map_err(|e| e.to_string())
 }
 
 impl Outlines for Known {
