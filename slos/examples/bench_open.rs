@@ -96,43 +96,39 @@ fn below(random: u64, limit: usize) -> usize {
 
 fn measure(path: &Path) -> Outcome<()> {
     let kept = Kept::default();
-    let whole = median(|| {
-        let (_store, report) = Store::open_device(Arc::new(FileDevice::open(path)?), path)?;
-        Ok(report.checkpoints)
-    })?;
+    let open = || FileDevice::open(path).map(Arc::new);
+    let whole = median(|| Ok(Store::open_device(open()?, path)?))?.0;
     println!("  opened whole        {whole:8.1} ms");
-    let mut skimmed = (0, 0);
-    Store::open_device_by(Arc::new(FileDevice::open(path)?), path, &kept)?;
-    let by = median(|| {
-        let device = Arc::new(FileDevice::open(path)?);
-        let (_store, report) = Store::open_device_by(device, path, &kept)?;
-        skimmed = (report.skimmed, report.segments);
-        Ok(report.checkpoints)
-    })?;
+    Store::open_device_by(open()?, path, &kept)?;
+    let (by, (_, report)) = median(|| Ok(Store::open_device_by(open()?, path, &kept)?))?;
     println!(
         "  opened by outlines  {by:8.1} ms, {} of {} segments",
-        skimmed.0, skimmed.1
+        report.skimmed, report.segments
     );
     let bytes = kept.0.borrow().values().map(Vec::len).sum::<usize>();
     let looked = median(|| {
-        let device: Arc<dyn Device> = Arc::new(FileDevice::open(path)?);
-        Ok(fingerprint(&device)?.map_or(0, |_| 1))
+        let device: Arc<dyn Device> = open()?;
+        Ok(fingerprint(&device)?.ok_or("it is not whole")?)
     })?;
-    println!("  fingerprint         {looked:8.1} ms; outlines take {bytes} bytes");
+    println!(
+        "  fingerprint         {:8.1} ms; outlines take {bytes} bytes",
+        looked.0
+    );
     Ok(())
 }
 
-fn median(mut what: impl FnMut() -> Outcome<u64>) -> Outcome<f64> {
+/// Of a few rounds, without what it takes to close again; with what the last one came to.
+fn median<T>(what: impl Fn() -> Outcome<T>) -> Outcome<(f64, T)> {
     let mut times = Vec::new();
+    let mut last = None;
     for _ in 0..ROUNDS {
+        drop(last.take());
         let began = Instant::now();
-        if what()? == 0 {
-            return Err("there is nothing in it".into());
-        }
+        last = Some(what()?);
         times.push(began.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
-    Ok(times[ROUNDS / 2])
+    Ok((times[ROUNDS / 2], last.ok_or("no rounds")?))
 }
 
 /// Encoded, as whoever keeps them has them.
