@@ -29,4 +29,6 @@ pub use frame::{FrameError, read_frame, write_frame};
 pub use kept::Kept;
 pub use reference::{EpochRef, ReferenceError, is_temporary, partition_name, temporary_name};
 pub use sls_record as record;
-pub use socket::{SocketError, default_socket, memory_name, private_folder, state_folder};
+pub use socket::{
+    SocketError, default_socket, lasting_folder, memory_name, private_folder, state_folder,
+};

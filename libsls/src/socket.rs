@@ -36,14 +36,41 @@ pub enum SocketError {
 /// # Errors
 /// The folder is not safe or cannot be made.
 pub fn default_socket() -> Result<PathBuf, SocketError> {
+    let folder = socket_folder();
+    private_folder(&folder)?;
+    Ok(folder.join(SOCKET))
+}
+
+const SOCKET: &str = "slsd.sock";
+
+fn socket_folder() -> PathBuf {
     let uid = nix::unistd::geteuid().as_raw();
-    let folder = match std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {
         _ if uid == 0 => PathBuf::from("/run/sls"),
         Some(dir) => PathBuf::from(dir).join("sls"),
         None => PathBuf::from(format!("/tmp/sls-{uid}")),
+    }
+}
+
+/// The folder for what the user's daemon, the one on the default socket, keeps over a reboot: /var/lib/sls
+/// for root, $XDG_STATE_HOME/sls or ~/.local/state/sls for others. None for a daemon on another
+/// socket, and without a home.
+#[must_use]
+pub fn lasting_folder(socket: &Path) -> Option<PathBuf> {
+    if socket != socket_folder().join(SOCKET) {
+        return None;
+    }
+    if nix::unistd::geteuid().is_root() {
+        return Some(PathBuf::from("/var/lib/sls"));
+    }
+    // A relative one is to be taken for none (XDG base directory specification).
+    let absolute = |name: &str| {
+        let dir = std::env::var_os(name).map(PathBuf::from);
+        dir.filter(|dir| dir.is_absolute())
     };
-    private_folder(&folder)?;
-    Ok(folder.join("slsd.sock"))
+    let state = absolute("XDG_STATE_HOME");
+    let state = state.or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    Some(state?.join("sls"))
 }
 
 /// The folder for journals and logs of the daemon behind `socket`: beside it.

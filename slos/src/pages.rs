@@ -97,8 +97,9 @@ impl PagesWriter {
     }
 }
 
-/// Reads a table; each row with the offset of its body within the payload.
-pub(crate) fn read_table(payload: &[u8]) -> Option<Vec<(PageRow, u32)>> {
+/// Reads a table; each row with the offset of its body within the payload, which is so long. The
+/// bodies themselves need not be there.
+pub(crate) fn read_table(payload: &[u8], length: usize) -> Option<Vec<(PageRow, u32)>> {
     let mut c = Cursor(payload);
     let count = c.varint()?;
     let mut rows = Vec::new();
@@ -129,7 +130,20 @@ pub(crate) fn read_table(payload: &[u8]) -> Option<Vec<(PageRow, u32)>> {
         *offset = u32::try_from(at).ok()?;
         at += usize::from(row.length);
     }
-    (at == payload.len()).then_some(rows)
+    (at == length).then_some(rows)
+}
+
+/// Bytes of a payload before its bodies.
+pub(crate) fn table_length(payload: &[u8]) -> Option<usize> {
+    let mut c = Cursor(payload);
+    for _ in 0..c.varint()? {
+        c.varint()?;
+        if Encoding::from_bits(c.varint()? % 4)?.is_delta() {
+            c.varint()?;
+        }
+        c.u32()?;
+    }
+    Some(payload.len() - c.0.len())
 }
 
 fn narrow(len: usize) -> u32 {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::bodies::{Bodies, StoredBody};
 use crate::catalogue::{Catalogue, Filed, Mark};
 use crate::error::OpenError;
 use crate::format::{
@@ -14,7 +15,8 @@ use crate::index::Index;
 use crate::log::{Loc, Resume, Segment};
 use crate::manifest::Manifest;
 use crate::medium::{Layout, Medium};
-use crate::pages::{PageRow, read_table};
+use crate::outline::{Outlines, Sketch, skim};
+use crate::pages::read_table;
 use crate::replay::replay;
 use crate::scan::{Found, Identity, Record, Scanned, header_of, scan};
 use crate::tail::settle;
@@ -35,6 +37,8 @@ pub struct Damage {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
     pub segments: u64,
+    /// Of these, those whose pages did not have to be read: see [`Outlines`](crate::Outlines).
+    pub skimmed: u64,
     pub records: u64,
     pub checkpoints: u64,
     /// Bytes of a write that its process did not live to end; nothing acknowledged was in them.
@@ -60,14 +64,6 @@ pub(crate) struct Recovered {
     pub report: RecoveryReport,
 }
 
-/// A version's body as the scan met it; of several copies the last one counts.
-pub(crate) struct StoredBody {
-    pub row: PageRow,
-    pub segment: SegmentId,
-    pub offset: u32,
-    pub owner: u32,
-}
-
 pub(crate) struct StoredManifest {
     pub lsn: u64,
     pub manifest: Manifest,
@@ -77,7 +73,7 @@ pub(crate) struct StoredManifest {
 /// All that the scan gathers.
 #[derive(Default)]
 pub(crate) struct Gathered {
-    pub bodies: BTreeMap<u64, StoredBody>,
+    pub bodies: Bodies,
     pub manifests: BTreeMap<(u32, u64), StoredManifest>,
     pub records: BTreeMap<(u32, u64), Vec<Loc>>,
     pub marks: Vec<(u64, Mark)>,
@@ -102,7 +98,11 @@ struct Partial {
 /// Uids left out after a recovery, so that none in a record that could not be read comes again.
 const UID_GAP: u64 = 1 << 24;
 
-pub(crate) fn recover(medium: &dyn Medium, label: &Path) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(
+    medium: &dyn Medium,
+    label: &Path,
+    outlines: Option<&dyn Outlines>,
+) -> Result<Recovered, OpenError> {
     let mut found = find_segments(medium, label)?;
     let slots = medium.layout();
     let identity = match slots {
@@ -121,7 +121,7 @@ pub(crate) fn recover(medium: &dyn Medium, label: &Path) -> Result<Recovered, Op
     let mut index = Index::new();
     let last = found.last().map(|f| f.id);
     for (at, segment) in found.iter().enumerate() {
-        let scanned = scan(segment, &identity, &mut report.damage, |r| gathered.take(r));
+        let scanned = read(segment, &identity, outlines, &mut gathered, &mut report);
         let mut scanned = scanned.map_err(|source| OpenError::Segment {
             segment: segment.id,
             source,
@@ -149,6 +149,9 @@ pub(crate) fn recover(medium: &dyn Medium, label: &Path) -> Result<Recovered, Op
         };
         index.versions.segments.insert(segment.id, entry);
     }
+    if let Some(outlines) = outlines {
+        outlines.keep_only(&identity.uuid, &found.iter().map(|f| f.id).collect());
+    }
     report.segments = found.len() as u64;
     report.records = gathered.records_seen;
     report.damage.append(&mut gathered.undecodable);
@@ -171,6 +174,37 @@ pub(crate) fn recover(medium: &dyn Medium, label: &Path) -> Result<Recovered, Op
         filed,
         report,
     })
+}
+
+/// All records of a segment; by its outline where there is one.
+fn read(
+    segment: &Found,
+    identity: &Identity,
+    outlines: Option<&dyn Outlines>,
+    gathered: &mut Gathered,
+    report: &mut RecoveryReport,
+) -> std::io::Result<Scanned> {
+    let known = outlines.and_then(|o| o.outline(&identity.uuid, segment.id));
+    if let Some(outline) = known
+        && let Some(scanned) = skim(segment, identity, &outline, |r| gathered.take(r))?
+    {
+        report.skimmed += 1;
+        return Ok(scanned);
+    }
+    let mut sketch = outlines.map(|_| Sketch::default());
+    let before = (report.damage.len(), gathered.undecodable.len());
+    let scanned = scan(segment, identity, &mut report.damage, |record| {
+        if let Some(sketch) = &mut sketch {
+            sketch.add(&record);
+        }
+        gathered.take(record);
+    })?;
+    let damaged = before != (report.damage.len(), gathered.undecodable.len());
+    let outline = sketch.and_then(|sketch| sketch.finish(segment, &scanned, damaged));
+    if let (Some(outlines), Some(outline)) = (outlines, outline) {
+        outlines.keep(&identity.uuid, segment.id, outline);
+    }
+    Ok(scanned)
 }
 
 fn find_segments(medium: &dyn Medium, label: &Path) -> Result<Vec<Found>, OpenError> {
@@ -326,7 +360,10 @@ impl Gathered {
         let first = locs[0];
         let key = (header.partition, header.subject);
         let understood = match header.kind {
-            RecordType::Pages => self.take_pages(header.partition, payload, first),
+            RecordType::Pages => {
+                let length = header.length as usize;
+                self.take_pages(header.partition, length, payload, first)
+            }
             RecordType::Epoch => self.take_manifest(key, payload, locs, lsn),
             RecordType::Blob => {
                 self.records.insert(key, locs);
@@ -350,16 +387,17 @@ impl Gathered {
         }
     }
 
-    fn take_pages(&mut self, owner: u32, payload: &[u8], loc: Loc) -> Option<()> {
-        for (row, at) in read_table(payload)? {
+    fn take_pages(&mut self, owner: u32, length: usize, payload: &[u8], loc: Loc) -> Option<()> {
+        for (row, at) in read_table(payload, length)? {
             self.last_uid = self.last_uid.max(row.uid);
             let body = StoredBody {
                 row,
                 segment: loc.segment,
                 offset: loc.offset + crate::format::RECORD_HEADER_U32 + at,
                 owner,
+                value: None,
             };
-            self.bodies.insert(row.uid, body);
+            self.bodies.add(body);
         }
         Some(())
     }

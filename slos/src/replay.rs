@@ -16,10 +16,11 @@ pub(crate) fn replay(
     mut gathered: Gathered,
     report: &mut RecoveryReport,
 ) -> Filed {
+    gathered.bodies.sort();
     let live = gathered.live(index);
-    let mut known = HashMap::new();
+    let mut lost = HashMap::new();
     for (part, live) in live {
-        replay_partition(index, &mut gathered, &mut known, part, &live, report);
+        replay_partition(index, &mut gathered, &mut lost, part, &live, report);
     }
     restore_names(index, &gathered);
     for (part, &epoch) in &gathered.last_epochs {
@@ -29,12 +30,22 @@ pub(crate) fn replay(
     }
     for history in index.histories.values() {
         report.checkpoints += history.live_count() as u64;
-        let lost = |value: Value| value.is_version() && is_lost(&index.versions, value);
+    }
+    find_holed(index, report);
+    file(index, gathered)
+}
+
+/// Checkpoints of which pages are lost.
+fn find_holed(index: &Index, report: &mut RecoveryReport) {
+    let lost = |value: Value| value.is_version() && is_lost(&index.versions, value);
+    if !index.versions.iter().any(|(value, _)| lost(value)) {
+        return;
+    }
+    for history in index.histories.values() {
         let holed = history.lines.readers(lost).into_iter();
         let name = &history.name;
         report.holed.extend(holed.map(|e| (name.clone(), Epoch(e))));
     }
-    file(index, gathered)
 }
 
 fn is_lost(versions: &Versions, value: Value) -> bool {
@@ -60,7 +71,7 @@ fn file(index: &mut Index, gathered: Gathered) -> Filed {
 fn replay_partition(
     index: &mut Index,
     gathered: &mut Gathered,
-    known: &mut HashMap<u64, Value>,
+    lost: &mut HashMap<u64, Value>,
     part: u32,
     live: &BTreeSet<u64>,
     report: &mut RecoveryReport,
@@ -68,7 +79,7 @@ fn replay_partition(
     let name = index.histories[&part].name.clone();
     let wanted = closure(gathered, part, live);
     for &epoch in &wanted {
-        if !enter(index, gathered, known, part, epoch, live.contains(&epoch))
+        if !enter(index, gathered, lost, part, epoch, live.contains(&epoch))
             && live.contains(&epoch)
         {
             report.lost.push((name.clone(), Epoch(epoch)));
@@ -82,8 +93,6 @@ fn replay_partition(
             history.drop_epoch(&mut index.versions, Epoch(*epoch));
         }
     }
-    // Versions that came and went in the replay are not at their slots any more.
-    known.retain(|&uid, value| index.versions.is_uid(*value, uid));
 }
 
 /// Live epochs, and all that their manifests build on.
@@ -105,7 +114,7 @@ fn closure(gathered: &Gathered, part: u32, live: &BTreeSet<u64>) -> BTreeSet<u64
 fn enter(
     index: &mut Index,
     gathered: &mut Gathered,
-    known: &mut HashMap<u64, Value>,
+    lost: &mut HashMap<u64, Value>,
     part: u32,
     epoch: u64,
     is_live: bool,
@@ -147,7 +156,7 @@ fn enter(
             changes: space
                 .changes
                 .into_iter()
-                .map(|(page, entry)| (page, value(versions, gathered, known, entry)))
+                .map(|(page, entry)| (page, value(versions, gathered, lost, entry)))
                 .collect(),
         })
         .collect();
@@ -167,14 +176,14 @@ fn enter(
 
 fn value(
     versions: &mut Versions,
-    gathered: &Gathered,
-    known: &mut HashMap<u64, Value>,
+    gathered: &mut Gathered,
+    lost: &mut HashMap<u64, Value>,
     entry: Entry,
 ) -> Value {
     match entry {
         Entry::Zero => Value::ZERO,
         Entry::Absent => Value::ABSENT,
-        Entry::Version(uid) => version(versions, gathered, known, uid, true),
+        Entry::Version(uid) => version(versions, gathered, lost, uid, false),
     }
 }
 
@@ -182,35 +191,48 @@ fn value(
 /// be of a dropped checkpoint, and then goes with it.
 fn version(
     versions: &mut Versions,
-    gathered: &Gathered,
-    known: &mut HashMap<u64, Value>,
+    gathered: &mut Gathered,
+    lost: &mut HashMap<u64, Value>,
     uid: u64,
-    may_be_delta: bool,
+    is_base: bool,
 ) -> Value {
-    if let Some(&value) = known.get(&uid)
-        && versions.is_uid(value, uid)
-    {
+    let bodies = &mut gathered.bodies;
+    let found = match is_base {
+        true => bodies.search(uid),
+        false => bodies.find(uid),
+    };
+    let known = match found {
+        Some(at) => bodies.at(at).value,
+        None => lost.get(&uid).copied(),
+    };
+    // Versions that came and went in the replay are not at their slots any more.
+    if let Some(value) = known.filter(|&value| versions.is_uid(value, uid)) {
         return value;
     }
-    let body = gathered.bodies.get(&uid);
-    let body = body.filter(|b| may_be_delta || b.row.base.is_none());
-    let base = body.and_then(|b| b.row.base);
-    let base = base.map(|base| version(versions, gathered, known, base, false));
-    let new = match body {
-        Some(body) => NewVersion {
-            uid,
-            segment: body.segment,
-            offset: body.offset,
-            base,
-            crc: body.row.crc,
-            length: body.row.length,
-            encoding: body.row.encoding,
-            owner: body.owner,
-        },
-        None => NewVersion::lost(uid),
+    let Some(at) = found else {
+        let value = versions.insert(NewVersion::lost(uid));
+        lost.insert(uid, value);
+        return value;
     };
+    let body = bodies.at(at);
+    let base = body.row.base;
+    let mut new = NewVersion {
+        uid,
+        segment: body.segment,
+        offset: body.offset,
+        base: None,
+        crc: body.row.crc,
+        length: body.row.length,
+        encoding: body.row.encoding,
+        owner: body.owner,
+    };
+    if is_base && base.is_some() {
+        new = NewVersion::lost(uid);
+    } else {
+        new.base = base.map(|base| version(versions, gathered, lost, base, true));
+    }
     let value = versions.insert(new);
-    known.insert(uid, value);
+    gathered.bodies.at(at).value = Some(value);
     value
 }
 

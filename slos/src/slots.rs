@@ -134,6 +134,19 @@ pub(crate) fn ends(device: &dyn Device, superblock: &Superblock, slot: u32) -> [
     })
 }
 
+/// The segment in a slot, for a look.
+pub(crate) fn segment_file(
+    device: &Arc<dyn Device>,
+    superblock: &Superblock,
+    slot: u32,
+) -> impl SegmentFile + use<> {
+    SlotFile {
+        device: Arc::clone(device),
+        start: superblock.offset_of(slot),
+        room: room(superblock),
+    }
+}
+
 /// Clears the ends of a slot that hold no header.
 pub(crate) fn blank_slot(
     device: &dyn Device,

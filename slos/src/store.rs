@@ -11,8 +11,9 @@ use crate::history::Settings;
 use crate::index::Index;
 use crate::log::{Log, Resume};
 use crate::medium::{FolderMedium, Medium};
+use crate::outline::Outlines;
 use crate::partition::Partition;
-use crate::recover::{RecoveryReport, recover};
+use crate::recover::{Recovered, RecoveryReport, recover};
 use crate::retain::Headroom;
 use crate::slots::DeviceMedium;
 use crate::tree::Node;
@@ -138,12 +139,31 @@ impl Store {
         Store::open_on(Box::new(medium), label, Options::default())
     }
 
+    /// The same, reading no pages in segments whose outlines are known; those of the others are kept.
+    pub fn open_device_by(
+        device: Arc<dyn Device>,
+        label: &Path,
+        outlines: &dyn Outlines,
+    ) -> Result<(Store, RecoveryReport), OpenError> {
+        let medium = DeviceMedium::open(device, label)?;
+        let recovered = recover(&medium, label, Some(outlines))?;
+        Store::go_on(Box::new(medium), recovered, Options::default())
+    }
+
     pub fn open_on(
         medium: Box<dyn Medium>,
         label: &Path,
         options: Options,
     ) -> Result<(Store, RecoveryReport), OpenError> {
-        let recovered = recover(&*medium, label)?;
+        let recovered = recover(&*medium, label, None)?;
+        Store::go_on(medium, recovered, options)
+    }
+
+    fn go_on(
+        medium: Box<dyn Medium>,
+        recovered: Recovered,
+        options: Options,
+    ) -> Result<(Store, RecoveryReport), OpenError> {
         let log = Log::new(medium, recovered.resume);
         let budget = options.budget.or_else(|| recovered.index.budgets());
         let options = Options { budget, ..options };

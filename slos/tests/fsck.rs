@@ -6,7 +6,7 @@ mod workbench;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use slos::fsck::{Finding, FsckReport, fsck, repair};
+use slos::fsck::{Finding, FsckReport, Stage, fsck, fsck_watched, repair};
 use slos::{Epoch, PAGE, PageIndex, SpaceId, Store};
 use workbench::{Bench, Content, PageOp, SimDevice, script};
 
@@ -23,6 +23,22 @@ fn history() -> Bench {
 
 fn check(image: &[u8]) -> FsckReport {
     fsck(&SimDevice::of(image.to_vec())).unwrap()
+}
+
+#[test]
+fn a_check_tells_how_far_it_has_come() {
+    let bench = history();
+    let image = bench.device.as_ref().unwrap().image();
+    let told = std::cell::RefCell::new(Vec::new());
+    let watcher = |stage, done, total| told.borrow_mut().push((stage, done, total));
+    let report = fsck_watched(&SimDevice::of(image.clone()), &watcher).unwrap();
+    assert_eq!(report, check(&image));
+    let told = told.into_inner();
+    let segments = u64::from(report.used);
+    assert!(segments > 1);
+    let expected = (0..segments).map(|n| (Stage::Segments, n, segments));
+    let expected = expected.chain([(Stage::Pages, 0, report.versions)]);
+    assert_eq!(told, expected.collect::<Vec<_>>());
 }
 
 /// Bytes that say nothing: most of a device, which a flip must not be wasted on.

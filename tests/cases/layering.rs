@@ -20,7 +20,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("slfs", &["sls-record", "slos", "libsls"]),
     ("newfs_sls", &["slos"]),
     ("slsctl", &["libsls", "introspect"]),
-    ("slsd", &["sls-engine", "slos", "libsls", "introspect"]),
+    ("sls-catalogue", &[]),
+    (
+        "slsd",
+        &[
+            "sls-engine",
+            "slos",
+            "libsls",
+            "introspect",
+            "sls-catalogue",
+        ],
+    ),
     (
         "testkit",
         &[

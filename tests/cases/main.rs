@@ -19,6 +19,7 @@ mod image;
 mod inherit;
 mod inhospitable;
 mod invariants;
+mod known;
 mod lazily;
 mod leaving;
 mod lifecycle;

@@ -102,7 +102,13 @@ pub fn adopt() {
     std::thread::spawn(|| {
         loop {
             std::thread::sleep(Duration::from_millis(50));
-            let ours = ["slsd", "sls-keeper", "sls-init", "sls-pager"];
+            let ours = [
+                "slsd",
+                "sls-keeper",
+                "sls-init",
+                "sls-pager",
+                "sls-catalogue",
+            ];
             let is_ours = |pid: &i32| {
                 field(*pid, "State:").starts_with('Z') && ours.contains(&&*field(*pid, "Name:"))
             };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::walk::Record;
-use super::{Finding, FsckReport};
+use super::{Finding, FsckReport, Stage, Watcher};
 use crate::catalogue::{Catalogue, Mark};
 use crate::codec::{decode_delta, decode_whole, matches};
 use crate::device::Device;
@@ -14,6 +14,9 @@ use crate::pages::{PageRow, read_table};
 use crate::{Epoch, PAGE, SpaceId};
 
 type Key = (u32, u64);
+
+/// It is told once for so many pages.
+const TOLD: u64 = 256;
 
 #[derive(Default)]
 pub(super) struct Gathered {
@@ -38,7 +41,7 @@ impl Gathered {
                 .insert((header.partition, header.subject), header.lsn);
         }
         if header.kind == RecordType::Pages {
-            for (row, at) in read_table(record.payload).unwrap_or_default() {
+            for (row, at) in read_table(record.payload, record.payload.len()).unwrap_or_default() {
                 self.bodies
                     .insert(row.uid, (row, record.at + u64::from(at)));
             }
@@ -90,10 +93,16 @@ impl Gathered {
     }
 
     /// Adds to the report what every checkpoint lacks.
-    pub fn judge(&self, device: &dyn Device, horizon: u64, report: &mut FsckReport) {
+    pub fn judge(
+        &self,
+        device: &dyn Device,
+        horizon: u64,
+        report: &mut FsckReport,
+        watcher: &Watcher<'_>,
+    ) {
         let (names, live) = self.live(horizon);
         let wanted = self.closure(&live);
-        let bad = self.bad_versions(device, &wanted, report);
+        let bad = self.bad_versions(device, &wanted, report, watcher);
         let damaged = self.damaged_pages(&wanted, &bad);
         for (part, epochs) in &live {
             let partition = names
@@ -230,6 +239,7 @@ impl Gathered {
         device: &dyn Device,
         wanted: &BTreeSet<Key>,
         report: &mut FsckReport,
+        watcher: &Watcher<'_>,
     ) -> BTreeSet<u64> {
         let maps = wanted.iter().filter_map(|key| self.manifests.get(key));
         let changes = maps.flat_map(|(_, m)| m.spaces.iter().flat_map(|s| &s.changes));
@@ -239,9 +249,13 @@ impl Gathered {
         });
         let uids: BTreeSet<u64> = uids.collect();
         report.versions = uids.len() as u64;
-        uids.into_iter()
-            .filter(|&uid| !self.reads(device, uid))
-            .collect()
+        let each = (0u64..).zip(uids).filter(|&(at, uid)| {
+            if at.is_multiple_of(TOLD) {
+                watcher(Stage::Pages, at, report.versions);
+            }
+            !self.reads(device, uid)
+        });
+        each.map(|(_, uid)| uid).collect()
     }
 
     fn reads(&self, device: &dyn Device, uid: u64) -> bool {

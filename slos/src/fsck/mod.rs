@@ -18,11 +18,23 @@ use crate::slots::{End, ends};
 use crate::superblock::{self, Place, Superblock};
 use crate::{Epoch, SegmentId};
 use histories::Gathered;
-pub use repair::{Repaired, repair};
+pub use repair::{Repaired, repair, repair_watched};
 use walk::Segment;
 
 /// Times that a store which changes meanwhile is looked at.
 const ATTEMPTS: usize = 8;
+
+/// What a check is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading every record of every segment.
+    Segments,
+    /// Decoding every version of a page that a checkpoint needs.
+    Pages,
+}
+
+/// Told as a check goes on: at which stage it is, and how much of how much of that is done.
+pub type Watcher<'a> = dyn Fn(Stage, u64, u64) + 'a;
 
 /// Something that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,6 +141,11 @@ impl fmt::Display for Finding {
 
 /// Checks everything; only what cannot be read for another reason than damage is an error.
 pub fn fsck(device: &dyn Device) -> Result<FsckReport, OpenError> {
+    fsck_watched(device, &|_, _, _| {})
+}
+
+/// The same, telling how far it has come.
+pub fn fsck_watched(device: &dyn Device, watcher: &Watcher<'_>) -> Result<FsckReport, OpenError> {
     let path = std::path::PathBuf::from("the store");
     let failed = |source| OpenError::Device {
         path: path.clone(),
@@ -154,7 +171,7 @@ pub fn fsck(device: &dyn Device) -> Result<FsckReport, OpenError> {
     }
     let mut attempts = 1;
     loop {
-        let (report, settled) = check(device, &superblock).map_err(failed)?;
+        let (report, settled) = check(device, &superblock, watcher).map_err(failed)?;
         if settled || attempts == ATTEMPTS {
             let mut report = report;
             let bad = places.iter().filter(|(_, place)| *place == Place::Bad);
@@ -167,7 +184,11 @@ pub fn fsck(device: &dyn Device) -> Result<FsckReport, OpenError> {
 }
 
 /// One look; whether nothing went away in the midst of it.
-fn check(device: &dyn Device, superblock: &Superblock) -> io::Result<(FsckReport, bool)> {
+fn check(
+    device: &dyn Device,
+    superblock: &Superblock,
+    watcher: &Watcher<'_>,
+) -> io::Result<(FsckReport, bool)> {
     let mut report = FsckReport {
         uuid: superblock.uuid,
         bytes: superblock.bytes,
@@ -179,12 +200,13 @@ fn check(device: &dyn Device, superblock: &Superblock) -> io::Result<(FsckReport
     let mut gathered = Gathered::default();
     let horizon = walk::horizon(device, superblock, &segments)?;
     for (at, segment) in segments.iter().enumerate() {
+        watcher(Stage::Segments, at as u64, segments.len() as u64);
         let next = segments.get(at + 1);
         let visit = |record: walk::Record<'_>| gathered.take(&record);
         let damage = walk::walk(device, superblock, (segment, next), horizon, visit)?;
         report.findings.extend(damage);
     }
-    gathered.judge(device, horizon, &mut report);
+    gathered.judge(device, horizon, &mut report, watcher);
     let still = table(device, superblock, &mut Vec::new());
     let gone = segments.iter().any(|s| !still.contains(s));
     Ok((report, !gone))

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Finding, FsckReport, fsck};
+use super::{Finding, FsckReport, Watcher, fsck_watched};
 use crate::device::Device;
 use crate::error::{OpenError, WriteError};
 use crate::slots::blank_slot;
@@ -23,7 +23,16 @@ pub struct Repaired {
 
 /// Only for the one who has the device to himself.
 pub fn repair(device: &Arc<dyn Device>, label: &Path) -> Result<Repaired, OpenError> {
-    let before = fsck(&**device)?;
+    repair_watched(device, label, &|_, _, _| {})
+}
+
+/// The same, telling how far its checks have come: there is one before and one after.
+pub fn repair_watched(
+    device: &Arc<dyn Device>,
+    label: &Path,
+    watcher: &Watcher<'_>,
+) -> Result<Repaired, OpenError> {
+    let before = fsck_watched(&**device, watcher)?;
     blank(&**device, &before).map_err(|source| OpenError::Device {
         path: label.to_owned(),
         source,
@@ -49,7 +58,7 @@ pub fn repair(device: &Arc<dyn Device>, label: &Path) -> Result<Repaired, OpenEr
     segments.dedup();
     store.empty_segments(&segments)?;
     drop(store);
-    let after = fsck(&**device)?;
+    let after = fsck_watched(&**device, watcher)?;
     dropped.sort();
     Ok(Repaired {
         before,

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use slos::{
     Base, CommitError, Draft, Epoch, Keep, Medium, Options, PAGE, PageIndex, Partition, Presence,
@@ -11,9 +12,12 @@ use slos::{
 
 pub mod device;
 pub mod disk;
+pub mod outlines;
 pub mod script;
 pub use device::SimDevice;
 pub use disk::Disk;
+#[allow(unused_imports)] // as above
+pub use outlines::Kept;
 #[allow(unused_imports)] // as above
 pub use script::script;
 
@@ -69,6 +73,8 @@ pub struct Bench {
     pub disk: Disk,
     /// It lies there instead.
     pub device: Option<SimDevice>,
+    /// It is opened by these.
+    pub outlines: Option<Arc<Kept>>,
     options: Options,
     store: Option<Store>,
     pub model: BTreeMap<Epoch, Model>,
@@ -131,6 +137,7 @@ impl Bench {
         Bench {
             disk,
             device: None,
+            outlines: None,
             options,
             store: Some(store),
             model: BTreeMap::new(),
@@ -148,6 +155,7 @@ impl Bench {
         Bench {
             disk: Disk::default(),
             device: Some(device),
+            outlines: None,
             options: Options::default(),
             store: Some(store),
             model: BTreeMap::new(),
@@ -186,7 +194,13 @@ impl Bench {
     pub fn recover(&mut self) -> RecoveryReport {
         self.close();
         let (store, report) = match &self.device {
-            Some(device) => Store::open_device(device.device(), Path::new("device")).unwrap(),
+            Some(device) => {
+                let (device, label) = (device.device(), Path::new("device"));
+                match &self.outlines {
+                    Some(kept) => Store::open_device_by(device, label, &**kept).unwrap(),
+                    None => Store::open_device(device, label).unwrap(),
+                }
+            }
             None => {
                 let medium: Box<dyn Medium> = self.disk.medium();
                 Store::open_on(medium, Path::new("disk"), self.options).unwrap()

@@ -1,5 +1,7 @@
 //! fsck_sls: checks a store, and puts it in order. `slsctl fsck` is this program.
 
+mod progress;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,8 +10,10 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::Parser;
 use serde_json::{Value, json};
-use slos::fsck::{Finding, FsckReport, Repaired, fsck, repair};
+use slos::fsck::{Finding, FsckReport, Repaired, fsck_watched, repair_watched};
 use slos::{Device, Epoch, FileDevice};
+
+use progress::Shown;
 
 /// Check a store for damage; it may be in use meanwhile
 #[derive(Parser)]
@@ -46,16 +50,21 @@ fn main() -> ExitCode {
 /// Whether the store was clean.
 fn run(args: &Args) -> anyhow::Result<bool> {
     let path = &args.path;
+    let shown = Shown::new();
     let (report, repaired) = if args.repair {
-        let repaired = mend(path)?;
+        let repaired = mend(path, &shown)?;
         (repaired.before, Some((repaired.after, repaired.dropped)))
     } else {
         let device = FileDevice::read_only(path).with_context(|| path.display().to_string())?;
         (
-            fsck(&device).with_context(|| path.display().to_string())?,
+            fsck_watched(&device, &|stage, done, total| {
+                shown.tell(stage, done, total)
+            })
+            .with_context(|| path.display().to_string())?,
             None,
         )
     };
+    drop(shown);
     if args.json {
         println!("{}", document(&report, repaired.as_ref()));
     } else {
@@ -64,7 +73,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(report.is_clean())
 }
 
-fn mend(path: &Path) -> anyhow::Result<Repaired> {
+fn mend(path: &Path, progress: &Shown) -> anyhow::Result<Repaired> {
     let shown = path.display();
     let device: Arc<dyn Device> = match FileDevice::open(path) {
         Ok(device) => Arc::new(device),
@@ -75,7 +84,8 @@ fn mend(path: &Path) -> anyhow::Result<Repaired> {
         }
         Err(error) => return Err(error).context(shown.to_string()),
     };
-    repair(&device, path).with_context(|| shown.to_string())
+    let watcher = |stage, done, total| progress.tell(stage, done, total);
+    repair_watched(&device, path, &watcher).with_context(|| shown.to_string())
 }
 
 type Mended = (FsckReport, Vec<(String, Epoch)>);

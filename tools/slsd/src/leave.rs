@@ -117,6 +117,7 @@ fn let_go_in_time(registry: &Arc<Registry>) {
     let registry = Arc::clone(registry);
     std::thread::spawn(move || {
         registry.let_go();
+        registry.stores.close();
         drop(done);
     });
     if over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {

@@ -12,6 +12,7 @@ mod flush;
 mod gate;
 mod guests;
 mod history;
+mod known;
 mod leave;
 mod mailbox;
 mod names;

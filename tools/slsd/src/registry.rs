@@ -15,6 +15,7 @@ use slos::{Epoch, Taken};
 use sls_engine::Probe;
 
 use crate::guests::Guests;
+use crate::known::{self, Known};
 use crate::names;
 use crate::part::{Part, Source};
 use crate::stores::Stores;
@@ -73,11 +74,12 @@ impl Registry {
     pub fn open(socket: &Path, probe: Probe, keeper: PathBuf) -> anyhow::Result<Self> {
         let memory = slos::private_memory_folder(&libsls::memory_name(socket))
             .context("a private folder in /dev/shm")?;
+        let known = Known::begin(known::catalogue(socket)).context("a thread for the catalogue")?;
         let registry = Self {
             parts: Mutex::new(BTreeMap::new()),
             clients: AtomicU64::new(0),
             guests: Arc::default(),
-            stores: Arc::default(),
+            stores: Arc::new(Stores::new(known)),
             closed: AtomicBool::new(false),
             started: Instant::now(),
             probe,

@@ -85,9 +85,17 @@ pub fn snapshots(registry: &Registry, store: Option<&Path>) -> Result<Vec<Histor
         let lasting = lasting.filter(|part| !libsls::is_temporary(&part.name));
         return lasting.map(|part| history::history(&part)).collect();
     };
+    if let Some(known) = registry.stores.known(path) {
+        return Ok(known);
+    }
     let opened = registry.stores.open_to_read(path)?;
-    let each = stored_names(&opened)?.into_iter().map(|name| {
-        let part = opened.partition(&name).map_err(Refusal::other)?;
+    histories(&opened)
+}
+
+/// All histories of a store.
+pub fn histories(store: &Store) -> Result<Vec<History>, Refusal> {
+    let each = stored_names(store)?.into_iter().map(|name| {
+        let part = store.partition(&name).map_err(Refusal::other)?;
         history::stored(&part)
     });
     each.collect()
