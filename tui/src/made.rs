@@ -59,7 +59,7 @@ impl Made {
 
 fn stands(client: &mut Client, part: &str) -> bool {
     let rows = ps(client).unwrap_or_default();
-    let is_of = |state: &str| matches!(state, "stopped" | "suspended");
+    let is_of = |state: &str| matches!(state, "stopped" | "suspended" | "paused");
     rows.iter()
         .any(|row| row.partition == part && is_of(&row.state))
 }

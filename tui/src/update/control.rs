@@ -181,7 +181,7 @@ pub fn stopped(model: &mut Model, result: Result<Stop, String>) {
             model.tid = u32::try_from(stop.tid).ok();
             model.frame = None;
             model.cursors.source = 0;
-            "stopped".clone_into(&mut model.target.state);
+            "paused".clone_into(&mut model.target.state);
             note(model, said);
         }
         State::Running => note(model, said),
