@@ -159,7 +159,7 @@ fn one_process_at_a_time_and_only_in_a_folder_of_ours() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 12 } else { 48 }))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn harm_costs_entries_at_most(harms in prop::collection::vec((prop::collection::vec(harm(), 1..4), any::<u8>()), 1..4)) {
