@@ -104,6 +104,7 @@ impl Gathered {
         let wanted = self.closure(&live);
         let bad = self.bad_versions(device, &wanted, report, watcher);
         let damaged = self.damaged_pages(&wanted, &bad);
+        let told = self.told(&wanted);
         for (part, epochs) in &live {
             let partition = names
                 .get(part)
@@ -112,7 +113,9 @@ impl Gathered {
             for &epoch in epochs {
                 let key = (*part, epoch);
                 let subject = (partition.clone(), Epoch(epoch));
-                report.findings.extend(self.lacks(key, subject, &damaged));
+                report
+                    .findings
+                    .extend(self.lacks(key, subject, told.contains(&key), &damaged));
             }
             report.checkpoints += epochs.len() as u64;
             report.partitions.push((partition, epochs.len() as u64));
@@ -123,10 +126,11 @@ impl Gathered {
         &self,
         key: Key,
         (partition, epoch): (String, Epoch),
+        is_told: bool,
         damaged: &BTreeMap<Key, BTreeSet<(SpaceId, u64)>>,
     ) -> Vec<Finding> {
         let mut lacks = Vec::new();
-        if !self.is_told(key) {
+        if !is_told {
             let partition = partition.clone();
             lacks.push(Finding::Map { partition, epoch });
         }
@@ -210,27 +214,31 @@ impl Gathered {
         manifest.base.map(|base| (part, base.0))
     }
 
-    /// Are the maps that this one is told from there, down to one that stands alone?
-    fn is_told(&self, key: Key) -> bool {
-        let mut at = Some(key);
-        while let Some(key) = at {
-            let Some((_, manifest)) = self.manifests.get(&key) else {
-                return false;
-            };
-            let base = self.base(key).and_then(|b| self.manifests.get(&b));
-            let has =
-                |from: SpaceId| base.is_some_and(|(_, b)| b.spaces.iter().any(|s| s.space == from));
-            if manifest
-                .spaces
-                .iter()
-                .filter_map(|s| s.from)
-                .any(|f| !has(f))
-            {
-                return false;
+    /// Those whose maps are told from others that are there, down to one that stands alone.
+    fn told(&self, wanted: &BTreeSet<Key>) -> BTreeSet<Key> {
+        let mut told = BTreeSet::new();
+        // Ascending: what a map is told from comes before it.
+        for &key in wanted {
+            if self.is_told(key, &told) {
+                told.insert(key);
             }
-            at = self.base(key);
         }
-        true
+        told
+    }
+
+    fn is_told(&self, key: Key, told: &BTreeSet<Key>) -> bool {
+        let Some((_, manifest)) = self.manifests.get(&key) else {
+            return false;
+        };
+        let base = self.base(key);
+        if base.is_some_and(|base| !told.contains(&base)) {
+            return false;
+        }
+        let base = base.and_then(|base| self.manifests.get(&base));
+        let has =
+            |from: SpaceId| base.is_some_and(|(_, b)| b.spaces.iter().any(|s| s.space == from));
+        let mut from = manifest.spaces.iter().filter_map(|s| s.from);
+        from.all(has)
     }
 
     /// The versions that the maps name and that do not read as they were written.

@@ -158,8 +158,14 @@ fn one_process_at_a_time_and_only_in_a_folder_of_ours() {
     assert!(matches!(missing.load(), Err(Trouble::Failed { .. })));
 }
 
+/// A dozen, or PROPTEST_CASES.
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(12)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 12 } else { 48 }))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn harm_costs_entries_at_most(harms in prop::collection::vec((prop::collection::vec(harm(), 1..4), any::<u8>()), 1..4)) {
