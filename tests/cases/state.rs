@@ -10,6 +10,7 @@ mod mqueues;
 mod pipes;
 mod sysv;
 mod timers;
+mod traps;
 mod unlinked;
 
 /// Both ways back to a checkpoint; `look` is what the program then looks at, and `lost` what could not

@@ -29,7 +29,7 @@ pub fn waiting(fd: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<u32>), String> {
     if told & libc::POLLIN == 0 {
         return Ok((Vec::new(), Vec::new()));
     }
-    let _alone = repair::alone().map_err(|_| "others were looking at it".to_owned())?;
+    let _alone = repair::alone().ok_or("others were looking at it")?;
     // A look would move on where the program's own next look begins.
     if sockets::number(fd, libc::SO_PEEK_OFF).is_none_or(|offset| offset >= 0) {
         return Err("the program has set SO_PEEK_OFF".to_owned());

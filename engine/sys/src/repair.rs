@@ -37,7 +37,7 @@ pub fn sending(fds: &[BorrowedFd<'_>]) -> Vec<Result<Vec<u8>, String>> {
     if fds.is_empty() {
         return Vec::new();
     }
-    let Ok(_alone) = alone() else {
+    let Some(_alone) = alone() else {
         let why = "others were looking at it".to_owned();
         return fds.iter().map(|_| Err(why.clone())).collect();
     };
@@ -118,23 +118,27 @@ fn look(fd: BorrowedFd<'_>, reuse: i32, bytes: &mut [u8]) -> io::Result<usize> {
 
 /// As long as this lives nobody else looks: what several processes have open is looked at by the keeper
 /// of each, and the second one would find it as the first one has made it.
-pub(crate) struct Alone(#[allow(dead_code)] Flock<File>);
+pub(crate) struct Alone(#[allow(dead_code)] Option<Flock<File>>);
 
 /// How long others may take.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-pub(crate) fn alone() -> io::Result<Alone> {
-    // Something that all of them can open. It stays locked for as long as `unharmed` takes, whoever is
-    // killed.
-    let mut file = File::open("/proc/self/exe")?;
+/// None: others take too long.
+pub(crate) fn alone() -> Option<Alone> {
+    // Something that all of them can open; where nothing can be locked nobody is waited for. It stays
+    // locked for as long as `unharmed` takes, whoever is killed.
+    let Ok(mut file) = File::open("/proc/self/exe") else {
+        return Some(Alone(None));
+    };
     let until = Instant::now() + PATIENCE;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(Alone(lock)),
-            Err((_, errno)) if errno != Errno::EAGAIN || Instant::now() > until => {
-                return Err(errno.into());
-            }
-            Err((again, _)) => file = again,
+            Ok(lock) => return Some(Alone(Some(lock))),
+            Err((again, Errno::EAGAIN)) => file = again,
+            Err(_) => return Some(Alone(None)),
+        }
+        if Instant::now() > until {
+            return None;
         }
         std::thread::sleep(Duration::from_micros(50));
     }
