@@ -277,6 +277,60 @@ fn ticks(target: &mut Target) -> usize {
     target.output().lines().count()
 }
 
+/// The screen in README.md is one that there is, but for what its panes are filled with.
+#[test]
+fn the_readme_shows_a_screen_that_there_is() {
+    const WRITE: &str = "SLS_WRITE_DOCS";
+    const MARKS: (&str, &str) = ("<!-- screen -->\n```text\n", "```\n<!-- screen end -->");
+    let sls = Sls::new();
+    let target = Target::tracee(sls.folder(), "ticker", &[]);
+    sls.run(&["attach", "-p", &target.p(), "-m"]);
+    let checkpoints = |count: u32| {
+        for _ in 0..count {
+            std::thread::sleep(Duration::from_millis(30));
+            sls.run(&["checkpoint", "-m"]);
+        }
+    };
+    checkpoints(12);
+    sls.run(&["checkpoint", "-m", "-n", "before"]);
+    checkpoints(6);
+    sls.run(&["rewind", "-m", "@before"]);
+    checkpoints(12);
+    let mut command = Command::new(program("sls-tui"));
+    command.arg("--socket").arg(sls.socket());
+    command.args(["open", "mem", "--dump", "all", "--keys", ","]);
+    command.env("COLUMNS", "100").env("LINES", "30");
+    command.env("XDG_CONFIG_HOME", sls.folder().join("config"));
+    let out = command.output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    let screen = String::from_utf8(out.stdout).unwrap();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(MARKS.0).unwrap();
+    let (shown, after) = rest.split_once(MARKS.1).unwrap();
+    if std::env::var_os(WRITE).is_some() {
+        let page = format!("{before}{}{screen}{}{after}", MARKS.0, MARKS.1);
+        return std::fs::write(&path, page).unwrap();
+    }
+    assert_eq!(
+        frame(shown),
+        frame(&screen),
+        "write it anew: {WRITE}=1 cargo nextest run --release -p testkit -E 'test(readme_shows)'\n{screen}"
+    );
+}
+
+/// Borders with their titles and the keys at the bottom, each with the number of its line.
+fn frame(screen: &str) -> Vec<(usize, String)> {
+    let last = screen.lines().count() - 1;
+    let lines = screen.lines().enumerate();
+    let is_frame =
+        |(at, line): &(usize, &str)| *at == last || line.starts_with(['┏', '┗', '┌', '└']);
+    let framed = lines.filter(is_frame);
+    framed
+        .map(|(at, line)| (at, line.trim_end().to_owned()))
+        .collect()
+}
+
 /// The workbench that looks at a process.
 fn sls_tui_of(target: &Target) -> i32 {
     let wanted = format!("attach\0{}\0", target.p());
