@@ -217,7 +217,7 @@ fn socket(s: &sockets::Socket, peer: Option<u64>) -> Socket {
                 None => Queued::Unread("it was not looked at".to_owned()),
             },
         }),
-        has_unread: peer.is_none() && has_messages(s),
+        has_unread: peer.is_none() && s.kind != libc::SOCK_STREAM && has_messages(s),
         file: None,
     };
     let meta = socket

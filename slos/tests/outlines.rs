@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use slos::{Epoch, Keep, Store, fingerprint};
-use workbench::{Bench, Content, Kept, Op, PageOp, SimDevice, script};
+use workbench::outlines::Kept;
+use workbench::{Bench, Content, Op, PageOp, SimDevice, script};
 
 const SMALL: usize = 4 << 20;
 

@@ -268,3 +268,23 @@ fn tmux_has_its_windows() {
         end_those(&all);
     }
 }
+
+/// A look would take it out, so it is not kept: it is said how much it was.
+#[test]
+fn what_waited_in_one_is_named() {
+    let mut it = testkit::Obedient::start();
+    it.order("import os, pty, tty; master, slave = pty.openpty()", "open");
+    it.order("tty.setraw(slave); os.write(master, b'typed')", "typed");
+    it.order("os.write(slave, b'said it')", "said");
+    let waits = it.checkpoint();
+    let lost = it.restore(waits).concat();
+    assert!(
+        lost.contains(": 5 bytes that waited to be read in it are gone"),
+        "{lost}"
+    );
+    assert!(
+        lost.contains(": 7 bytes that waited to be read by its master are gone"),
+        "{lost}"
+    );
+    it.end();
+}

@@ -215,7 +215,7 @@ impl<'a> Borrowed<'a> {
         };
         let stopped = self.stopped()?;
         stopped.set_regs(&regs)?;
-        stopped.set_sigmask(!(1 << (batch::SIGTRAP - 1)))?;
+        stopped.set_sigmask(!(1 << (libc::SIGTRAP - 1)))?;
         let error = self.run_to_trap(batch, code, first).err();
         if error.is_none() {
             self.at_trap = true;
@@ -264,7 +264,7 @@ impl<'a> Borrowed<'a> {
                     let why = stopped.why();
                     self.stopped = Some(stopped);
                     match why {
-                        Why::Signal(batch::SIGTRAP) if regs.rip == batch::end(code) => {
+                        Why::Signal(libc::SIGTRAP) if regs.rip == batch::end(code) => {
                             return Ok(());
                         }
                         Why::Signal(_) => return Err(io::Error::other(ASTRAY)),

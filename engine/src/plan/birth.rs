@@ -135,8 +135,8 @@ pub fn build(kin: &Kin<'_>, skeleton: &Process, to: &Process) -> Result<Born, St
 fn batches(to: &Process) -> bool {
     let pending = to.threads.iter().flat_map(|thread| &thread.pending);
     let mut pending = to.signals.pending.iter().chain(pending);
-    let ignored = to.signals.ignored >> (batch::SIGTRAP - 1) & 1 == 1;
-    !ignored && pending.all(|info| info.signo() != batch::SIGTRAP)
+    let ignored = to.signals.ignored >> (libc::SIGTRAP - 1) & 1 == 1;
+    !ignored && pending.all(|info| info.signo() != libc::SIGTRAP)
 }
 
 /// What the kernel tells others about the program: its file, its heap, its arguments; the bytes that

@@ -32,26 +32,30 @@ impl Terminals {
         kept.map(|(&number, fd)| (number, fd.as_raw_fd())).collect()
     }
 
+    /// What waited in a terminal that was made again. One that was there all the time has it still.
+    fn what_is_gone(&self, path: &str, terminal: &Terminal) -> Option<String> {
+        let slave = || path.strip_prefix("/dev/pts/")?.parse().ok();
+        let number = terminal.master.or_else(slave)?;
+        let is_ours = terminal.waiting > 0 && self.masters.contains_key(&number);
+        let by = match terminal.master {
+            Some(_) => "by its master",
+            None => "in it",
+        };
+        is_ours.then(|| {
+            let bytes = terminal.waiting;
+            format!(
+                "terminal /dev/pts/{number}: {bytes} bytes that waited to be read {by} are gone"
+            )
+        })
+    }
+
     /// Gives each terminal its modes. That it does not work is no reason to fail: named.
     pub fn set_modes(&self, all: &[Process]) -> Vec<String> {
         let mut done = Vec::new();
         let mut failed = Vec::new();
         for (path, terminal) in of(all) {
-            if terminal.waiting > 0 {
-                let (bytes, end) = (
-                    terminal.waiting,
-                    if terminal.master.is_some() {
-                        " (master)"
-                    } else {
-                        ""
-                    },
-                );
-                let line =
-                    format!("terminal {path}{end}: {bytes} bytes that waited to be read are gone");
-                if !failed.contains(&line) {
-                    failed.push(line);
-                }
-            }
+            let gone = self.what_is_gone(path, terminal);
+            failed.extend(gone.filter(|line| !failed.contains(line)));
             let path = match terminal.master {
                 Some(number) => format!("/dev/pts/{number}"),
                 None => path.to_owned(),

@@ -2,7 +2,8 @@
 //! through it.
 //!
 //! The thread begins at [`code`] with the table's ends in rbx and rbp. It stops at the trap behind the
-//! code when all calls were made, or after the first that fails and is not to be gone on from.
+//! code when all calls were made, or after the first that fails and is not to be gone on from. SIGTRAP
+//! must be neither blocked nor ignored then: the kernel would take away what the program wants of it.
 
 use libc::user_regs_struct;
 
@@ -49,10 +50,6 @@ const NONE_YET: u64 = 1 << 63;
 const TABLE: u64 = 16 << 10;
 /// Room that a batch takes.
 pub const ROOM: u64 = 64 << 10;
-/// What stops the thread at its end. It must be neither blocked nor ignored: the kernel would take
-/// away what the program wants of it.
-pub const SIGTRAP: i32 = 5;
-
 /// The instructions.
 #[must_use]
 pub fn code() -> &'static [u8] {

@@ -16,7 +16,7 @@ use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, recvmsg, send};
 
-use crate::{fd, messages, repair, sockets};
+use crate::{messages, repair, sockets};
 
 nix::ioctl_read_bad!(inq, libc::FIONREAD, libc::c_int);
 
@@ -243,9 +243,17 @@ impl Unsent<'_> {
 }
 
 /// Has either end been shut down, so that nothing more comes to this one?
-fn has_ended(reader: BorrowedFd<'_>) -> io::Result<bool> {
-    let ends = libc::POLLRDHUP | libc::POLLHUP;
-    Ok(fd::told(reader, ends)? & ends != 0)
+pub(crate) fn has_ended(reader: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut asked = libc::pollfd {
+        fd: reader.as_raw_fd(),
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    #[allow(unsafe_code)]
+    // SAFETY: one struct, which outlives the call.
+    let told = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    Errno::result(told)?;
+    Ok(asked.revents & (libc::POLLRDHUP | libc::POLLHUP) != 0)
 }
 
 fn drain(reader: BorrowedFd<'_>, writer: BorrowedFd<'_>) -> io::Result<()> {

@@ -304,7 +304,10 @@ impl Folders {
         } else {
             0
         };
-        let queue = stat.filter(|s| s.size == mqueue::STAT_SIZE).and_then(|_| {
+        let place = |stat: Option<FileStat>| stat.map(|s| (s.dev, s.ino));
+        let is_none = last.is_some_and(|l| l.queue.is_none() && place(l.stat) == place(stat));
+        let may_be = |s: &FileStat| s.size == mqueue::STAT_SIZE && !is_none;
+        let queue = stat.filter(may_be).and_then(|_| {
             let ours = pidfd_getfd(pidfd, fd).ok()?;
             mqueue::read(ours.as_fd()).ok()
         });

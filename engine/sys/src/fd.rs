@@ -87,23 +87,6 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Which of these, POLLIN and its kin, it tells now.
-///
-/// # Errors
-/// Only out of memory.
-pub fn told(fd: BorrowedFd<'_>, events: i16) -> io::Result<i16> {
-    let mut asked = libc::pollfd {
-        fd: fd.as_raw_fd(),
-        events,
-        revents: 0,
-    };
-    // SAFETY: one struct, which outlives the call.
-    match unsafe { libc::poll(&raw mut asked, 1, 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(asked.revents),
-    }
-}
-
 /// Bytes waiting in a pipe or socket.
 ///
 /// # Errors

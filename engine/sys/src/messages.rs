@@ -7,9 +7,10 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use crate::repair::{self, unharmed};
-use crate::{fd, sockets};
+use crate::{connections, fd, sockets};
 
 /// The most that is looked at; a new socket takes a fifth of that.
 const MOST: usize = 1 << 20;
@@ -20,13 +21,17 @@ const NONE: i32 = -1;
 /// A struct cmsghdr and a struct ucred, and not a descriptor beside it.
 const CREDENTIALS: usize = 32;
 
+/// Do any?
+pub fn wait(fd: BorrowedFd<'_>) -> bool {
+    fd::is_readable_within(fd, Duration::ZERO)
+}
+
 /// The bytes of all, and how long each is. Err: why they cannot be told, in words.
 ///
 /// # Errors
 /// In words.
 pub fn waiting(fd: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<u32>), String> {
-    let told = fd::told(fd, libc::POLLIN).map_err(|e| e.to_string())?;
-    if told & libc::POLLIN == 0 {
+    if !wait(fd) {
         return Ok((Vec::new(), Vec::new()));
     }
     let _alone = repair::alone().ok_or("others were looking at it")?;
@@ -132,8 +137,7 @@ impl Look<'_> {
             return Err(Why::TooMuch);
         }
         // The end of what was shut down looks like a message of no bytes.
-        let ends = libc::POLLRDHUP | libc::POLLHUP;
-        if len == 0 && fd::told(self.fd, ends).map_or(true, |told| told & ends != 0) {
+        if len == 0 && connections::has_ended(self.fd).unwrap_or(true) {
             return Ok(false);
         }
         *length = u32::try_from(len).unwrap_or(u32::MAX);

@@ -118,24 +118,28 @@ fn look(fd: BorrowedFd<'_>, reuse: i32, bytes: &mut [u8]) -> io::Result<usize> {
 
 /// As long as this lives nobody else looks: what several processes have open is looked at by the keeper
 /// of each, and the second one would find it as the first one has made it.
-pub(crate) struct Alone(#[allow(dead_code)] Option<Flock<File>>);
+pub(crate) struct Alone {
+    /// None where nothing can be locked.
+    _lock: Option<Flock<File>>,
+}
 
-/// How long others may take.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long others may take. Somebody stands still meanwhile, and whoever can read the program can
+/// lock it.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// None: others take too long.
 pub(crate) fn alone() -> Option<Alone> {
     // Something that all of them can open; where nothing can be locked nobody is waited for. It stays
     // locked for as long as `unharmed` takes, whoever is killed.
     let Ok(mut file) = File::open("/proc/self/exe") else {
-        return Some(Alone(None));
+        return Some(Alone { _lock: None });
     };
     let until = Instant::now() + PATIENCE;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Some(Alone(Some(lock))),
+            Ok(lock) => return Some(Alone { _lock: Some(lock) }),
             Err((again, Errno::EAGAIN)) => file = again,
-            Err(_) => return Some(Alone(None)),
+            Err(_) => return Some(Alone { _lock: None }),
         }
         if Instant::now() > until {
             return None;

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use crate::{connections, repair};
+use crate::{connections, messages, repair};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -200,6 +200,13 @@ impl Socket {
             return;
         }
         let queued = fd().map_err(|e| e.to_string()).and_then(|fd| {
+            // Of one that is connected to nobody they are not kept: whether there are any is enough.
+            if self.kind != libc::SOCK_STREAM && self.peer.is_empty() {
+                return match messages::wait(fd.as_fd()) {
+                    true => Err("it is connected to nobody".to_owned()),
+                    false => Ok((Vec::new(), Vec::new())),
+                };
+            }
             if !asked {
                 return connections::queued(fd.as_fd(), self.kind);
             }

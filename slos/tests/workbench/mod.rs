@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use outlines::Kept;
 use slos::{
     Base, CommitError, Draft, Epoch, Keep, Medium, Options, PAGE, PageIndex, Partition, Presence,
     RecoveryReport, Settings, SpaceDelta, SpaceId, Store,
@@ -16,8 +17,6 @@ pub mod outlines;
 pub mod script;
 pub use device::SimDevice;
 pub use disk::Disk;
-#[allow(unused_imports)] // as above
-pub use outlines::Kept;
 #[allow(unused_imports)] // as above
 pub use script::script;
 
