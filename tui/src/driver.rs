@@ -35,8 +35,10 @@ pub struct Points {
 
 /// Does it, and tells.
 pub fn drive(origin: Origin, made: Made, drive: Drive, events: Sender<Event>) {
+    let is_long = matches!(drive, Drive::Run(Act::Continue { .. } | Act::Finish { .. }));
+    let under_way = made.begin(is_long);
     let thread = events.clone();
-    // Not joined: whoever waits for a stop when the program ends holds nothing.
+    // Not joined: who waits for a stop when the program ends holds nothing.
     let _ = crate::worker::guarded(thread, move || {
         let told = match drive {
             Drive::Run(act) => {
@@ -48,6 +50,7 @@ pub fn drive(origin: Origin, made: Made, drive: Drive, events: Sender<Event>) {
                 Event::Points(points.map_err(|error| error.to_string()))
             }
         };
+        drop(under_way);
         // Nobody listens when the program is ending already.
         let _ = events.send(told);
     });

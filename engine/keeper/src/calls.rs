@@ -235,12 +235,10 @@ impl Results {
     fn judge(&mut self, call: &Call<'_>, made: io::Result<i64>) -> Result<(), StepFailed> {
         let judged = match made {
             Ok(result) => self.take(call, result),
-            Err(error) => match error.raw_os_error() {
-                Some(errno) if error.raw_os_error() == Some(fault::ERRNO) => {
-                    self.take(call, -i64::from(errno))
-                }
-                _ => Err(error),
-            },
+            Err(error) if error.raw_os_error() == Some(fault::ERRNO) => {
+                self.take(call, -i64::from(fault::ERRNO))
+            }
+            Err(error) => Err(error),
         };
         judged.map_err(|error| call.failed(error))
     }
