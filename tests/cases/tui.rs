@@ -1,6 +1,7 @@
 //! The workbench in a real terminal: tmux, with a server of its own.
 
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use testkit::{Sls, Target, program};
@@ -20,7 +21,12 @@ impl Terminal {
             .unwrap()
             .to_string_lossy()
             .into_owned();
-        let terminal = Self { server: name };
+        // Each has its own: the last one's may not have gone yet.
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let terminal = Self {
+            server: format!("{name}-{number}"),
+        };
         // The shell stays, so that what is left on the screen can be read.
         let line = format!("{command}; echo ended $?; exec sleep 1000");
         let out = terminal.tmux(&[
@@ -240,23 +246,23 @@ fn a_process_is_run_by_keys() {
     terminal.shows("a question", |s| s.contains("control it"));
     terminal.keys(&["y"]);
     terminal.shows("a stop", |s| {
-        s.contains(" paused ") && s.contains("pause: ")
+        s.contains(" paused ") && said(s).starts_with(" pause: ")
     });
     terminal.keys(&["n"]);
-    terminal.shows("the next line", |s| s.contains(" step: "));
+    terminal.shows("the next line", |s| said(s).starts_with(" step: "));
     let before = ticks(&mut target);
     terminal.keys(&["3", "b"]);
-    let set = terminal.shows("a breakpoint", |s| s.contains("breakpoint 1: "));
+    let set = terminal.shows("a breakpoint", |s| said(s).starts_with(" breakpoint 1: "));
     assert!(set.contains('●'), "{set}");
     for epoch in [4, 5] {
         terminal.keys(&["c"]);
         terminal.shows("its hit", |s| {
-            s.contains(" breakpoint 1: ") && looked_at(s) == Some(epoch)
+            said(s).starts_with(" breakpoint 1: ") && looked_at(s) == Some(epoch)
         });
     }
     assert!(ticks(&mut target) <= before + 3, "it stands at each stop");
     terminal.keys(&["p"]);
-    terminal.shows("another stop", |s| s.contains(" pause: "));
+    terminal.shows("another stop", |s| said(s).starts_with(" pause: "));
     terminal.keys(&["q"]);
     terminal.shows("its end", |s| s.contains("ended 0"));
     let left = sls.json(&["break", "-m"]);
@@ -270,6 +276,36 @@ fn a_process_is_run_by_keys() {
     assert!(matches!(state, Some("running" | "sleeping")), "{held}");
     target.assert_unharmed();
     target.assert_goes_on();
+}
+
+/// What is still under way when the workbench is left is undone as well.
+#[test]
+fn one_that_leaves_at_once_leaves_nobody_standing() {
+    let sls = Sls::new();
+    let mut target = Target::tracee(sls.folder(), "ticker", &[]);
+    sls.run(&["attach", "-p", &target.p(), "-m"]);
+    sls.run(&["checkpoint", "-m"]);
+    for keys in ["pyq", "pycq", "pyq", "cyq"] {
+        let terminal = Terminal::start(&sls, &tui(&sls, "open mem"));
+        terminal.shows("a history", |s| s.contains(" LIVE @"));
+        terminal.keys(&[keys]);
+        terminal.shows("its end", |s| s.contains("ended 0"));
+        let held = sls.json(&["ps"]);
+        let state = held["processes"][0]["state"].as_str();
+        assert!(
+            matches!(state, Some("running" | "sleeping")),
+            "{keys}: {held}"
+        );
+        target.assert_goes_on();
+    }
+}
+
+/// The line at the bottom.
+fn said(screen: &str) -> &str {
+    screen
+        .lines()
+        .rfind(|line| !line.is_empty())
+        .unwrap_or_default()
 }
 
 /// Lines it has printed.
