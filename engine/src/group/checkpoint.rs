@@ -164,7 +164,7 @@ impl Group {
         }
         // Whoever stands still for something that nobody has heard of yet goes on once it is heard.
         let lets_go = lets_go && !self.has_event();
-        let result = result.and_then(|()| self.read_all(lets_go, &mut cost));
+        let result = result.and_then(|alone| self.read_all(alone, lets_go, &mut cost));
         if (lets_go || result.is_err()) && self.is_stopped() {
             let resumed = self.resume_all();
             let resumed = resumed.map_err(|(at, error)| Failed::of(at)(error));
@@ -196,20 +196,24 @@ impl Group {
         Ok(())
     }
 
-    /// Stops everybody, those included that were born until they all stood still.
-    fn stop_all(&mut self, everything: bool, cost: &mut StopCost) -> Result<(), Failed> {
+    /// Stops everybody, those included that were born until they all stood still. True: the one that is
+    /// there has told of its states already.
+    fn stop_all(&mut self, everything: bool, cost: &mut StopCost) -> Result<bool, Failed> {
         let mut from = 0;
+        let mut together = false;
         for _ in 0..LOOKS {
-            let alone = self.members.len() == 1;
+            let alone = self.members.len() == 1 && !together;
             self.stop_from(from, Stop { everything, alone }, cost)?;
             from = self.members.len();
             let met = self.meet_newcomers();
             let joining = |error: AttachError| Failed::of(usize::MAX)(CaptureError::Joining(error));
-            if !met.map_err(joining)? {
-                return Ok(());
+            let met = met.map_err(joining)?;
+            if !(met.joined || alone && met.ended) {
+                return Ok(alone);
             }
             if alone {
-                // What it shares was read before the others stood still.
+                // What it shares was read before the others stood still, or had ended.
+                together = true;
                 let again = |(at, error)| Failed::of(at)(error);
                 cost.stop_ns += self.resume_all().map_err(again)?;
                 from = 0;
@@ -245,10 +249,14 @@ impl Group {
     /// Reads all that must be read while nothing moves; with it comes how long after the first
     /// interrupt the keepers were told what is to become of the targets. One that is alone may be
     /// let go by that.
-    fn read_all(&mut self, lets_go: bool, cost: &mut StopCost) -> Result<(Stills, u64), Failed> {
+    fn read_all(
+        &mut self,
+        alone: bool,
+        lets_go: bool,
+        cost: &mut StopCost,
+    ) -> Result<(Stills, u64), Failed> {
         let mut stills = Vec::with_capacity(self.members.len());
         let mut failed = None;
-        let alone = self.members.len() == 1;
         for (at, member) in self.members.iter_mut().enumerate().filter(|_| !alone) {
             member.keeper.ask_to_collect().map_err(Failed::of(at))?;
         }

@@ -54,6 +54,15 @@ pub struct Group {
     descriptions: Descriptions,
 }
 
+/// Who was met that descends from members and is none.
+#[derive(Debug, Default, Clone, Copy)]
+struct Met {
+    /// Somebody has joined them.
+    joined: bool,
+    /// Somebody has ended, and may have done something until then.
+    ended: bool,
+}
+
 impl Group {
     /// Nobody yet. The first checkpoint goes on from `parent`, with whole images of its own.
     #[must_use]
@@ -136,10 +145,10 @@ impl Group {
         }
     }
 
-    /// Attaches to those that descend from members and are none yet; true when there were some.
-    fn meet_newcomers(&mut self) -> Result<bool, AttachError> {
+    /// Attaches to those that descend from members and are none yet.
+    fn meet_newcomers(&mut self) -> Result<Met, AttachError> {
         let Some(descendants) = &mut self.descendants else {
-            return Ok(false);
+            return Ok(Met::default());
         };
         let known: Vec<i32> = self.members.iter().map(|m| m.pid).collect();
         let found = descendants
@@ -149,7 +158,7 @@ impl Group {
                 pid: known.first().copied().unwrap_or_default(),
                 source,
             })?;
-        let before = self.members.len();
+        let before = (self.members.len(), self.ended.len());
         for (pid, parent) in found {
             // A child of vfork is its parent's, until it executes.
             let shares = |m: &Target| fd::same_memory(m.pid, pid).unwrap_or(false);
@@ -168,7 +177,10 @@ impl Group {
                 Err(error) => return Err(error),
             }
         }
-        Ok(self.members.len() > before)
+        Ok(Met {
+            joined: self.members.len() > before.0,
+            ended: self.ended.len() > before.1,
+        })
     }
 
     /// One more, a child of `parent` if that is a member. Its memory has the number in the history
@@ -191,6 +203,28 @@ impl Group {
             target.space = self.spaces.of_process();
         }
         self.members.push(target);
+    }
+
+    /// Attaches to one that a rewind has made anew, as it was then. It may have ended by now.
+    pub(crate) fn attach_again(&mut self, was: &Process) -> Result<(), AttachError> {
+        let pid = was.outside();
+        let mut target = match attach_in_time(pid, &self.options) {
+            Ok(target) => target,
+            Err(AttachError::NoProcess(_)) => return Ok(()),
+            Err(error) if !ends_soon(pid) => return Err(error),
+            Err(_) => {
+                self.ended.push(pid);
+                return Ok(());
+            }
+        };
+        let parent = self.members.iter().find(|m| m.own_pid == was.ppid);
+        if let Some(parent) = parent {
+            target.came_with = parent.came_with;
+        }
+        target.space = was.space;
+        target.former = [&was.former[..], &[was.start_ticks]].concat();
+        self.members.push(target);
+        Ok(())
     }
 
     /// Its processes, the root first.
