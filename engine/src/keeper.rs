@@ -119,21 +119,14 @@ impl Keeper {
         self.have_done(&Ask::Watch { pids })
     }
 
-    /// Starts a keeper that takes up the process which [`Keeper::fork`] of its parent's has made, by
+    /// Takes up the process which [`Keeper::fork`] or [`Keeper::bear_again`] of its parent's has made, by
     /// the number it has here.
-    pub fn take_up(
-        program: &Path,
-        pid: i32,
-        outside: i32,
-        probe: &Probe,
-    ) -> Result<Self, KeeperError> {
-        let mut keeper = Self::spawn(program, pid)?;
-        keeper.take_charge(&Ask::TakeUp {
+    pub fn take_up(&mut self, outside: i32, probe: &Probe) -> Result<(), KeeperError> {
+        self.take_charge(&Ask::TakeUp {
             pid: outside,
             suspend_seccomp: probe.suspend_seccomp,
             sched_debug: probe.sched_debug,
-        })?;
-        Ok(keeper)
+        })
     }
 
     /// Has the process that was made make a child under this number, which ends when its parent does,
@@ -152,12 +145,20 @@ impl Keeper {
         self.made()
     }
 
+    /// While its plan awaits something: has the process make a child under this number, to be taken up. The
+    /// number it has here comes back.
+    pub fn bear_again(&mut self, pid: i32, address: u64) -> Result<i32, KeeperError> {
+        self.send(&Ask::BearAgain { pid, address })?;
+        self.made()
+    }
+
     /// Has the process that was made begin a session.
     pub fn begin_session(&mut self, terminal: Option<String>) -> Result<(), KeeperError> {
         self.have_done(&Ask::BeginSession { terminal })
     }
 
-    fn spawn(program: &Path, pid: i32) -> Result<Self, KeeperError> {
+    /// Starts one that is in charge of nobody yet, and is to be of `pid`.
+    pub fn spawn(program: &Path, pid: i32) -> Result<Self, KeeperError> {
         let start = || {
             fault::point(format_args!(
                 "start {} for process {pid}",

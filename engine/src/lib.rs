@@ -10,6 +10,7 @@
 //! - **Invariant**: this crate never traces. The keeper does, and outlives it.
 //! - Deliberately absent: DWARF, terminals, sockets, and where pages are kept.
 
+mod ahead;
 mod attributes;
 mod branch;
 mod capture;

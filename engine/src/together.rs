@@ -28,6 +28,33 @@ pub trait Party {
     fn again(&mut self) -> Result<bool, KeeperError>;
 }
 
+/// What else hangs on which way it is.
+pub trait Others {
+    /// All stand where they are to be, and wait: it comes as far, by way of them, who are in the charge
+    /// of these.
+    ///
+    /// # Errors
+    /// It does not: all go back.
+    fn come(&mut self, keepers: &mut [&mut Keeper]) -> Result<(), String>;
+
+    /// All go forward for sure; nobody does yet.
+    fn agreed(&mut self);
+
+    /// All go back; nobody does yet.
+    fn turned(&mut self);
+}
+
+/// Nothing does.
+impl Others for () {
+    fn come(&mut self, _: &mut [&mut Keeper]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn agreed(&mut self) {}
+
+    fn turned(&mut self) {}
+}
+
 /// Where all are led.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Way {
@@ -40,17 +67,16 @@ enum Way {
 /// Waits of a plan forward.
 const WAITS: usize = 2;
 
-/// Leads plans that were just begun. `agreed` is called when all go forward for sure, before anybody
-/// does.
+/// Leads plans that were just begun. Others that hang on it take an agreement.
 ///
 /// # Errors
 /// A keeper that was killed could not be replaced: its process stands still, or was not touched.
 pub fn begun(
     parties: &mut [impl Party],
     agreement: Option<&Agreement>,
-    agreed: impl FnMut(),
+    others: &mut impl Others,
 ) -> Result<Vec<Outcome>, KeeperError> {
-    lead(parties, Way::Undecided(0), agreement, agreed)
+    lead(parties, Way::Undecided(0), agreement, others)
 }
 
 /// Leads those to where they belong that were left half way, and were asked to be put right.
@@ -63,7 +89,7 @@ pub fn left(
 ) -> Result<Vec<Outcome>, KeeperError> {
     // What was agreed they know themselves, and do not wait.
     let way = Way::Back("they were left half way".to_owned());
-    lead(parties, way, Some(agreement), || ())
+    lead(parties, way, Some(agreement), &mut ())
 }
 
 /// What one is at.
@@ -87,7 +113,7 @@ fn lead(
     parties: &mut [impl Party],
     mut way: Way,
     agreement: Option<&Agreement>,
-    mut agreed: impl FnMut(),
+    others: &mut impl Others,
 ) -> Result<Vec<Outcome>, KeeperError> {
     let turned = matches!(way, Way::Back(_));
     let begin = |party| One {
@@ -104,9 +130,11 @@ fn lead(
             return Ok(all.into_iter().filter_map(One::outcome).collect());
         }
         if let Way::Undecided(waits) = way {
-            way = decide(&all, waits, agreement);
-            if way == Way::Forward {
-                agreed();
+            way = decide(&mut all, waits, agreement, others);
+            match way {
+                Way::Forward => others.agreed(),
+                Way::Back(_) => others.turned(),
+                Way::Undecided(_) => {}
             }
         }
         let mut turns = false;
@@ -131,8 +159,13 @@ fn lead(
 }
 
 /// All have come as far as this wait; or not.
-fn decide<P>(all: &[One<'_, P>], waits: usize, agreement: Option<&Agreement>) -> Way {
-    for one in all {
+fn decide<P: Party>(
+    all: &mut [One<'_, P>],
+    waits: usize,
+    agreement: Option<&Agreement>,
+    others: &mut impl Others,
+) -> Way {
+    for one in &*all {
         match &one.at {
             At::Late => return Way::Back("a keeper was killed".to_owned()),
             At::End(outcome) => return Way::Back(why(outcome)),
@@ -141,10 +174,17 @@ fn decide<P>(all: &[One<'_, P>], waits: usize, agreement: Option<&Agreement>) ->
     }
     match agreement.filter(|_| waits + 1 == WAITS) {
         None => Way::Undecided(waits + 1),
-        Some(agreement) => match agreement.reach(sls_keeper::Way::Forward) {
-            Ok(()) => Way::Forward,
-            Err(error) => Way::Back(format!("write the agreement: {error}")),
-        },
+        Some(agreement) => {
+            let reach = || {
+                let reached = agreement.reach(sls_keeper::Way::Forward);
+                reached.map_err(|error| format!("write the agreement: {error}"))
+            };
+            let mut keepers: Vec<&mut Keeper> = all.iter_mut().map(|o| o.party.keeper()).collect();
+            match others.come(&mut keepers).and_then(|()| reach()) {
+                Ok(()) => Way::Forward,
+                Err(why) => Way::Back(why),
+            }
+        }
     }
 }
 

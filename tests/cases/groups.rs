@@ -91,7 +91,7 @@ impl Obeys {
         let fifo = sls.folder().join("go");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let script = format!(
-            "trap 'echo child' CHLD; exec 3<>{} >>{}; echo ready; while :; do read -u 3 line && eval \"$line\"; done",
+            "trap 'echo child' CHLD; exec 3<>{} >>{} 2>/dev/null; echo ready; while :; do read -u 3 line && eval \"$line\"; done",
             fifo.display(),
             // What it said before a rewind is not written over.
             sls.folder().join("bash.out").display()
@@ -214,15 +214,27 @@ fn one_that_was_there_already_is_not_unmade() {
 }
 
 #[test]
-fn a_process_that_has_ended_since_is_named() {
+fn one_that_was_killed_since_is_there_again() {
     let sls = Sls::new();
     let obeys = Obeys::begun(&sls);
     sls.run(&["attach", "-p", &obeys.shell.p(), "-m", "-r"]);
     obeys.does("sleep 1000 &");
     let both = epoch_of(&sls.json(&["checkpoint", "-m"]));
-    kill(sls.pids()[1], 9);
-    wait_until(SOON, "it is gone", || sls.pids().len() == 1);
-    sls.refused(&["rewind", "-m", &format!("@{both}")], 1, "has ended since");
+    let pids = sls.pids();
+    for _ in 0..3 {
+        kill(pids[1], 9);
+        wait_until(SOON, "it is gone", || is_gone(pids[1]));
+        let told = obeys.shell.output().matches("child").count();
+        let done = sls.json(&["rewind", "-m", &format!("@{both}")]);
+        assert_eq!(sls.pids(), pids, "{done}");
+        obeys.does(&format!("kill -0 {} && echo it runs", pids[1]));
+        assert!(obeys.shell.output().ends_with("it runs\ndone\n"));
+        // Its end is told of once, by the signal of this one.
+        kill(pids[1], 9);
+        wait_until(SOON, "it is taken note of", || is_gone(pids[1]));
+        obeys.does(":");
+        assert_eq!(obeys.shell.output().matches("child").count(), told + 1);
+    }
     sls.run(&["detach", "-m"]);
 }
 

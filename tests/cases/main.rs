@@ -28,6 +28,7 @@ mod locks;
 mod pidns;
 mod probes;
 mod questions;
+mod reborn;
 mod redis;
 mod refusals;
 mod restore;

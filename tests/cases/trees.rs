@@ -319,7 +319,7 @@ fn none_is_left_when_one_cannot_be_made() {
 }
 
 /// A process of this number.
-fn taken(pid: i32) -> i32 {
+pub fn taken(pid: i32) -> i32 {
     let last = "/proc/sys/kernel/ns_last_pid";
     // Somebody else may be quicker, and is gone soon.
     for _ in 0..100 {

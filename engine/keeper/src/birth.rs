@@ -21,6 +21,7 @@ use crate::target::Target;
 const BIRTH_DEADLINE: Duration = Duration::from_secs(5);
 /// It ends with its keeper.
 const OPTIONS: usize = STOP_OPTIONS | option::EXITKILL;
+pub const ITIMER_REAL: u64 = 0;
 const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_DUMPABLE: u64 = 4;
 const PR_SET_NAME: u64 = 15;
@@ -102,8 +103,10 @@ impl Target {
         });
         let made = made.and_then(|stopped| Self::standing(stopped, unborn, means));
         let mut target = made.map_err(|error| ended(pid, error))?;
-        // It ends with this keeper from here on.
+        // It ends with this keeper from here on, and neither with its parent nor in a while.
         target.in_skeleton("take it from its parent", children, |thread| {
+            let never = thread.lay(0, &[0; 32])?;
+            thread.expect(libc::SYS_setitimer, &[ITIMER_REAL, never, 0])?;
             thread.expect(libc::SYS_prctl, &[PR_SET_PDEATHSIG, 0])
         })?;
         Ok(target)
@@ -345,7 +348,7 @@ impl Child<'_> {
     }
 }
 
-fn await_interrupt(pid: i32, children: &Children) -> io::Result<Stopped> {
+pub fn await_interrupt(pid: i32, children: &Children) -> io::Result<Stopped> {
     let deadline = Instant::now() + BIRTH_DEADLINE;
     loop {
         match children.next(pid, deadline)? {
@@ -382,7 +385,7 @@ fn begun(pid: i32, children: &Children) -> io::Result<Stopped> {
 }
 
 /// `is_apart`: in a PID namespace of its own.
-fn not_made(pid: i32, error: &io::Error, is_apart: bool) -> Refused {
+pub fn not_made(pid: i32, error: &io::Error, is_apart: bool) -> Refused {
     match error.raw_os_error() {
         Some(libc::EEXIST) if is_apart => Refused::new(
             Refusal::Other,

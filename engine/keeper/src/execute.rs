@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use sls_keeper::journal::{self, Read};
-use sls_keeper::{Agreement, FinalState, Outcome, Plan, Step, Way};
+use sls_keeper::{Agreement, FinalState, Outcome, Plan, Say, Step, Way};
 use sls_sys::frame::{Gadgets, Home};
 use sls_sys::ptrace::Stopped;
 use sls_sys::{RemoteMemory, batch, fault, skeleton};
@@ -30,6 +30,18 @@ const CODE_AT: u64 = 2048;
 pub const BATCH_CODE_AT: u64 = 3072;
 /// A frame and the arguments below it.
 const STACK_ROOM: u64 = 16 << 10;
+
+/// What has a plan that awaits something go on.
+#[derive(Debug)]
+pub enum Come {
+    /// It is there.
+    All,
+    /// Not yet: the process is to make this child first, with its code at that address.
+    Bear { pid: i32, address: u64 },
+}
+
+/// Says something to slsd, and waits for what comes of a plan's wait.
+pub type AwaitOthers<'a> = dyn FnMut(Way, &Say) -> Result<Come, NotCome> + 'a;
 
 /// What a plan awaits does not come.
 #[derive(Debug)]
@@ -63,7 +75,7 @@ pub struct Executor<'a> {
     pub pidfd: &'a OwnedFd,
     pub journal: &'a File,
     /// Has done what a plan awaits.
-    pub await_others: &'a mut dyn FnMut(Way) -> Result<(), NotCome>,
+    pub await_others: &'a mut AwaitOthers<'a>,
     /// Of one of several: something may have been changed.
     pub begun: bool,
 }
@@ -207,7 +219,7 @@ impl<'a> Executor<'a> {
         };
         match left {
             Left::All => run.steps(data_at)?,
-            Left::Waits => run.waits()?,
+            Left::Waits => run.waits(data_at)?,
             Left::Last => run.last(data_at)?,
         }
         let mut reports = run.results.reports;

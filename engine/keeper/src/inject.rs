@@ -321,6 +321,16 @@ impl<'a> Borrowed<'a> {
         Ok(stopped)
     }
 
+    /// Has it execute another program by this call. Nothing that was borrowed of it is there any more
+    /// then; it stands before its first instruction, with no signal blocked.
+    pub fn execute(mut self, nr: i64, args: &[u64]) -> io::Result<Stopped> {
+        self.expect(nr, args)?;
+        let died = || io::Error::from_raw_os_error(libc::ESRCH);
+        let stopped = self.stopped.take().ok_or_else(died)?;
+        stopped.set_sigmask(0)?;
+        Ok(stopped)
+    }
+
     /// Queues the held back signal again: leaving a signal stop by a system call swallows it. Only
     /// a thread itself may queue a siginfo of any origin.
     fn give_back_signal(&mut self) -> io::Result<()> {

@@ -11,6 +11,7 @@ pub mod rendezvous;
 
 pub use plan::{
     Agreement, Arg, FinalState, Journal, MakeThread, OWN, Outcome, Plan, SPARE_AT, Step, Want, Way,
+    Which,
 };
 pub use protocol::{
     AltStack, Ask, BlockedCall, Collected, Conduct, End, EventKind, Facts, OwnFacts, RawTimer,

@@ -16,6 +16,7 @@ mod inject;
 mod kicks;
 mod limits;
 mod numbers;
+mod offspring;
 mod parking;
 mod server;
 mod siblings;

@@ -157,8 +157,8 @@ pub enum Step {
         pid: i32,
         /// Its number as its parent knows it.
         known_as: i32,
-        /// Start time in ticks: a reused number is not it.
-        start_ticks: u64,
+        /// Which of that number, since it may be used again.
+        which: Which,
         /// What its parent gets at its end, where that is not to have it: 0 for nothing.
         signal: i32,
     },
@@ -172,6 +172,15 @@ pub enum Step {
     Begin,
     /// Registers, mask and vector state; set when all else is done.
     Final(Box<FinalState>),
+}
+
+/// Which process of a number is meant, by start times in ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Which {
+    /// The one that was started then.
+    Started(u64),
+    /// A child of this process, but not the one that was started then (0: there was none).
+    ChildBut(u64),
 }
 
 /// Steps and the scratch mapping they work in.

@@ -61,6 +61,15 @@ pub enum Ask {
         /// It ends like this at once, for its parent to take note of.
         end: Option<End>,
     },
+    /// While a plan awaits something: have the process, whose threads are parked, make a child under this
+    /// number, with nothing in it but a page of code; where one of that number has ended it takes note of
+    /// that first. Answered by Made, and the plan awaits on.
+    BearAgain {
+        /// The child.
+        pid: i32,
+        /// Where its page is.
+        address: u64,
+    },
     /// Take charge of such a child, as of one that this keeper had made. The board's descriptor comes
     /// along. Answered by Adopted.
     TakeUp {

@@ -15,7 +15,7 @@ use sls_sys::shared::Board;
 use sls_sys::urgent::Urgent;
 use sls_sys::{fault, monotonic, procfs};
 
-use crate::execute::NotCome;
+use crate::execute::{Come, NotCome};
 use crate::facts::PerThread;
 use crate::group::{Children, Refused};
 use crate::init;
@@ -304,7 +304,11 @@ impl Server {
                 target.close(&fds, children)?;
                 self.say(&Say::Done, None)?;
             }
-            Ask::GoOn | Ask::GiveUp { .. } | Ask::Leave | Ask::Watch { .. } => {}
+            Ask::GoOn
+            | Ask::GiveUp { .. }
+            | Ask::BearAgain { .. }
+            | Ask::Leave
+            | Ask::Watch { .. } => {}
         }
         Ok(())
     }
@@ -505,13 +509,14 @@ impl Server {
 fn awaits<'a>(
     channel: &'a mut Channel,
     agreement: Option<&'a Agreement>,
-) -> impl FnMut(Way) -> Result<(), NotCome> + 'a {
-    move |way| {
-        let told = channel.send(&Say::Awaits, None);
+) -> impl FnMut(Way, &Say) -> Result<Come, NotCome> + 'a {
+    move |way, say| {
+        let told = channel.send(say, None);
         match told.and_then(|()| channel.receive::<Ask>()) {
-            Ok(Some((Ask::GoOn, _))) => Ok(()),
+            Ok(Some((Ask::GoOn, _))) => Ok(Come::All),
+            Ok(Some((Ask::BearAgain { pid, address }, _))) => Ok(Come::Bear { pid, address }),
             Ok(Some((Ask::GiveUp { why }, _))) => Err(NotCome::GivenUp(why)),
-            _ if agreement.and_then(Agreement::reached) == Some(way) => Ok(()),
+            _ if agreement.and_then(Agreement::reached) == Some(way) => Ok(Come::All),
             _ => Err(NotCome::Unknown),
         }
     }

@@ -5,13 +5,14 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use sls_keeper::{MakeThread, OWN, Plan, Step, Way, journal};
+use sls_keeper::{MakeThread, OWN, Plan, Say, Step, Way, journal};
 use sls_sys::ptrace::Waited;
 use sls_sys::{connections, fault, fd, unnamed};
 
 use crate::calls::{Call, Results};
-use crate::execute::{BATCH_CODE_AT, Executor, NotCome};
+use crate::execute::{BATCH_CODE_AT, Come, Executor, NotCome};
 use crate::faults;
+use crate::group::Refused;
 use crate::inject::Borrowed;
 use crate::parking::Parking;
 
@@ -52,13 +53,14 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Nothing but what it awaits.
-    pub fn waits(&mut self) -> Result<(), StepFailed> {
+    /// Nothing but what it awaits, and what is left then.
+    pub fn waits(&mut self, data_at: u64) -> Result<(), StepFailed> {
         let plan = self.plan;
         plan.steps.iter().try_for_each(|step| match step {
             Step::Await { what } => self.wait(what),
             _ => Ok(()),
-        })
+        })?;
+        self.last(data_at)
     }
 
     /// What is left once all have come as far as the last wait.
@@ -70,14 +72,24 @@ impl Run<'_, '_> {
     }
 
     fn wait(&mut self, what: &str) -> Result<(), StepFailed> {
-        (self.executor.await_others)(self.way).map_err(|not| StepFailed {
-            what: what.to_owned(),
-            stands: matches!(not, NotCome::Unknown),
-            source: io::Error::other(match not {
-                NotCome::GivenUp(why) => why,
-                NotCome::Unknown => "slsd is gone".to_owned(),
-            }),
-        })
+        let mut say = Say::Awaits;
+        loop {
+            let come = (self.executor.await_others)(self.way, &say).map_err(|not| StepFailed {
+                what: what.to_owned(),
+                stands: matches!(not, NotCome::Unknown),
+                source: io::Error::other(match not {
+                    NotCome::GivenUp(why) => why,
+                    NotCome::Unknown => "slsd is gone".to_owned(),
+                }),
+            })?;
+            say = match come {
+                Come::All => return Ok(()),
+                Come::Bear { pid, address } => match self.bear_again(pid, address) {
+                    Ok(pid) => Say::Made { pid },
+                    Err(Refused { refusal, message }) => Say::Failed { refusal, message },
+                },
+            };
+        }
     }
 
     /// One that is no call.
@@ -135,11 +147,11 @@ impl Run<'_, '_> {
                 what,
                 pid,
                 known_as,
-                start_ticks,
+                which,
                 signal,
             } => {
                 // Nothing may fail any more: the others run already.
-                if let Err(error) = self.unmake((*pid, *known_as), *start_ticks, *signal) {
+                if let Err(error) = self.unmake((*pid, *known_as), *which, *signal) {
                     self.results.reports.push(format!("{what}: {error}"));
                 }
                 Ok(())

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use serde_bytes::ByteBuf;
-use sls_keeper::{Collected, Facts, Refusal, Way, journal};
+use sls_keeper::{Collected, Facts, Refusal, journal};
 use sls_sys::descriptors::Folders;
 use sls_sys::filters::{self, Program};
 use sls_sys::frame::Gadgets;
@@ -18,7 +18,7 @@ use sls_sys::{RemoteMemory, fault, fd, missing, procfs, uffd};
 use crate::birth::Unborn;
 use crate::collect;
 use crate::debug::DebugRegisters;
-use crate::execute::{Executor, NotCome};
+use crate::execute::{AwaitOthers, Executor};
 use crate::facts::{self, Means, PerThread};
 use crate::group::{Children, Group, Refused, STOP_OPTIONS};
 use crate::hold::HOLD_OPTIONS;
@@ -148,7 +148,7 @@ impl Target {
         read: &journal::Read,
         journal: &'a File,
         children: &'a Children,
-        await_others: &'a mut dyn FnMut(Way) -> Result<(), NotCome>,
+        await_others: &'a mut AwaitOthers<'a>,
     ) -> Result<Executor<'a>, Refused> {
         let gadgets = self.may_inject()?;
         if read.plans.pid != self.group.pid {

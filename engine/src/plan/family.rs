@@ -111,7 +111,7 @@ pub fn follow(steps: &mut Steps, kin: &Kin<'_>, skeleton: &Process, to: &Process
     let root = root_of(kin, to);
     // In the place of those that are not here, the session and group of the root.
     let here = |id: i32, roots: i32| {
-        if id == roots && kin.one(id).is_none() {
+        if id == roots && kin.one(id).is_none() && !kin.has_living() {
             root.pid
         } else {
             id

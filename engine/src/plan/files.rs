@@ -25,7 +25,7 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Commo
     let remade = pipes::remade(from, to);
     let stays = |fd: &i32| kept.contains_key(fd) || !new.contains_key(fd);
     let stay = old.keys().copied().filter(stays).collect();
-    let mut openings = Openings::new(from, stay, above(&old, &new));
+    let mut openings = Openings::new(from, stay, above(&old, &new), common.untouched());
     close_sockets(steps, &old, &new, &kept);
     // Of each description one descriptor is there, or is opened; the others are its duplicates.
     let mut there: BTreeMap<i32, i32> = BTreeMap::new();
@@ -44,8 +44,15 @@ pub fn steps(steps: &mut Steps, from: &Process, to: &Process, common: &mut Commo
             share(steps, other, file);
             continue;
         }
-        openings.open(steps, file);
-        fill(steps, file);
+        match common.other_half(file) {
+            Some(other) if common.sees_to(&format!("half of {}", file.target)) => {
+                openings.make_half(steps, file, other);
+            }
+            _ => {
+                openings.open(steps, file);
+                fill(steps, file);
+            }
+        }
         there.insert(description(file), fd);
     }
     close(steps, &old, &new);

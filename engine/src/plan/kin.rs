@@ -76,6 +76,8 @@ pub struct Kin<'a> {
     makers: BTreeMap<Thing, Maker>,
     /// Masters of pseudo terminals that we keep for them, by number.
     masters: BTreeMap<u32, i32>,
+    /// So many of them, the first, live: they are not made.
+    living: usize,
     is_apart: bool,
     has_layer: bool,
 }
@@ -85,20 +87,65 @@ struct Maker {
     pid: i32,
     fd: i32,
     is_kept: bool,
+    /// Of memory that a living one has no descriptor of: where it is mapped.
+    mapped: Option<(u64, u64)>,
 }
 
 impl<'a> Kin<'a> {
     /// `given` is for what was open on something of its name.
     pub fn new(all: &'a [Process], segments: &'a Segments, given: &'a [Given]) -> Self {
-        let mut kin = Self {
+        let mut kin = Self::nothing_made(all, segments, given);
+        kin.make();
+        kin
+    }
+
+    /// The first of `all` live, and `have` what they have when the others come to it.
+    pub fn beside(
+        all: &'a [Process],
+        living: usize,
+        segments: &'a Segments,
+        have: impl Fn(&Process, &File) -> bool,
+    ) -> Self {
+        let mut kin = Self::nothing_made(all, segments, &[]);
+        kin.living = living;
+        for process in &all[..living] {
+            let pipes = process.files.iter().filter(|f| is_unnamed_pipe(f));
+            for file in pipes.filter(|file| have(process, file)) {
+                let thing = Thing::Pipe(file.target.clone());
+                kin.made(thing, process.pid, file.fd, false);
+            }
+            for map in process.mappings.iter().filter(|m| is_nameless(m)) {
+                let maker = Maker {
+                    pid: process.pid,
+                    fd: 0,
+                    is_kept: false,
+                    mapped: Some((map.start, map.end)),
+                };
+                let thing = Thing::Memory(map.dev, map.inode);
+                kin.makers.entry(thing).or_insert(maker);
+            }
+        }
+        kin.make();
+        kin
+    }
+
+    fn nothing_made(all: &'a [Process], segments: &'a Segments, given: &'a [Given]) -> Self {
+        Self {
             all,
             segments,
             given,
             makers: BTreeMap::new(),
             masters: BTreeMap::new(),
+            living: 0,
             is_apart: false,
             has_layer: false,
-        };
+        }
+    }
+
+    /// Finds out who makes what.
+    fn make(&mut self) {
+        let all = self.all;
+        let kin = self;
         for process in all {
             for file in process.files.iter().filter(|f| is_made(f)) {
                 if kin.is_first(process, file) {
@@ -106,7 +153,7 @@ impl<'a> Kin<'a> {
                 }
             }
         }
-        for process in all {
+        for process in &all[kin.living..] {
             let mut fd = 1 + ROOM + highest(process);
             for file in process.files.iter().filter(|f| is_unnamed_pipe(f)) {
                 if kin.has_both_ends(&file.target) {
@@ -127,7 +174,6 @@ impl<'a> Kin<'a> {
                 fd += i32::from(kin.made(thing, process.pid, fd, true));
             }
         }
-        kin
     }
 
     /// With masters of pseudo terminals that we keep for them, by number.
@@ -159,9 +205,12 @@ impl<'a> Kin<'a> {
     /// True: nobody else makes it.
     fn made(&mut self, thing: Thing, pid: i32, fd: i32, is_kept: bool) -> bool {
         let is_new = !self.makers.contains_key(&thing);
-        self.makers
-            .entry(thing)
-            .or_insert(Maker { pid, fd, is_kept });
+        self.makers.entry(thing).or_insert(Maker {
+            pid,
+            fd,
+            is_kept,
+            mapped: None,
+        });
         is_new
     }
 
@@ -195,7 +244,10 @@ impl<'a> Kin<'a> {
         let there = end(here.peer).filter(|there| there.peer == file.inode)?;
         let is_whole = is_whole(here, there) && is_whole(there, here);
         let ends = (here.peer.min(file.inode), here.peer.max(file.inode));
-        (is_whole && ends.0 != ends.1).then_some(Thing::Pair(ends.0, ends.1))
+        let of_living = self.all[..self.living].iter().flat_map(|p| &p.files);
+        let is_end = |f: &File| is_socket(f) && [ends.0, ends.1].contains(&f.inode);
+        let lives = of_living.into_iter().any(is_end); // What it has it keeps.
+        (is_whole && ends.0 != ends.1 && !lives).then_some(Thing::Pair(ends.0, ends.1))
     }
 
     /// System V shared memory that is mapped; None for what is none.
@@ -279,6 +331,11 @@ impl<'a> Kin<'a> {
         self.all.len()
     }
 
+    /// Do some of them live, in the sessions and groups that they are in?
+    pub fn has_living(&self) -> bool {
+        self.living > 0
+    }
+
     /// Is anybody in this process group?
     pub fn has_group(&self, group: i32) -> bool {
         self.all.iter().any(|p| p.pgid == group)
@@ -323,7 +380,9 @@ impl<'a> Kin<'a> {
             },
             _ => return None,
         };
-        Some((*self.makers.get(&thing)?, i32::from(end)))
+        let maker = *self.makers.get(&thing)?;
+        // Of what is not kept one end leads to the other.
+        Some((maker, i32::from(end && maker.is_kept)))
     }
 
     /// The description that another has and opens by itself. What a record says that cannot be is
@@ -352,6 +411,9 @@ fn is_whole(here: &Connected, there: &Connected) -> bool {
 }
 
 fn path(pid: i32, maker: Maker, end: i32) -> String {
+    if let Some((start, end)) = maker.mapped {
+        return format!("/proc/{}/map_files/{start:x}-{end:x}", maker.pid);
+    }
     let fd = maker.fd + end;
     if maker.pid == pid {
         format!("/proc/self/fd/{fd}")

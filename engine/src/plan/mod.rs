@@ -21,7 +21,7 @@ mod mappings;
 mod opening;
 mod pages;
 mod pairs;
-mod pipes;
+pub mod pipes;
 mod queues;
 mod signals;
 pub mod sockets;

@@ -27,6 +27,8 @@ pub struct Openings<'a> {
     stay: BTreeSet<i32>,
     /// A number that nobody wants.
     above: i32,
+    /// Those that keep what they have meanwhile.
+    untouched: &'a [Process],
     /// The process is made anew, with its kin: files may have been replaced by others of their name,
     /// and its pipes may be in other hands.
     anew: Option<(&'a Kin<'a>, &'a Process)>,
@@ -43,11 +45,17 @@ enum Source {
 }
 
 impl<'a> Openings<'a> {
-    pub fn new(from: &'a Process, stay: BTreeSet<i32>, above: i32) -> Self {
+    pub fn new(
+        from: &'a Process,
+        stay: BTreeSet<i32>,
+        above: i32,
+        untouched: &'a [Process],
+    ) -> Self {
         Self {
             from,
             stay,
             above,
+            untouched,
             anew: None,
             made: BTreeMap::new(),
         }
@@ -59,6 +67,7 @@ impl<'a> Openings<'a> {
             from,
             stay: BTreeSet::new(),
             above,
+            untouched: &[],
             anew: Some(kin),
             made: BTreeMap::new(),
         }
@@ -158,6 +167,12 @@ impl<'a> Openings<'a> {
         }
     }
 
+    /// Makes a pipe again, for whoever is to have its other end.
+    pub fn make_half(&mut self, steps: &mut Steps, file: &File, other: &File) {
+        self.made.insert((file.dev, file.inode), file.fd);
+        pipes::make_half(steps, (file, Some(other)), self.above);
+    }
+
     fn open_named(&self, steps: &mut Steps, file: &File, flags: i32) {
         let source = match self.source(file) {
             Source::At(source) => source,
@@ -167,9 +182,10 @@ impl<'a> Openings<'a> {
             }
             Source::Nowhere(why) => {
                 let standard = file.fd <= libc::STDERR_FILENO;
-                if self.restored() && !standard && is_unnamed_pipe(file) {
-                    pipes::make_half(steps, file, self.above);
-                    let line = format!("descriptor {} ({}): {why}", file.fd, file.target);
+                if !(self.restored() && standard) && is_unnamed_pipe(file) {
+                    pipes::make_half(steps, (file, None), self.above);
+                    let since = self.since();
+                    let line = format!("descriptor {} ({}): {since}{why}", file.fd, file.target);
                     return name_once(steps, line);
                 }
                 // The standard three are nobody's data.
@@ -230,6 +246,14 @@ impl<'a> Openings<'a> {
 
     fn is_open_elsewhere(&self, file: &File) -> bool {
         self.by_kin(file).is_some() || self.other_descriptor(file).is_some()
+    }
+
+    fn since(&self) -> &'static str {
+        if self.restored() {
+            ""
+        } else {
+            "closed since; "
+        }
     }
 
     /// Another descriptor on it, a mapping of it, or its path.
@@ -314,6 +338,15 @@ impl<'a> Openings<'a> {
         if file.target.starts_with('/') {
             return self.named(file);
         }
+        // One end leads to the other; to what is another's only root is led.
+        let is_root = self.from.attributes.uids[1] == 0;
+        let others = self.untouched.iter().filter(|_| is_root);
+        for other in others {
+            let mut files = other.files.iter();
+            if let Some(end) = files.find(|f| is_unnamed_pipe(f) && f.target == file.target) {
+                return Source::At(format!("/proc/{}/fd/{}", other.outside(), end.fd));
+            }
+        }
         if self.sees_others()
             && let Some(holder) = holder(file)
         {
@@ -397,11 +430,7 @@ impl<'a> Openings<'a> {
             FileKind::Socket { description, .. } => format!("socket {fd} ({description})"),
             _ => format!("descriptor {fd} ({})", file.target),
         };
-        let since = if self.restored() {
-            ""
-        } else {
-            "closed since; "
-        };
+        let since = self.since();
         let what = format!("a placeholder for {fd}");
         if self.restored() && fd <= libc::STDERR_FILENO {
             steps

@@ -14,6 +14,8 @@ use super::{Steps, int, path};
 
 /// What fits one injected call's argument area, and is the longest packet (PIPE_BUF).
 const CHUNK: usize = 4096;
+/// Of that, what a write takes at least.
+const SMALLEST: u32 = 4096;
 /// Bytes a new pipe may hold.
 const USUAL_CAPACITY: u32 = 65536;
 
@@ -132,6 +134,26 @@ pub fn steps(
             refill(steps, file, reads, (is, packets));
         }
     }
+    for file in to.files.iter().filter(|f| !done.contains(&f.target)) {
+        for_readers(steps, from, file, common);
+    }
+}
+
+/// What those read from it that are made anew is drained and filled by who has its other end.
+fn for_readers(steps: &mut Steps, from: &Process, file: &File, common: &mut Common<'_>) {
+    let target = &file.target;
+    let is_kept = is_unnamed_pipe(file) && ends(from, target).next().is_some();
+    let reader = common.anew_end(target, false).filter(|_| is_kept);
+    if let Some(is) = reader.and_then(Held::of)
+        && common.has_both_ends(target)
+        && common.sees_to(target)
+    {
+        // Nobody has looked: it may be full of the smallest packets.
+        let most = is.capacity.max(USUAL_CAPACITY) / SMALLEST;
+        let reads = sls_sys::size(u64::from(most)) + 1;
+        let packets = common.writes_packets(target);
+        refill(steps, file, reads, (is, packets));
+    }
 }
 
 /// Reads that empty it.
@@ -212,11 +234,12 @@ fn pair(steps: &mut Steps, target: &str, read: u8) {
     steps.call(what, libc::SYS_pipe2, args, Want::SavePair(read));
 }
 
-/// A pipe without its other end: what it would be had that end been closed.
-pub fn make_half(steps: &mut Steps, file: &File, above: i32) {
+/// A pipe without its other end: what it would be had that end been closed, or whoever is to have that
+/// opens it by way of this one.
+pub fn make_half(steps: &mut Steps, (file, other): (&File, Option<&File>), above: i32) {
     let (read, write) = (2, 3);
     pair(steps, &file.target, read);
-    if let Some(is) = Held::of(file) {
+    if let Some(is) = Held::of(file).or_else(|| Held::of(other?)) {
         resize(steps, Arg::Saved(write), is, &file.target);
         fill(steps, write, is, false);
     }

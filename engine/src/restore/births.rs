@@ -61,7 +61,8 @@ impl Births {
                     let outside = self.fork(parent, process.pid, process.exit_signal, None);
                     process.outside = outside.map_err(refused(epoch))?;
                     let (pid, outside) = (process.pid, process.outside);
-                    let keeper = Keeper::take_up(program, pid, outside, probe)?;
+                    let mut keeper = Keeper::spawn(program, pid)?;
+                    keeper.take_up(outside, probe)?;
                     self.keepers[child] = Some(keeper);
                 }
                 Act::End { child, parent } => {
@@ -136,7 +137,7 @@ fn refused(epoch: u64) -> impl Fn(KeeperError) -> RestoreError {
     }
 }
 
-fn end_of(ended: &Ended) -> End {
+pub fn end_of(ended: &Ended) -> End {
     End {
         comm: ended.comm.clone(),
         leads_session: ended.sid == ended.pid,

@@ -12,6 +12,7 @@ use sls_sys::unnamed::write_to;
 use sls_sys::{RemoteMemory, fault, procfs};
 
 use super::later::Later;
+use crate::ahead::Ahead;
 use crate::plan::unnamed::is_sealed;
 use crate::shared::{Taken, is_memory_only};
 
@@ -38,13 +39,34 @@ impl Piece {
     }
 }
 
+/// Where pages come from.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    pub partition: &'a Partition,
+    pub epoch: Epoch,
+    /// What was decoded before.
+    pub ahead: Option<&'a Ahead>,
+}
+
+impl Source<'_> {
+    fn read(&self, space: SpaceId, pages: &[PageIndex], bytes: &mut [u8]) -> Result<(), String> {
+        let known = |page: &PageIndex| self.ahead?.get(space.0, page.0);
+        if pages.iter().all(|page| known(page).is_some()) {
+            for (page, bytes) in pages.iter().zip(bytes.chunks_mut(PAGE_BYTES)) {
+                bytes.copy_from_slice(known(page).map_or(&[0; PAGE_BYTES], |known| known));
+            }
+            return Ok(());
+        }
+        let read = self.partition.read_pages(self.epoch, space, pages, bytes);
+        read.map(drop).map_err(|e| e.to_string())
+    }
+}
+
 /// Writes all of them but those that are brought later, what several share once; their number.
-pub fn pages(
-    partition: &Partition,
-    epoch: Epoch,
-    all: &[Process],
-    later: Option<&Later>,
-) -> Result<u64, String> {
+pub fn pages(source: Source<'_>, all: &[Process], later: Option<&Later>) -> Result<u64, String> {
+    let Source {
+        partition, epoch, ..
+    } = source;
     let mut pieces = Vec::new();
     let mut taken = Taken::default();
     let files_of_all = all.iter().flat_map(|p| &p.files);
@@ -79,7 +101,7 @@ pub fn pages(
     let of_memory: Result<u64, String> = std::thread::scope(|scope| {
         let writers: Vec<_> = batches
             .chunks(share)
-            .map(|batches| scope.spawn(|| write_all(partition, epoch, batches)))
+            .map(|batches| scope.spawn(move || write_all(source, batches)))
             .collect();
         writers
             .into_iter()
@@ -130,17 +152,12 @@ fn files(
     Ok(written)
 }
 
-fn write_all(
-    partition: &Partition,
-    epoch: Epoch,
-    batches: &[(&Piece, &[PageIndex])],
-) -> Result<u64, String> {
+fn write_all(source: Source<'_>, batches: &[(&Piece, &[PageIndex])]) -> Result<u64, String> {
     let mut bytes = vec![0; BATCH * PAGE_BYTES];
     let mut written = 0;
     for (piece, pages) in batches {
         let bytes = &mut bytes[..pages.len() * PAGE_BYTES];
-        let read = partition.read_pages(epoch, piece.space, pages, bytes);
-        read.map_err(|e| e.to_string())?;
+        source.read(piece.space, pages, bytes)?;
         let neighbours = |a: &PageIndex, b: &PageIndex| a.0 + 1 == b.0;
         let mut rest: &[u8] = bytes;
         for run in pages.chunk_by(neighbours) {

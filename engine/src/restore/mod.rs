@@ -5,16 +5,16 @@
 //! - **Invariant**: all of them run in the end, or none is left. Before the first is let go that is
 //!   written down; a keeper whose slsd is gone by then lets go too.
 
-mod births;
+pub mod births;
 mod fill;
 mod later;
-mod lines;
+pub mod lines;
 mod namespace;
-mod recorded;
+pub mod recorded;
 mod rehearsal;
-mod segments;
+pub mod segments;
 mod skeleton;
-mod terminals;
+pub mod terminals;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -27,6 +27,7 @@ use sls_keeper::{Agreement, Journal, Outcome, Way};
 use sls_record::{FileKind, Process, Renamed};
 use sls_sys::{fault, fd};
 
+use crate::ahead::Ahead;
 use crate::error::{KeeperError, RestoreError};
 use crate::given::{self, Given};
 use crate::keeper::{Keeper, Progress};
@@ -37,6 +38,7 @@ use crate::plan::kin::Kin;
 use crate::target::Options;
 use crate::{branch, leftover, probes, renamed};
 use births::Births;
+use fill::Source;
 use later::Later;
 use lines::Lines;
 use namespace::Namespace;
@@ -159,7 +161,8 @@ pub fn restore(
         options,
         lazy: wish.lazy,
         force: wish.force,
-        token: sls_sys::monotonic(),
+        agreement: agreement(all, options),
+        ahead: None,
     };
     let stopped = wish.stay_stopped || all.iter().all(|p| p.stopped);
     let done = maker.make(
@@ -205,17 +208,20 @@ struct Done {
     not_restored: Vec<String>,
 }
 
-struct Maker<'a> {
-    partition: &'a Partition,
-    epoch: Epoch,
-    all: &'a [Process],
-    kin: &'a Kin<'a>,
-    terminals: &'a Terminals,
-    options: &'a Options,
-    lazy: bool,
-    force: bool,
-    /// Tells this restore from others.
-    token: u64,
+/// What brings skeletons to their state.
+pub struct Maker<'a> {
+    pub partition: &'a Partition,
+    pub epoch: Epoch,
+    pub all: &'a [Process],
+    pub kin: &'a Kin<'a>,
+    pub terminals: &'a Terminals,
+    pub options: &'a Options,
+    pub lazy: bool,
+    pub force: bool,
+    /// Where several are made: what tells, to whoever is left, whether all run.
+    pub agreement: Option<Agreement>,
+    /// Pages that were decoded before.
+    pub ahead: Option<&'a Ahead>,
 }
 
 impl Maker<'_> {
@@ -299,10 +305,9 @@ impl Maker<'_> {
     }
 
     /// Plans the way of each from its skeleton.
-    fn journals<'b>(&'b self, told: &mut Lines<'b>) -> Result<Vec<OwnedFd>, RestoreError> {
+    pub fn journals<'b>(&'b self, told: &mut Lines<'b>) -> Result<Vec<OwnedFd>, RestoreError> {
         let epoch = self.epoch.0;
         let impossible = |why: String| RestoreError::Impossible { epoch, why };
-        let agreement = self.agreement();
         let mut objections = Lines::new(self.all);
         let mut journals = Vec::with_capacity(self.all.len());
         for to in self.all {
@@ -316,7 +321,7 @@ impl Maker<'_> {
                 start_ticks: skeleton.start_ticks,
                 forward: born.plan,
                 back: None,
-                agreement: agreement.clone(),
+                agreement: self.agreement.clone(),
             };
             let written = || written(&journal, &born.data);
             journals.push(self.step("write the plan of", to.pid, written)?);
@@ -348,7 +353,7 @@ impl Maker<'_> {
     }
 
     /// Leads all through their plans; the number of pages, and who brings those that are brought later.
-    fn lead(
+    pub fn lead(
         &self,
         keepers: &mut [Keeper],
         mut later: Option<&mut Later>,
@@ -366,7 +371,12 @@ impl Maker<'_> {
                     epoch: self.epoch.0,
                     why: format!("write the pages: {why}"),
                 };
-                let filled = fill::pages(self.partition, self.epoch, self.all, later.as_deref());
+                let source = Source {
+                    partition: self.partition,
+                    epoch: self.epoch,
+                    ahead: self.ahead,
+                };
+                let filled = fill::pages(source, self.all, later.as_deref());
                 pages = filled.map_err(failed)?;
                 if let Some(later) = later.take() {
                     pages += later.pages();
@@ -405,8 +415,7 @@ impl Maker<'_> {
 
     /// All run, or none.
     fn let_go(&self, mut keepers: Vec<Keeper>) -> Result<(), RestoreError> {
-        let agreement = self.agreement();
-        if let Some(agreement) = &agreement {
+        if let Some(agreement) = &self.agreement {
             self.step(
                 "write down that all are made, with",
                 self.all[0].pid,
@@ -422,23 +431,22 @@ impl Maker<'_> {
                 let _ = signal(process.outside(), SIGKILL); // It is the keeper that was killed, or its own.
             }
         }
-        if let Some(agreement) = &agreement {
+        if let Some(agreement) = &self.agreement {
             agreement.forget();
         }
         // Each stays for a call's timeout, if there is one; what was not let go ends here.
         keepers.into_iter().for_each(Keeper::leave);
         Ok(result?)
     }
+}
 
-    /// Where several are made: what tells, to whoever is left, whether all run.
-    fn agreement(&self) -> Option<Agreement> {
-        let root = self.all.first().filter(|_| self.all.len() > 1)?;
-        Some(Agreement {
-            path: leftover::agreement(root.outside(), &self.options.state),
-            token: self.token,
-            all: self.all.iter().map(Process::outside).collect(),
-        })
-    }
+fn agreement(all: &[Process], options: &Options) -> Option<Agreement> {
+    let root = all.first().filter(|_| all.len() > 1)?;
+    Some(Agreement {
+        path: leftover::agreement(root.outside(), &options.state),
+        token: sls_sys::monotonic(),
+        all: all.iter().map(Process::outside).collect(),
+    })
 }
 
 /// As if nothing were known of what its TCP sockets are connected to.

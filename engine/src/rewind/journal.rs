@@ -1,58 +1,22 @@
 //! The journal of a rewind: both plans and all bytes they need, in one file that outlives slsd.
 
-use std::collections::{BTreeSet, HashMap};
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use slos::{Epoch, PageIndex, Partition, ReadError, SpaceId};
+use slos::{Epoch, PageIndex, SpaceId};
 use sls_keeper::{Agreement, Journal, Step};
 use sls_record::{Backing, Process};
 use sls_sys::RemoteMemory;
 
+use crate::ahead::Ahead;
 use crate::leftover;
 use crate::plan::{Built, Ends};
 
 const PAGE: u64 = sls_sys::PAGE;
 const PAGE_BYTES: usize = slos::PAGE;
-/// Pages read ahead of the stop at most, 1 GiB.
-const MOST_AHEAD: usize = 1 << 18;
-
-/// Pages of the past that were decoded before the stop.
-#[derive(Debug, Default)]
-pub struct Ahead {
-    pages: HashMap<u64, Box<[u8; PAGE_BYTES]>>,
-}
-
-impl Ahead {
-    /// Decodes what the rewind will most likely need: everything that differs from the newest
-    /// checkpoint, and what has `changed` since. Off the clock.
-    pub fn read(
-        partition: &Partition,
-        newest: Option<Epoch>,
-        to: Epoch,
-        space: SpaceId,
-        changed: Vec<u64>,
-    ) -> Result<Self, ReadError> {
-        let mut ahead = Self::default();
-        let mut pages: BTreeSet<PageIndex> = changed.into_iter().map(PageIndex).collect();
-        if let Some(newest) = newest {
-            match partition.touched_pages(newest, to, space) {
-                Err(ReadError::NoSpace { .. }) => {} // It was not in the group then.
-                touched => pages.extend(touched?),
-            }
-        }
-        for page in pages.into_iter().take(MOST_AHEAD) {
-            let mut bytes = Box::new([0; PAGE_BYTES]);
-            if partition.read_page(to, space, page, &mut bytes)? == slos::Presence::Present {
-                ahead.pages.insert(page.0, bytes);
-            }
-        }
-        Ok(ahead)
-    }
-}
 
 /// Where the bytes of each way come from.
 pub struct Sources<'a> {
@@ -117,9 +81,7 @@ impl Sources<'_> {
         (space, first, count): (u32, u64, u64),
     ) -> io::Result<()> {
         for index in first..first + count {
-            if space == self.present.space
-                && let Some(bytes) = self.ahead.pages.get(&index)
-            {
+            if let Some(bytes) = self.ahead.get(space, index) {
                 out.write_all(&bytes[..])?;
                 continue;
             }

@@ -6,6 +6,7 @@
 
 mod journal;
 mod members;
+mod reborn;
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -15,14 +16,16 @@ use sls_keeper::{Agreement, Outcome};
 use sls_record::{Process, Record};
 use sls_sys::procfs;
 
+use crate::ahead::Ahead;
 use crate::error::{CaptureError, KeeperError, RewindError};
 use crate::group::{Group, Request};
 use crate::keeper::Keeper;
 use crate::target::{Target, Tracker};
 use crate::together::{self, Party};
 use crate::{branch, leftover, plan, probes};
-use journal::{Ahead, Sources};
-use members::{Leavers, Moment, ends_that_stay};
+use journal::Sources;
+use members::{Ends, Leavers, Moment, ends_that_stay};
+use reborn::Reborn;
 
 const SIGSTOP: i32 = 19;
 /// When more pages than this have changed since the last checkpoint, another one is taken first,
@@ -69,9 +72,15 @@ impl Group {
         let _held = partition.hold(to).map_err(read)?;
         let record = record(partition, to)?;
         self.bury();
-        let ended = record.ended.clone();
         let then = Moment::of(&record);
-        let pasts = self.pasts(record, to)?;
+        let (pasts, gone) = self.pasts(record.processes, to)?;
+        let ended = record.ended;
+        let options = self.options.clone();
+        let impossible = |why: String| RewindError::Impossible { epoch: to.0, why };
+        let reborn = Reborn::new((partition, to), &options, &pasts, gone, ended.clone());
+        let mut reborn = reborn.map_err(impossible)?;
+        reborn.refuse_early(&self.members).map_err(impossible)?;
+        reborn.prepare()?;
         let stay: Vec<i32> = pasts.iter().map(|past| past.pid).collect();
         let mut changed = 0;
         for member in &mut self.members {
@@ -119,17 +128,20 @@ impl Group {
             from: present.epoch,
             to,
         };
-        let mut leave = self.part(&stay);
-        let mut done = match self.put_back(ends, then, ways, &mut leave) {
-            Ok(done) => done,
-            Err(error) => {
-                self.rejoin(leave);
-                if !(halted || matches!(error, RewindError::Halted { .. })) {
-                    self.run_on()?;
+        let mut leave = self.part(&stay, then, &ended);
+        let made = reborn.made().iter().chain(&leave.ended);
+        let seen: Vec<i32> = made.map(|process| process.pid).collect();
+        let mut done =
+            match self.put_back(ends, then, ways, (&mut leave, &mut reborn), stay_stopped) {
+                Ok(done) => done,
+                Err(error) => {
+                    self.rejoin(leave);
+                    if !(halted || matches!(error, RewindError::Halted { .. })) {
+                        self.run_on()?;
+                    }
+                    return Err(error);
                 }
-                return Err(error);
-            }
-        };
+            };
         if stay_stopped {
             self.signal(SIGSTOP)?;
         }
@@ -144,7 +156,10 @@ impl Group {
             }
             member.told.at = None;
         }
-        done.note(ends_that_stay(&ended, &self.zombies));
+        self.take_up(&mut reborn);
+        done.pages += reborn.pages;
+        done.note(std::mem::take(&mut reborn.not_restored));
+        done.note(ends_that_stay(&ended, &self.zombies, &seen));
         Ok(Rewound {
             from: present.epoch,
             to,
@@ -165,17 +180,29 @@ impl Group {
         ends: plan::Ends<'_>,
         then: Moment,
         ways: Vec<Way>,
-        leave: &mut Leavers,
+        (leave, reborn): (&mut Leavers, &mut Reborn<'_>),
+        stay_stopped: bool,
     ) -> Result<Done, RewindError> {
-        let agreement = self.agreement(leave);
+        let agreement = self.agreement(leave, reborn);
         let mut done = Done::default();
-        let journals = self.journals(ends, then, ways, agreement.as_ref(), &mut done);
+        let ended = std::mem::take(&mut leave.ended);
+        let journals = self.journals(
+            ends,
+            (then, ended),
+            ways,
+            agreement.as_ref(),
+            (&mut done, reborn),
+        );
         let journals = journals.inspect_err(|_| self.forget(None))?;
         let pid = self.members.first().map_or(0, |member| member.pid);
         probes::rewind_planned(pid, done.pages);
-        let outcomes = self.execute(&journals, agreement.as_ref(), leave)?;
+        let others = Ends { leave, reborn };
+        let outcomes = self.execute(&journals, agreement.as_ref(), others)?;
         probes::rewind_carried(pid);
         let result = done.judge(outcomes, ends);
+        if result.is_ok() {
+            reborn.let_go(stay_stopped);
+        }
         // Who is halted is put right by them.
         if !matches!(result, Err(RewindError::Halted { .. })) {
             self.forget(agreement.as_ref());
@@ -187,15 +214,19 @@ impl Group {
     fn journals(
         &self,
         ends: plan::Ends<'_>,
-        then: Moment,
+        (then, ended): (Moment, Vec<Process>),
         ways: Vec<Way>,
         agreement: Option<&Agreement>,
-        done: &mut Done,
+        (done, reborn): (&mut Done, &mut Reborn<'_>),
     ) -> Result<Vec<OwnedFd>, RewindError> {
         let to = ends.to;
         let present = record(ends.partition, ends.from)?;
         let impossible = |why: String| RewindError::Impossible { epoch: to.0, why };
         let mut unmade = self.unmade(&present, then).map_err(impossible)?;
+        let untouched: Vec<Process> = unmade.values().flatten().cloned().collect();
+        for one in ended {
+            unmade.entry(one.ppid).or_default().push(one);
+        }
         let nows = self.nows(present);
         if nows.len() != ways.len() || self.members.len() != ways.len() {
             return Err(impossible(
@@ -207,9 +238,11 @@ impl Group {
             let refused = member.refuse_early(now, &way.past, way.brought);
             refused.map_err(impossible)?;
         }
+        reborn.begin(&nows, agreement);
         let is_root = self.options.probe.root;
-        let mut forth = plan::Common::of(is_root, pairs());
-        let mut back = plan::Common::of(is_root, pairs().map(|(now, past)| (past, now)));
+        let mut forth = plan::Common::of(is_root, pairs()).with_anew(reborn.made());
+        let back = plan::Common::of(is_root, pairs().map(|(now, past)| (past, now)));
+        let mut back = back.beside(&untouched);
         let mut journals = Vec::with_capacity(ways.len());
         for ((member, way), now) in self.members.iter().zip(&ways).zip(&nows) {
             let past = &way.past;
@@ -222,6 +255,13 @@ impl Group {
                 returning.back_together();
             }
             forward.unmake(unmade.remove(&member.own_pid).unwrap_or_default(), past);
+            returning.unmake_again(reborn.children_of(member.own_pid), now);
+            if now.ppid != past.ppid {
+                let (pid, then, is) = (now.outside(), past.ppid, now.ppid);
+                done.note(vec![format!(
+                    "process {pid}: its parent is process {is} now, not {then}"
+                )]);
+            }
             let plans = journal::Plans {
                 who: (member.pid, member.start_ticks),
                 forward: &forward,
@@ -253,8 +293,8 @@ impl Group {
 
     /// Where several are put back, or some are not to be there: what tells, to whoever is left,
     /// whether all go forward.
-    fn agreement(&self, leave: &Leavers) -> Option<Agreement> {
-        let several = self.members.len() > 1 || !leave.is_empty();
+    fn agreement(&self, leave: &Leavers, reborn: &Reborn<'_>) -> Option<Agreement> {
+        let several = self.members.len() > 1 || !leave.is_empty() || !reborn.is_empty();
         let root = self.members.first().filter(|_| several)?;
         Some(Agreement {
             path: leftover::agreement(root.pid, &self.options.state),
@@ -268,13 +308,13 @@ impl Group {
         &mut self,
         journals: &[OwnedFd],
         agreement: Option<&Agreement>,
-        leave: &mut Leavers,
+        mut others: Ends<'_, '_>,
     ) -> Result<Vec<Outcome>, RewindError> {
         for (member, journal) in self.members.iter_mut().zip(journals) {
             // One that was killed is found to be when it is to answer.
             let _ = member.keeper.ask_to_execute(journal);
         }
-        together::begun(&mut self.members, agreement, || leave.end())
+        together::begun(&mut self.members, agreement, &mut others)
             .map_err(|error| RewindError::Capture(error.into()))
     }
 }

@@ -44,7 +44,8 @@ pub fn gadgets(address: u64) -> Gadgets {
 }
 
 /// An executable of one page that is mapped at `address`.
-fn program(address: u64) -> Vec<u8> {
+#[must_use]
+pub fn program(address: u64) -> Vec<u8> {
     let mut elf = Vec::with_capacity(crate::size(PAGE));
     let len = HEADERS + CODE.len() as u64;
     // struct elf64_hdr: class, order, version; ET_EXEC, EM_X86_64.
@@ -116,6 +117,23 @@ pub fn fork_args(set_tid: u64, exit_signal: i32) -> Vec<u8> {
     let args = CloneArgs {
         flags: u64::from(libc::CLONE_PTRACE.cast_unsigned()),
         exit_signal: u64::from(exit_signal.cast_unsigned()),
+        set_tid,
+        set_tid_size: 1,
+        ..CloneArgs::default()
+    };
+    args.words().iter().flat_map(|w| w.to_le_bytes()).collect()
+}
+
+/// struct clone_args for a child of whoever makes the call, in its memory and with none of its signal
+/// handlers: one that executes another program before it has come to anything. Its number lies at
+/// `set_tid`; it has the tracer that its maker has.
+#[must_use]
+pub fn child_args(set_tid: u64) -> Vec<u8> {
+    const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+    let flags = libc::CLONE_VM | libc::CLONE_PTRACE;
+    let args = CloneArgs {
+        flags: u64::from(flags.cast_unsigned()) | CLONE_CLEAR_SIGHAND,
+        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
         set_tid,
         set_tid_size: 1,
         ..CloneArgs::default()

@@ -124,17 +124,33 @@ while True:
     time.sleep(0.001)
 ";
 
-/// A process that was made since is there, and its parent knows of it, or neither.
-fn sweep_unmaking(who: Who) {
-    let campaign = match who {
-        Who::Slsd => "slsd killed in a rewind that unmakes a process",
-        Who::Keeper => "a keeper killed in a rewind that unmakes a process",
-        Who::Both => "slsd and a keeper killed in a rewind that unmakes a process",
+/// What becomes of the child in the rewind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Child {
+    /// It was made since.
+    Unmade,
+    /// It has ended since.
+    Reborn,
+}
+
+/// There is a child, and its parent knows of it, or neither.
+fn sweep_child(who: Who, child: Child) {
+    let killed = match who {
+        Who::Slsd => "slsd",
+        Who::Keeper => "a keeper",
+        Who::Both => "slsd and a keeper",
     };
+    let (what, to) = match child {
+        Child::Unmade => ("unmakes a process", "before it made a child"),
+        Child::Reborn => ("makes a process again", "before its child ended"),
+    };
+    let campaign = &format!("{killed} killed in a rewind that {what}");
     let sls = Sls::new();
     let mut row = Row {
         campaign: campaign.to_owned(),
-        about: "A process is rewound to before it made a child, and slsd, its keeper or both are killed with -9 after each system call in turn: there is a child and its parent knows of it, or neither".to_owned(),
+        about: format!(
+            "A process is rewound to {to}, and slsd, its keeper or both are killed with -9 after each system call in turn: there is a child and its parent knows of it, or neither"
+        ),
         seed: seed(23),
         ..Row::default()
     };
@@ -155,15 +171,26 @@ fn sweep_unmaking(who: Who) {
         });
     };
     sls.run(&["attach", "-p", &id, "-m", "-r"]);
-    let stride = rounds_of(STRIDE * 5, 1);
+    let calls = match child {
+        Child::Unmade => 5,
+        Child::Reborn => 20,
+    };
+    let stride = rounds_of(STRIDE * calls, 1);
     let mut n = 1 + dice.below(stride);
-    let mut unmade = 0;
+    let mut gone = 0;
     loop {
         let alone = sls.json(&["checkpoint", "-m"])["epoch"].to_string();
         told("make", "made");
-        sls.run(&["checkpoint", "-m"]);
-        let child = sls.pids()[1];
-        let arguments = ["rewind", "-m", &format!("@{alone}")];
+        let both = sls.json(&["checkpoint", "-m"])["epoch"].to_string();
+        let pid = sls.pids()[1];
+        let to = match child {
+            Child::Unmade => alone,
+            Child::Reborn => {
+                told("end", "ended");
+                both
+            }
+        };
+        let arguments = ["rewind", "-m", &format!("@{to}")];
         let (prey, others) = match who {
             Who::Slsd => (sls.daemon(), Vec::new()),
             Who::Keeper => (first_keeper(&sls), Vec::new()),
@@ -176,8 +203,8 @@ fn sweep_unmaking(who: Who) {
         let when = format!("{campaign}, after call {n}");
         let _ = sls.try_run(&["detach", "-m"]);
         sls.run(&["attach", "-p", &id, "-m", "-r"]);
-        let is_there = !is_gone(child);
-        unmade += u64::from(!is_there);
+        let is_there = !is_gone(pid);
+        gone += u64::from(!is_there);
         std::thread::sleep(Duration::from_millis(50));
         let said = parent.output();
         assert!(!said.contains("WRONG"), "{when}: {said}");
@@ -191,7 +218,7 @@ fn sweep_unmaking(who: Who) {
     sls.run(&["detach", "-m"]);
     parent.assert_unharmed();
     row.unharmed = row.tries;
-    row.note = format!("up to call {n}, {unmade} were unmade");
+    row.note = format!("up to call {n}, {gone} were gone then");
     row.report();
 }
 
@@ -205,17 +232,32 @@ fn first_keeper(sls: &Sls) -> i32 {
 
 #[test]
 fn unmaking() {
-    sweep_unmaking(Who::Slsd);
+    sweep_child(Who::Slsd, Child::Unmade);
 }
 
 #[test]
 fn unmaking_a_keeper() {
-    sweep_unmaking(Who::Keeper);
+    sweep_child(Who::Keeper, Child::Unmade);
 }
 
 #[test]
 fn unmaking_both() {
-    sweep_unmaking(Who::Both);
+    sweep_child(Who::Both, Child::Unmade);
+}
+
+#[test]
+fn making_again() {
+    sweep_child(Who::Slsd, Child::Reborn);
+}
+
+#[test]
+fn making_again_a_keeper() {
+    sweep_child(Who::Keeper, Child::Reborn);
+}
+
+#[test]
+fn making_again_both() {
+    sweep_child(Who::Both, Child::Reborn);
 }
 
 #[test]
