@@ -541,3 +541,38 @@ fn the_mouse_selects_scrolls_and_scrubs_and_never_rewinds() {
     }
     assert!(bench.rewinds.is_empty());
 }
+
+#[test]
+fn a_resize_while_something_is_asked_lays_out_anew_and_loses_nothing() {
+    let mut model = Model::new(target());
+    let first = update(&mut model, progress(history()));
+    answer(&mut model, &first[0]);
+    let mut asked = press(&mut model, ",");
+    for (columns, rows) in [(60, 15), (160, 48), (20, 5), (120, 36)] {
+        let effects = update(&mut model, Event::Resized(columns, rows));
+        asked.extend(
+            effects
+                .into_iter()
+                .filter(|effect| matches!(effect, Effect::Ask { .. })),
+        );
+        let screen = fixture::screen_of(&model, (columns, rows));
+        let whole = columns >= 60;
+        assert_eq!(screen.contains("PAST @11"), whole, "{screen}");
+        // What was there before is shown until the answer is here.
+        assert_eq!(screen.contains("counter"), whole, "{screen}");
+        assert_eq!(model.look.as_ref().unwrap().question.epoch, 12);
+    }
+    answer(&mut model, asked.last().unwrap());
+    assert!(model.pending.is_none());
+    let screen = fixture::screen_of(&model, (120, 36));
+    assert!(screen.contains("counter = 110  was 100"), "{screen}");
+}
+
+#[test]
+fn a_fault_of_a_thread_ends_the_program_in_good_order() {
+    let mut model = Model::new(target());
+    update(&mut model, progress(history()));
+    let why = "a fault in this program: x";
+    assert!(update(&mut model, Event::Failed(why.into())).is_empty());
+    assert_eq!((model.quit, model.failure.as_deref()), (true, Some(why)));
+}
