@@ -249,6 +249,38 @@ fn a_breakpoint_is_where_the_cursor_is() {
     let condition = Some("count > 3".to_owned());
     let what = What::Place("tick".to_owned());
     assert_eq!(bench.drives.last(), Some(&Drive::Set { what, condition }));
+    // After slsd was killed nobody is attached, and nothing is set.
+    bench.take(Event::Progress {
+        history: history(),
+        state: "detached".into(),
+        comm: None,
+        trouble: None,
+    });
+    assert!(bench.model.control.points.is_empty());
+    bench.keys("c");
+    let said = &bench.model.notice.as_ref().unwrap().text;
+    assert!(said.contains("slsctl attach -p 4711 -o mem"), "{said}");
+}
+
+#[test]
+fn a_watchpoint_is_called_by_what_it_watches() {
+    let mut bench = Bench::new();
+    let point = Breakpoint {
+        number: 2,
+        expr: "rounds".into(),
+        watches: true,
+        locations: vec![Location {
+            address: 0x40d8,
+            ..Location::default()
+        }],
+        ..Breakpoint::default()
+    };
+    bench.take(Event::Points(Ok(Points {
+        all: vec![point.clone()],
+        set: Some(point),
+    })));
+    let said = &bench.model.notice.as_ref().unwrap().text;
+    assert_eq!(said, "watchpoint 2: rounds at 0x40d8");
 }
 
 #[test]
