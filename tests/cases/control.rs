@@ -65,7 +65,7 @@ fn goes_round(sls: &Sls, target: &mut Target) {
 }
 
 /// The text of the tracee in memory, whatever is in it now.
-fn text_of(pid: i32) -> Vec<u8> {
+pub fn text_of(pid: i32) -> Vec<u8> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let line = maps
         .lines()
@@ -85,7 +85,7 @@ fn text_of(pid: i32) -> Vec<u8> {
 }
 
 /// The same of the file, as a process has it that nobody has looked at.
-fn text_of_file() -> Vec<u8> {
+pub fn text_of_file() -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let other = Target::tracee(folder.path(), "controlled", &["walk"]);
     text_of(other.pid())

@@ -477,3 +477,52 @@ fn a_screen_as_text() {
     let stat = sls.json(&["stat"]);
     assert_eq!(stat["partitions"].as_array().unwrap().len(), 1, "{stat}");
 }
+
+/// The journey of docs/tui.md on a Rust program: far back, what differs, a vector of a million, a watch, a rewind.
+#[test]
+fn a_hundred_checkpoints_back_and_a_million_elements() {
+    let sls = Sls::new();
+    let mut target = Target::tracee(sls.folder(), "million", &[]);
+    let terminal = Terminal::start(&sls, &tui(&sls, &format!("attach {} -t 20", target.p())));
+    let newest = terminal.shows("a history", |s| {
+        s.contains(" LIVE @") && looked_at(s) > Some(110)
+    });
+    let newest = looked_at(&newest).unwrap();
+    terminal.keys(&[","]);
+    let first = terminal.shows("a look back", |s| s.contains(" PAST @"));
+    let first = looked_at(&first).unwrap();
+    assert!(first + 1 >= newest, "{first} comes before {newest}");
+    terminal.tmux(&["send-keys", "-N", "99", ","]);
+    let at = first - 99;
+    let loaded = |s: &str| looked_at(s) == Some(at) && !s.contains("loading");
+    terminal.shows("a hundred back", loaded);
+
+    // All of it by name and number; only what is in sight is read.
+    let element = |number: u64| {
+        let expr = format!("numbers[{number}]");
+        let told = sls.json(&["print", "-m", &format!("@{at}"), &expr]);
+        told["value"].as_u64().unwrap()
+    };
+    terminal.keys(&["4", "/numbers", "Enter", "g", "g", "j", "Enter"]);
+    let (third, last) = (element(3), element(999_999));
+    terminal.shows("its elements", |s| s.contains(&format!("[3] = {third}")));
+    terminal.keys(&["e", "numbers[999999]", "Enter"]);
+    terminal.shows("the last one, watched", |s| {
+        let mut lines = s.lines();
+        let line = lines.find(|line| line.contains("numbers[999999]: u64 = "));
+        line.is_some_and(|line| line.contains(&format!(" {last} ")))
+    });
+    terminal.keys(&["Escape", "g", "D"]);
+    terminal.shows("what differs", |s| {
+        s.contains(&format!("diff @{} @{at}", at - 1)) && s.contains("numbers")
+    });
+    terminal.keys(&["R", "y"]);
+    terminal.shows("the rewind's report", |s| {
+        s.contains(&format!(" REWOUND @{at}")) && s.contains("pages written")
+    });
+    terminal.keys(&["Escape", "q"]);
+    terminal.shows("its end", |s| s.contains("ended 0"));
+    target.assert_unharmed();
+    target.assert_goes_on();
+    assert!(!target.output().contains("FAIL"), "{}", target.output());
+}

@@ -118,11 +118,7 @@ impl Target {
     /// CPU time it has used, in hundredths of a second.
     #[must_use]
     pub fn ticks(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
-        let stat = stat.unwrap_or_default();
-        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-        let used = fields.skip(11).take(2);
-        used.filter_map(|f| f.parse::<u64>().ok()).sum()
+        ticks(self.pid())
     }
 
     /// It must use the CPU from now on: a program that always has something to do is not stuck.
@@ -161,6 +157,15 @@ impl Target {
         self.ended = true;
         status.expect("it has ended")
     }
+}
+
+/// CPU time that a process has used, in hundredths of a second.
+#[must_use]
+pub fn ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    let used = fields.skip(11).take(2);
+    used.filter_map(|f| f.parse::<u64>().ok()).sum()
 }
 
 /// A field of /proc/PID/status.

@@ -154,9 +154,10 @@ impl App {
             self.type_in(session, keys)?;
         }
         while !self.model.quit {
-            self.show()?;
-            let event = self.next()?;
-            self.take(event)?;
+            let held = self.show()?;
+            if let Some(event) = self.next(held)? {
+                self.take(event)?;
+            }
             // What has piled up is shown at once, not one after the other.
             while let Ok(event) = self.events.try_recv() {
                 self.take(event)?;
@@ -180,21 +181,23 @@ impl App {
         }
     }
 
-    fn show(&mut self) -> anyhow::Result<()> {
-        if let Some(screen) = &mut self.screen {
-            screen.show(&self.model)?;
-        }
-        Ok(())
+    /// Shows how things are; the time to wait where the line to the terminal is not free for it.
+    fn show(&mut self) -> anyhow::Result<Option<Duration>> {
+        Ok(match &mut self.screen {
+            Some(screen) => screen.show(&self.model)?,
+            None => None,
+        })
     }
 
-    /// The next event; a tick while something is under way.
-    fn next(&self) -> anyhow::Result<Event> {
-        if !self.model.is_busy() {
-            return Ok(self.events.recv()?);
-        }
-        match self.events.recv_timeout(TICK) {
-            Err(RecvTimeoutError::Timeout) => Ok(Event::Tick),
-            other => Ok(other?),
+    /// The next event: a tick while something is under way, none once a frame that was held back can be shown.
+    fn next(&self, held: Option<Duration>) -> anyhow::Result<Option<Event>> {
+        let tick = self.model.is_busy().then_some(TICK);
+        let Some(patience) = held.into_iter().chain(tick).min() else {
+            return Ok(Some(self.events.recv()?));
+        };
+        match self.events.recv_timeout(patience) {
+            Err(RecvTimeoutError::Timeout) => Ok((tick == Some(patience)).then_some(Event::Tick)),
+            other => Ok(Some(other?)),
         }
     }
 
@@ -265,6 +268,7 @@ impl App {
         model.asked = old.asked;
         model.keymap = old.keymap.clone();
         model.theme = old.theme;
+        model.syntax = old.syntax;
         model.size = old.size;
         model.log.clone_from(&old.log);
         model.commands.clone_from(&old.commands);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use introspect::Value;
-use introspect::disassembly::Instruction;
+use introspect::disassembly::{Instruction, Syntax};
 
 /// Bytes of memory fetched at once.
 pub const MEMORY_BYTES: usize = 1024;
@@ -45,7 +45,8 @@ pub struct Question {
     /// Stretches of containers that are open.
     pub stretches: Vec<Stretch>,
     pub memory: MemoryAt,
-    pub assembly: bool,
+    /// Whether code is wanted, and how it is written.
+    pub assembly: Option<Syntax>,
     /// Variables and pointers in the memory shown are wanted too.
     pub laid: bool,
 }

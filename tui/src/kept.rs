@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use introspect::disassembly::Syntax;
 use serde::{Deserialize, Serialize};
 
 use crate::config::folder;
@@ -18,6 +19,7 @@ struct Program {
     watches: Vec<String>,
     tabs: Vec<String>,
     zoomed: bool,
+    intel: bool,
     bookmarks: Vec<Mark>,
 }
 
@@ -74,6 +76,9 @@ impl Kept {
             model.shown.set(tab);
         }
         model.zoomed = kept.zoomed;
+        if kept.intel {
+            model.syntax = Syntax::Intel;
+        }
         let bookmark = |mark: Mark| Bookmark {
             letter: mark.letter,
             epoch: mark.epoch,
@@ -90,6 +95,7 @@ impl Kept {
                 .map(|pane| model.shown.of(pane).title().to_owned())
                 .into(),
             zoomed: model.zoomed,
+            intel: model.syntax == Syntax::Intel,
             bookmarks: model
                 .bookmarks
                 .iter()
@@ -141,6 +147,7 @@ mod tests {
         let mut model = Model::new(target.clone());
         model.watches = vec!["a \"b\" + 'c'".into()];
         model.shown.set(crate::place::Tab::Heap);
+        model.syntax = Syntax::Intel;
         model.commands = vec!["diff".into(), "blame x".into()];
         model.bookmarks = vec![Bookmark {
             letter: 'a',
@@ -151,6 +158,7 @@ mod tests {
         let mut other = Model::new(target);
         kept.restore(&mut other);
         assert_eq!((&other.watches, other.shown), (&model.watches, model.shown));
+        assert_eq!(other.syntax, model.syntax);
         assert_eq!(
             (other.bookmarks, other.commands),
             (model.bookmarks, model.commands)

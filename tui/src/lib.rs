@@ -21,6 +21,7 @@ pub mod dump;
 mod kept;
 pub mod keys;
 pub mod layout;
+mod line;
 mod made;
 pub mod model;
 pub mod overlay;

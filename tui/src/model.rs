@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use introspect::disassembly::Syntax;
 use libsls::control::Breakpoint;
 use libsls::protocol::{History, HistoryRow, Rewound};
 
@@ -136,6 +137,8 @@ pub struct Running {
 pub struct Cursors {
     rows: BTreeMap<Tab, usize>,
     pub first: BTreeMap<Tab, usize>,
+    /// The selected node was just opened: what is in it is brought into sight when it comes.
+    pub reveals: bool,
     /// Columns to the left of what is shown.
     pub across: BTreeMap<Tab, usize>,
     /// Lines away from the current one.
@@ -242,6 +245,8 @@ pub struct Model {
     pub commands: Vec<String>,
     pub keymap: Keymap,
     pub theme: Theme,
+    /// How machine code is written.
+    pub syntax: Syntax,
     /// Keys of something longer that were typed.
     pub typed: Vec<Key>,
     /// Columns and rows of the terminal.
@@ -309,6 +314,7 @@ impl Model {
             commands: Vec::new(),
             keymap: Keymap::default(),
             theme: Theme::dark(),
+            syntax: Syntax::default(),
             typed: Vec::new(),
             size: (80, 24),
             ticks: 0,
@@ -442,7 +448,7 @@ impl Model {
             follow: self.follow.iter().cloned().collect(),
             stretches: self.stretches.iter().cloned().collect(),
             memory: self.memory.clone(),
-            assembly: self.shows(Tab::Assembly),
+            assembly: self.shows(Tab::Assembly).then_some(self.syntax),
             laid: self.shows(Tab::Memory),
         }
     }

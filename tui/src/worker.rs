@@ -122,8 +122,8 @@ fn look(
     threads(program, &now, &frames, &mut look);
     turn.check()?;
     look.source = frame.and_then(|frame| source_of(sources, frame));
-    if question.assembly {
-        look.assembly = assembly(program, &now, frame);
+    if let Some(syntax) = question.assembly {
+        look.assembly = assembly(program, &now, frame, syntax);
     }
     let then = then
         .as_ref()
@@ -161,6 +161,7 @@ fn assembly(
     program: &Program,
     view: &dyn View,
     frame: Option<&Frame>,
+    syntax: Syntax,
 ) -> Result<Vec<Instruction>, String> {
     let frame = frame.ok_or("no frame is selected")?;
     let function = program
@@ -174,7 +175,7 @@ fn assembly(
         }
         None => extent_of(view, frame.pc, ALONE).map_err(|why| format!("no code: {why}"))?,
     };
-    disassemble(program, view, range, Syntax::Att).map_err(|why| format!("no code: {why}"))
+    disassemble(program, view, range, syntax).map_err(|why| format!("no code: {why}"))
 }
 
 /// The selected thread's frames, noted in the look, and those of others that are open.

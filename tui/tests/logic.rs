@@ -249,6 +249,38 @@ fn a_breakpoint_is_where_the_cursor_is() {
     let condition = Some("count > 3".to_owned());
     let what = What::Place("tick".to_owned());
     assert_eq!(bench.drives.last(), Some(&Drive::Set { what, condition }));
+    // After slsd was killed nobody is attached, and nothing is set.
+    bench.take(Event::Progress {
+        history: history(),
+        state: "detached".into(),
+        comm: None,
+        trouble: None,
+    });
+    assert!(bench.model.control.points.is_empty());
+    bench.keys("c");
+    let said = &bench.model.notice.as_ref().unwrap().text;
+    assert!(said.contains("slsctl attach -p 4711 -o mem"), "{said}");
+}
+
+#[test]
+fn a_watchpoint_is_called_by_what_it_watches() {
+    let mut bench = Bench::new();
+    let point = Breakpoint {
+        number: 2,
+        expr: "rounds".into(),
+        watches: true,
+        locations: vec![Location {
+            address: 0x40d8,
+            ..Location::default()
+        }],
+        ..Breakpoint::default()
+    };
+    bench.take(Event::Points(Ok(Points {
+        all: vec![point.clone()],
+        set: Some(point),
+    })));
+    let said = &bench.model.notice.as_ref().unwrap().text;
+    assert_eq!(said, "watchpoint 2: rounds at 0x40d8");
 }
 
 #[test]
@@ -540,4 +572,39 @@ fn the_mouse_selects_scrolls_and_scrubs_and_never_rewinds() {
         mouse(&mut bench, down, 30, row);
     }
     assert!(bench.rewinds.is_empty());
+}
+
+#[test]
+fn a_resize_while_something_is_asked_lays_out_anew_and_loses_nothing() {
+    let mut model = Model::new(target());
+    let first = update(&mut model, progress(history()));
+    answer(&mut model, &first[0]);
+    let mut asked = press(&mut model, ",");
+    for (columns, rows) in [(60, 15), (160, 48), (20, 5), (120, 36)] {
+        let effects = update(&mut model, Event::Resized(columns, rows));
+        asked.extend(
+            effects
+                .into_iter()
+                .filter(|effect| matches!(effect, Effect::Ask { .. })),
+        );
+        let screen = fixture::screen_of(&model, (columns, rows));
+        let whole = columns >= 60;
+        assert_eq!(screen.contains("PAST @11"), whole, "{screen}");
+        // What was there before is shown until the answer is here.
+        assert_eq!(screen.contains("counter"), whole, "{screen}");
+        assert_eq!(model.look.as_ref().unwrap().question.epoch, 12);
+    }
+    answer(&mut model, asked.last().unwrap());
+    assert!(model.pending.is_none());
+    let screen = fixture::screen_of(&model, (120, 36));
+    assert!(screen.contains("counter = 110  was 100"), "{screen}");
+}
+
+#[test]
+fn a_fault_of_a_thread_ends_the_program_in_good_order() {
+    let mut model = Model::new(target());
+    update(&mut model, progress(history()));
+    let why = "a fault in this program: x";
+    assert!(update(&mut model, Event::Failed(why.into())).is_empty());
+    assert_eq!((model.quit, model.failure.as_deref()), (true, Some(why)));
 }

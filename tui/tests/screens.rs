@@ -1,4 +1,4 @@
-//! Screens: a fixed history, keys, what is shown, at two sizes; colours apart.
+//! Screens: a fixed history, keys, what is shown, at three sizes; colours apart.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -23,72 +23,60 @@ fn after(keys: &str) -> Bench {
     bench
 }
 
-#[test]
-fn live() {
-    insta::assert_snapshot!("live_80x24", after("").screen(SMALL));
-    insta::assert_snapshot!("live_160x48", after("").screen(LARGE));
-}
-
-#[test]
-fn looking_back() {
+/// What is shown, by the keys that lead there: every pane and every tab, overlays, and what only some moments show.
+const SCREENS: &[(&str, &str)] = &[
+    ("live", ""),
     // Into the branch that was left: @8 is not on the way to the newest.
-    let bench = after("kkkk");
-    insta::assert_snapshot!("past_80x24", bench.screen(SMALL));
-    insta::assert_snapshot!("past_160x48", bench.screen(LARGE));
-}
+    ("past", "kkkk"),
+    // Zoomed, the timeline is a tree of branches.
+    ("tree", "m1+"),
+    ("stacks", "2j<Down>jj<Enter>"),
+    ("source", "3jj"),
+    ("source_alone", "3+"),
+    ("assembly", "3]"),
+    ("intel", ":syntax intel<Enter>3]"),
+    ("variables", ",4jj<Enter>jjjj<Enter>jjj<Enter>"),
+    ("elements", "4G<Enter>"),
+    ("watch", "ecounter<Enter>"),
+    ("filter", "4/count<Enter>"),
+    ("memory", "<Home>gd<End>5"),
+    ("pages", "5]"),
+    ("fds", "5]]"),
+    ("maps", ":tab maps<Enter>"),
+    ("sockets", ":tab sockets<Enter>"),
+    ("signals", ":tab signals<Enter>"),
+    ("heap", ":tab heap<Enter>"),
+    ("results", "4G<Up><Up>t"),
+    ("log", "m,m:nonsense<Enter>:tab log<Enter>"),
+    ("help", "?"),
+    ("palette", "<C-p>chang"),
+    ("jump", "m'"),
+    ("completion", "ecoun<Tab>"),
+    ("prefix", "g"),
+    ("prompt", "estate.ticks * 世<Left>"),
+    ("confirm", ",,R"),
+    ("control", "c"),
+    ("running", "cy"),
+];
 
 #[test]
-fn open_variables() {
-    let bench = after(",4jj<Enter>jjjj<Enter>jjj<Enter>");
-    insta::assert_snapshot!("variables_80x24", bench.screen(SMALL));
-    insta::assert_snapshot!("variables_160x48", bench.screen(LARGE));
+fn every_screen_at_three_sizes() {
+    for (name, keys) in SCREENS {
+        at_three_sizes(name, &after(keys));
+    }
 }
 
-#[test]
-fn memory_against_a_base() {
-    let bench = after("<Home>gd<End>5");
-    insta::assert_snapshot!("memory_80x24", bench.screen(SMALL));
-    insta::assert_snapshot!("memory_160x48", bench.screen(LARGE));
-}
-
-#[test]
-fn every_tab() {
-    for (name, keys) in [
-        ("assembly", "3]"),
-        ("pages", "5]"),
-        ("fds", "5]]"),
-        ("results", "4G<Up><Up>t"),
-        ("log", "m,m:nonsense<Enter>:tab log<Enter>"),
-    ] {
-        let bench = after(keys);
-        insta::assert_snapshot!(format!("{name}_80x24"), bench.screen(SMALL));
-        insta::assert_snapshot!(format!("{name}_120x36"), bench.screen(MIDDLE));
+fn at_three_sizes(name: &str, bench: &Bench) {
+    for (columns, rows) in [SMALL, MIDDLE, LARGE] {
+        insta::assert_snapshot!(
+            format!("{name}_{columns}x{rows}"),
+            bench.screen((columns, rows))
+        );
     }
 }
 
 #[test]
-fn threads_source_and_the_tree() {
-    insta::assert_snapshot!("stacks_80x24", after("2j<Down>jj<Enter>").screen(SMALL));
-    insta::assert_snapshot!("stacks_120x36", after("2j<Down>jj<Enter>").screen(MIDDLE));
-    // Zoomed, the timeline is a tree of branches.
-    insta::assert_snapshot!("tree_80x24", after("m1+").screen(SMALL));
-    insta::assert_snapshot!("watch_80x24", after("ecounter<Enter>").screen(SMALL));
-    insta::assert_snapshot!("filter_80x24", after("4/count<Enter>").screen(SMALL));
-    insta::assert_snapshot!("palette_80x24", after("<C-p>chang").screen(SMALL));
-    insta::assert_snapshot!("jump_80x24", after("m'").screen(SMALL));
-    insta::assert_snapshot!("completion_80x24", after("ecoun<Tab>").screen(SMALL));
-    insta::assert_snapshot!("prefix_80x24", after("g").screen(SMALL));
-}
-
-#[test]
-fn overlays() {
-    insta::assert_snapshot!("help_80x24", after("?").screen(SMALL));
-    insta::assert_snapshot!("help_160x48", after("?").screen(LARGE));
-    insta::assert_snapshot!("confirm_80x24", after(",,R").screen(SMALL));
-    insta::assert_snapshot!(
-        "prompt_80x24",
-        after("estate.ticks * 世<Left>").screen(SMALL)
-    );
+fn what_a_rewind_has_done() {
     let mut bench = after(",,Ry");
     bench.take(Event::Rewound(Ok(Rewound {
         from: 13,
@@ -98,13 +86,7 @@ fn overlays() {
         stop_us: 4567,
         not_restored: vec!["bytes sent on descriptor 7 (socket)".into()],
     })));
-    insta::assert_snapshot!("rewound_80x24", bench.screen(SMALL));
-    insta::assert_snapshot!("rewound_160x48", bench.screen(LARGE));
-    insta::assert_snapshot!("confirm_160x48", after(",,R").screen(LARGE));
-    insta::assert_snapshot!(
-        "prompt_160x48",
-        after("estate.ticks * 世<Left>").screen(LARGE)
-    );
+    at_three_sizes("rewound", &bench);
 }
 
 /// The style of the cell where `text` begins.
@@ -133,6 +115,47 @@ fn changes_have_a_colour_and_a_sign() {
     // What did not change has neither.
     let steady = style_of(&bench, "    step: int = 1", Theme::dark());
     assert_eq!(steady.fg, Some(Color::Reset));
+}
+
+/// Each theme in its own words; what stands for a meaning is the same everywhere.
+#[test]
+fn themes_have_their_own_colours() {
+    let bench = after(",");
+    for (theme, changed, past, inline) in [
+        (
+            Theme::dark(),
+            Color::Yellow,
+            Color::Yellow,
+            Color::Indexed(109),
+        ),
+        (
+            Theme::light(),
+            Color::Indexed(130),
+            Color::Indexed(130),
+            Color::Indexed(66),
+        ),
+        (Theme::sixteen(), Color::Yellow, Color::Yellow, Color::Cyan),
+        (Theme::none(), Color::Reset, Color::Reset, Color::Reset),
+    ] {
+        let colour = |text| style_of(&bench, text, theme).fg;
+        assert_eq!(colour("110  was 100"), Some(changed));
+        assert_eq!(colour(" PAST @11"), Some(past));
+        assert_eq!(colour("◂ step = 1"), Some(inline));
+    }
+}
+
+/// A terminal of sixteen colours is sent no other, on any screen.
+#[test]
+fn sixteen_colours_are_enough() {
+    for (name, keys) in SCREENS {
+        let buffer = after(keys).buffer(LARGE, Theme::sixteen());
+        let other = |colour| matches!(colour, Color::Indexed(_) | Color::Rgb(..));
+        let found = buffer
+            .content
+            .iter()
+            .find(|cell| other(cell.fg) || other(cell.bg));
+        assert_eq!(found, None, "{name}");
+    }
 }
 
 #[test]
@@ -234,13 +257,4 @@ fn the_help_is_whole_on_a_small_screen() {
         let end = if ours { "lets go of it" } else { "stays so" };
         assert!(seen.contains(end), "{seen}");
     }
-}
-
-#[test]
-fn control() {
-    let mut bench = after("c");
-    insta::assert_snapshot!("control_80x24", bench.screen(SMALL));
-    insta::assert_snapshot!("control_160x48", bench.screen(LARGE));
-    bench.keys("y");
-    insta::assert_snapshot!("running_80x24", bench.screen(SMALL));
 }

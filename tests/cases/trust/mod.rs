@@ -2,6 +2,7 @@
 //! in `./x test`, the whole in `./x soak`, which renews docs/trust.md from the rows they report.
 
 mod audit;
+mod control_kills;
 mod daemon_sweep;
 mod determinism;
 mod fallback;

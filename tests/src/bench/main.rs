@@ -13,6 +13,7 @@ mod redis;
 mod restore;
 mod server;
 mod stop;
+mod tui;
 
 use clap::{Parser, Subcommand};
 
@@ -38,6 +39,8 @@ enum What {
     Group(group::Group),
     /// What a step and a breakpoint cost, beside gdb
     Control(control::Control),
+    /// How soon the workbench shows what a key asks for, beside an echo and gdb; what it costs meanwhile
+    Tui(tui::Tui),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -48,5 +51,6 @@ fn main() -> anyhow::Result<()> {
         What::Restore(bench) => bench.run(),
         What::Group(bench) => bench.run(),
         What::Control(bench) => bench.run(),
+        What::Tui(bench) => bench.run(),
     }
 }

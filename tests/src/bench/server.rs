@@ -37,6 +37,11 @@ impl Server {
         self.redis.p()
     }
 
+    /// It must be alive, untraced and not stopped.
+    pub fn assert_unharmed(&mut self) {
+        self.redis.assert_unharmed();
+    }
+
     fn port(&self) -> String {
         self.redis.port().to_string()
     }

@@ -156,10 +156,11 @@ fn serve(
     newest: &Newest,
 ) {
     let mut access = Access::new(origin);
+    let mut remembered = sparks::Remembered::default();
     while let Ok((number, job)) = incoming.recv() {
         let turn = newest.turn(number);
         let reporter = (desk == Desk::Query).then(|| report(&turn, desk, number, events));
-        let found = access.retried(|access| work(access, &turn, &job));
+        let found = access.retried(|access| work(access, &mut remembered, &turn, &job));
         drop(reporter);
         let found = match found {
             Err(AccessError::Cancelled(_)) => continue,
@@ -203,7 +204,12 @@ fn report(turn: &Turn, desk: Desk, number: u64, events: &Sender<Event>) -> Sende
     over
 }
 
-fn work(access: &mut Access, turn: &Turn, job: &Job) -> Result<Finding, AccessError> {
+fn work(
+    access: &mut Access,
+    remembered: &mut sparks::Remembered,
+    turn: &Turn,
+    job: &Job,
+) -> Result<Finding, AccessError> {
     turn.check()?;
     Ok(match job {
         Job::Detail { tab, epoch, base } => {
@@ -216,7 +222,9 @@ fn work(access: &mut Access, turn: &Turn, job: &Job) -> Result<Finding, AccessEr
             forward,
         } => Finding::Change(sparks::change(access, turn, expr, from, *forward)?),
         Job::Hits { epochs } => Finding::Hits(hits::hits(access, turn, epochs)?),
-        Job::Sparks { exprs, from } => Finding::Sparks(sparks::sparks(access, turn, exprs, from)?),
+        Job::Sparks { exprs, from } => {
+            Finding::Sparks(sparks::sparks(access, turn, remembered, exprs, from)?)
+        }
         Job::Members { expr, from } => {
             Finding::Members(completion::members(access, turn, expr, from)?)
         }

@@ -171,7 +171,8 @@ fn lag(model: &Model, pane: Pane) -> String {
     };
     match &model.look {
         _ if pane == Pane::Timeline => String::new(),
-        Some(look) if look.question.epoch != model.at => {
+        // Most answers are here before anybody could read this.
+        Some(look) if look.question.epoch != model.at && model.is_slow() => {
             format!("{spinner}still @{}, loading ", look.question.epoch)
         }
         None if model.at != 0 => format!("{spinner}loading "),

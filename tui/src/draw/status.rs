@@ -156,5 +156,6 @@ fn hints(model: &Model) -> String {
             }
         }
     }
+    text.truncate(text.trim_end().len());
     text
 }

@@ -48,6 +48,11 @@ impl Line {
         self.history.epochs().into_iter().map(|row| row.0).collect()
     }
 
+    /// The same with their times.
+    pub fn dated(&self) -> Vec<(u64, u64)> {
+        self.history.epochs()
+    }
+
     /// As a history whose walk can be given up and tells how far it is.
     pub fn counted<'a>(&'a self, turn: &'a Turn) -> Counted<'a> {
         Counted {

@@ -31,6 +31,10 @@ pub fn progress(model: &mut Model, history: History) {
         model.refused = None;
         note(model, "slsd is there again");
     }
+    if model.target.is_gone() {
+        // They were in a process that somebody was attached to.
+        model.control.points.clear();
+    }
     let first = model.history.is_none();
     model.history = Some(history);
     if first {

@@ -1,5 +1,6 @@
 //! Lines that were typed: commands, expressions, filters.
 
+use introspect::disassembly::Syntax;
 use libsls::EpochRef;
 
 use super::{Effect, act, control, note, reconcile};
@@ -36,6 +37,7 @@ pub const VERBS: &[Verb] = &[
     Verb { name: "tab", arguments: "NAME", help: "show a tab: memory, pages, fds, maps, heap, log ...", run: tab },
     Verb { name: "open", arguments: "PART", help: "look at another partition", run: open },
     Verb { name: "theme", arguments: "dark|light|16|none", help: "another theme", run: theme },
+    Verb { name: "syntax", arguments: "att|intel", help: "how machine code is written", run: syntax },
 ];
 
 /// Every command with its arguments and what it does, those of the queries last.
@@ -192,6 +194,15 @@ fn theme(model: &mut Model, name: &str) -> Result<(), String> {
     let theme = Theme::named(name);
     model.theme =
         theme.ok_or_else(|| format!("no theme {name:?}; there are {}", THEMES.join(", ")))?;
+    Ok(())
+}
+
+fn syntax(model: &mut Model, name: &str) -> Result<(), String> {
+    model.syntax = match name {
+        "att" => Syntax::Att,
+        "intel" => Syntax::Intel,
+        _ => return Err(format!("no syntax {name:?}; there are att, intel")),
+    };
     Ok(())
 }
 

@@ -88,6 +88,9 @@ fn of_argument(model: &Model, ask: Ask, before: &str, word: &str) -> Vec<String>
         "theme" if ask == Ask::Command => {
             return fitting(THEMES.iter().map(|name| (*name).to_owned()), word);
         }
+        "syntax" if ask == Ask::Command => {
+            return fitting(["att", "intel"].map(str::to_owned).into_iter(), word);
+        }
         _ => {}
     }
     if let Some((_, begun)) = member(word) {

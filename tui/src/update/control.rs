@@ -57,11 +57,16 @@ pub fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) {
 pub fn want(model: &mut Model, drive: Drive, effects: &mut Vec<Effect>) {
     let target = &model.target;
     let why = if target.is_core() {
-        Some("this is a core: nobody runs who could be controlled")
+        Some("this is a core: nobody runs who could be controlled".to_owned())
+    } else if target.is_dead() {
+        Some("it has ended; `slsctl restore` makes it anew".to_owned())
     } else if target.is_gone() {
-        Some("nobody is attached any more; `slsctl restore` makes it anew")
+        let (pid, part) = (target.pid, &target.part);
+        Some(format!(
+            "nobody is attached: `slsctl attach -p {pid} -o {part}` if it lives, else `slsctl restore -o {part}`"
+        ))
     } else if model.rewinding.is_some() {
-        Some("a rewind is under way")
+        Some("a rewind is under way".to_owned())
     } else {
         None
     };
@@ -235,10 +240,15 @@ pub fn points(model: &mut Model, result: Result<Points, String>) {
         Ok(points) => {
             model.control.points = points.all;
             if let Some(set) = points.set {
-                let place = set.locations.first().map_or(set.expr.clone(), |at| {
-                    let line = (at.file.as_deref(), at.line);
-                    place((at.function.as_deref(), at.address), line)
-                });
+                let place = match set.locations.first() {
+                    // Data lies in no function.
+                    Some(at) if set.watches => format!("{} at {:#x}", set.expr, at.address),
+                    Some(at) => {
+                        let line = (at.file.as_deref(), at.line);
+                        place((at.function.as_deref(), at.address), line)
+                    }
+                    None => set.expr.clone(),
+                };
                 let kind = if set.watches {
                     "watchpoint"
                 } else {

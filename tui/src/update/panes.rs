@@ -135,6 +135,7 @@ fn in_variables(model: &mut Model, action: Action) {
         Action::Right => Some(true),
         Action::Left => Some(false),
         _ => {
+            model.cursors.reveals = false;
             let last = model.rows.len().saturating_sub(1);
             let to = moved(model.cursors.row(Tab::Variables), action, last);
             return model.cursors.put(Tab::Variables, to);
@@ -148,6 +149,7 @@ fn in_variables(model: &mut Model, action: Action) {
             .rposition(|other| other.depth < row.depth);
         return model.cursors.put(Tab::Variables, above.unwrap_or(at));
     }
+    model.cursors.reveals = opens != Some(false);
     model.refresh_rows();
 }
 

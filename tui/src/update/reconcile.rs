@@ -36,9 +36,23 @@ fn keep_in_sight(model: &mut Model) {
         let cursor = model.cursors.row(tab).min(count.saturating_sub(1));
         let before = model.cursors.first.get(&tab).copied().unwrap_or(0);
         let height = super::panes::rows_of(tab, height);
-        let first = crate::layout::first_shown(before, cursor, count, height);
+        let mut first = crate::layout::first_shown(before, cursor, count, height);
+        if tab == Tab::Variables && model.cursors.reveals {
+            first = first.max(revealing(model, usize::from(height)));
+        }
         model.cursors.first.insert(tab, first);
     }
+}
+
+/// The first row with which the selected node and as much as can be of what is in it are in sight.
+fn revealing(model: &Model, height: usize) -> usize {
+    let at = model.cursors.row(Tab::Variables);
+    let Some(node) = model.rows.get(at) else {
+        return 0;
+    };
+    let inside = model.rows[at + 1..].iter();
+    let inside = inside.take_while(|row| row.depth > node.depth).count();
+    (at + 1 + inside.min(height.saturating_sub(1))).saturating_sub(height)
 }
 
 fn look(model: &mut Model, effects: &mut Vec<Effect>) {
