@@ -54,7 +54,7 @@ pub fn shared(file: File) -> io::Result<Arc<[u8]>> {
 }
 
 /// The bytes of one that is open, from where it stands.
-pub fn all_of(mut file: File) -> io::Result<Vec<u8>> {
+fn all_of(mut file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut file, &mut bytes)?;
     Ok(bytes)
