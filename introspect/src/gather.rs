@@ -452,6 +452,8 @@ impl<'a> Gatherer<'a> {
             self.found.scope_of.push((die, scope));
         } else if facts.declaration {
             self.declared.insert(die, (scope, name));
+        } else if tag == gimli::DW_TAG_variable && !here.in_function {
+            self.add(walk, name, die, Kind::Gone, scope);
         }
     }
 

@@ -12,6 +12,8 @@ pub enum Kind {
     },
     Type,
     Function,
+    /// A variable that was optimised away: it has neither place nor value.
+    Gone,
     /// The DIE is the enumerator; the enumeration is its parent.
     Enumerator {
         of: DieOffset,

@@ -26,7 +26,7 @@ use crate::index::{FunctionRange, Kind, NameIndex, Named};
 
 const MAGIC: &[u8; 8] = b"slsindex";
 /// Also of how names are found: what is gathered differently is another version.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// All files together; the ones that were not used for longest go.
 const LIMIT: u64 = 1 << 30;
 /// Debug information that is gathered as quickly as it would be read is not kept.
@@ -293,7 +293,9 @@ fn decode(bytes: &[u8], key: &Key) -> Option<NameIndex> {
             },
             2 => Kind::Type,
             3 => Kind::Function,
-            _ => Kind::Enumerator { of: of.next()? },
+            4 => Kind::Enumerator { of: of.next()? },
+            5 => Kind::Gone,
+            _ => return None,
         };
         let unit = unit as usize;
         index.named.push(Named {
@@ -326,6 +328,7 @@ fn kind_of(kind: Kind) -> (u8, Option<u64>) {
         Kind::Variable { external } => (u8::from(external), None),
         Kind::Type => (2, None),
         Kind::Function => (3, None),
+        Kind::Gone => (5, None),
         Kind::Enumerator { of } => (4, Some(of.0 as u64)),
     }
 }
@@ -422,8 +425,9 @@ mod tests {
         };
         for (at, name) in (0u32..).zip(names) {
             let die = DieOffset(at as usize * 8);
-            let kind = match at % 4 {
+            let kind = match at % 5 {
                 0 => Kind::Type,
+                3 => Kind::Gone,
                 1 => Kind::Function,
                 2 => Kind::Enumerator { of: DieOffset(4) },
                 _ => Kind::Variable { external: true },

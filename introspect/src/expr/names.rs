@@ -142,7 +142,12 @@ impl Names<'_> {
             return self.choose(candidates, path, column, None);
         }
         for module in order {
-            let candidates = self.candidates(module, path);
+            let mut candidates = self.candidates(module, path);
+            let is_gone = |candidate: &Candidate| candidate.named.kind == Kind::Gone;
+            if candidates.iter().all(is_gone) {
+                // Of several that are nowhere one says so; what has an address is not nowhere.
+                candidates.truncate(usize::from(self.symbol(path).is_none()));
+            }
             if !candidates.is_empty() {
                 return self.choose(candidates, path, column, home);
             }
@@ -212,6 +217,7 @@ impl Names<'_> {
         let rank = |candidate: &Candidate| match candidate.named.kind {
             Kind::Variable { .. } => 0,
             Kind::Enumerator { .. } => 1,
+            Kind::Gone => 3,
             _ => 2,
         };
         let best = candidates.iter().map(rank).min().unwrap_or(2);
