@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::index_cache::IndexCache;
 use crate::object_file::{ObjectFile, build_id_of, separate_of};
@@ -12,7 +12,25 @@ use crate::object_file::{ObjectFile, build_id_of, separate_of};
 pub struct Finder {
     debug_roots: Arc<[PathBuf]>,
     indexes: Option<IndexCache>,
+    source: Option<Arc<dyn Source>>,
     cache: Arc<Mutex<HashMap<Key, Arc<ObjectFile>>>>,
+}
+
+/// Where debug files may be had that are not on this machine.
+pub trait Source: Send + Sync {
+    /// The file of a build id, once it is here; None where it cannot be had.
+    fn debug_file(&self, build_id: &[u8]) -> Option<PathBuf>;
+
+    /// What kept it from having files so far, a sentence each.
+    fn troubles(&self) -> Vec<String>;
+}
+
+/// That of this process.
+static SOURCE: OnceLock<Arc<dyn Source>> = OnceLock::new();
+
+/// Gives every [`Finder::default`] of this process a source to ask when a file is nowhere else. The first one stays.
+pub fn ask_for_debug_files(source: Arc<dyn Source>) {
+    SOURCE.get_or_init(|| source);
 }
 
 type Key = (String, Option<Vec<u8>>, u64);
@@ -22,6 +40,7 @@ impl Default for Finder {
     fn default() -> Self {
         Self {
             indexes: IndexCache::of_user(),
+            source: SOURCE.get().cloned(),
             ..Self::new([PathBuf::from("/usr/lib/debug")])
         }
     }
@@ -33,6 +52,7 @@ impl Finder {
         Self {
             debug_roots: debug_roots.into_iter().collect(),
             indexes: None,
+            source: None,
             cache: Arc::default(),
         }
     }
@@ -42,6 +62,19 @@ impl Finder {
     pub fn with_indexes(mut self, indexes: IndexCache) -> Self {
         self.indexes = Some(indexes);
         self
+    }
+
+    /// The same, which asks a source for files that are nowhere else.
+    #[must_use]
+    pub fn with_source(mut self, source: Arc<dyn Source>) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// What kept the source from having files so far.
+    pub fn troubles(&self) -> Vec<String> {
+        let source = self.source.as_ref();
+        source.map(|source| source.troubles()).unwrap_or_default()
     }
 
     pub(crate) fn index_cache(&self) -> Option<&IndexCache> {
@@ -60,6 +93,7 @@ impl Finder {
                 .chain(self.debug_roots.iter().cloned())
                 .collect(),
             indexes: self.indexes.clone(),
+            source: self.source.clone(),
             cache: Arc::default(),
         }
     }
@@ -92,6 +126,7 @@ impl Finder {
         let own = Self {
             debug_roots: Arc::clone(&self.debug_roots),
             indexes: self.indexes.clone(),
+            source: self.source.clone(),
             cache: Arc::default(),
         };
         let object = Arc::new(ObjectFile::parse(path, bytes, &own).ok()?);
@@ -145,7 +180,15 @@ impl Finder {
                 (build_id_of(&bytes).as_deref() == Some(id)).then_some((at, bytes))
             })
         });
-        by_id.or_else(|| self.by_link(Path::new(path), link?))
+        by_id
+            .or_else(|| self.by_link(Path::new(path), link?))
+            .or_else(|| self.by_source(build_id?))
+    }
+
+    fn by_source(&self, id: &[u8]) -> Option<(PathBuf, Arc<[u8]>)> {
+        let path = self.source.as_ref()?.debug_file(id)?;
+        let bytes = crate::regular::share(&path).ok()?;
+        (build_id_of(&bytes).as_deref() == Some(id)).then_some((path, bytes))
     }
 
     fn by_link(&self, path: &Path, (name, crc): (&[u8], u32)) -> Option<(PathBuf, Arc<[u8]>)> {

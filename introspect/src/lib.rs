@@ -69,7 +69,7 @@ pub use core_view::{CoreError, CoreView};
 pub use decode::{Decoder, Limits, Object};
 pub use diff::{Change, Difference, diff};
 pub use expr::{Answer, Context, ExprError, Extent, FrameSelector, Local};
-pub use finder::Finder;
+pub use finder::{Finder, Source, ask_for_debug_files};
 pub use frames::Frame;
 pub use globals::Global;
 pub use index_cache::IndexCache;
