@@ -6,6 +6,8 @@ mod control;
 mod felt;
 mod figures;
 mod group;
+mod introspect;
+mod large;
 mod limit;
 mod memory;
 mod peers;
@@ -38,6 +40,8 @@ enum What {
     Group(group::Group),
     /// What a step and a breakpoint cost, beside gdb
     Control(control::Control),
+    /// First answers beside gdb and lldb; questions to a long history
+    Introspect(introspect::Introspect),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -48,5 +52,6 @@ fn main() -> anyhow::Result<()> {
         What::Restore(bench) => bench.run(),
         What::Group(bench) => bench.run(),
         What::Control(bench) => bench.run(),
+        What::Introspect(bench) => bench.run(),
     }
 }
