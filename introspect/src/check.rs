@@ -40,6 +40,11 @@ impl Checker {
         }
     }
 
+    /// What was found missing of debug information so far, a sentence each.
+    pub fn troubles(&self) -> Vec<String> {
+        self.programs.troubles()
+    }
+
     /// Whether it holds at `epoch`, and its value there.
     pub fn at(
         &mut self,
@@ -68,7 +73,7 @@ impl Checker {
 /// Looks for the first checkpoint in `range` at which the condition is false. One that cannot be told anywhere is an
 /// error.
 pub fn check(
-    mut checker: Checker,
+    checker: &mut Checker,
     history: &dyn History,
     range: RangeInclusive<u64>,
 ) -> Result<Verdict, PredicateError> {

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use gimli::{Reader, SectionId, UnitOffset};
+use gimli::{Reader, Section, SectionId, UnitOffset};
 
+use crate::declared::Containers;
+use crate::gather::{Job, gather, gather_here};
 use crate::index::{FunctionRange, NameIndex};
+use crate::index_cache::{IndexCache, Key};
 use crate::lines::LineTable;
 use crate::object_file::Slice;
 use crate::split::{Beside, Package, Split, SplitError};
@@ -24,6 +27,9 @@ pub(crate) const SUPPLEMENT: usize = 1;
 /// From here on split units by the number of their skeleton, then type units by their row in the package.
 const FIRST_SPLIT: usize = 2;
 
+/// Bytes of `.debug_info` whose names are gathered without asking whether that can wait.
+const LARGE: usize = 2 << 20;
+
 /// Origins followed before a chain of them counts as damaged.
 const ORIGINS: usize = 4;
 
@@ -37,6 +43,8 @@ pub struct DebugInfo {
     ranges: OnceLock<Vec<UnitRange>>,
     /// Of what is not split.
     linked_index: OnceLock<NameIndex>,
+    /// Of the common file's units, one by one.
+    common: Vec<OnceLock<NameIndex>>,
     whole_index: OnceLock<NameIndex>,
     imports: OnceLock<Imports>,
     troubles: Mutex<BTreeSet<String>>,
@@ -47,6 +55,8 @@ pub struct DebugInfo {
 struct Slot {
     lines: OnceLock<LineTable>,
     body: OnceLock<Body>,
+    /// What is named in it, where it is not split.
+    names: OnceLock<NameIndex>,
 }
 
 /// Where a unit's DIEs are.
@@ -80,8 +90,13 @@ impl DebugInfo {
             Some(Err(why)) => BTreeSet::from([why.to_string()]),
             _ => BTreeSet::new(),
         };
+        let units_in_common = match &supplement {
+            Some(Ok(supplement)) => supplement.part().len(),
+            _ => 0,
+        };
         (!slots.is_empty()).then(|| Self {
             linked,
+            common: (0..units_in_common).map(|_| OnceLock::new()).collect(),
             supplement,
             slots,
             beside,
@@ -208,14 +223,16 @@ impl DebugInfo {
 
     /// The unit whose code covers a file address.
     pub fn unit_at(&self, address: u64) -> Option<usize> {
+        self.units_at(address).next()
+    }
+
+    /// Ranges of different units do not overlap in sound files; this looks back a little for those that do.
+    fn units_at(&self, address: u64) -> impl Iterator<Item = usize> {
         let ranges = self.ranges.get_or_init(|| self.collect_ranges());
         let after = ranges.partition_point(|range| range.start <= address);
-        // Ranges of different units do not overlap in sound files; look back a little for those that do.
-        ranges[..after]
-            .iter()
-            .rev()
-            .take(16)
-            .find(|range| address < range.end)
+        let before = ranges[..after].iter().rev().take(16);
+        before
+            .filter(move |range| address < range.end)
             .map(|range| range.unit)
     }
 
@@ -227,12 +244,99 @@ impl DebugInfo {
         self.whole_index.get_or_init(|| self.gather())
     }
 
+    /// Everything that has a name, if that is known already: to learn it of a large file takes a while.
+    pub fn index_at_hand(&self) -> Option<&NameIndex> {
+        if self.has_skeletons() {
+            return self.whole_index.get();
+        }
+        if self.linked_index.get().is_none() && !self.is_large() {
+            return Some(self.linked_index());
+        }
+        self.linked_index.get()
+    }
+
+    fn is_large(&self) -> bool {
+        self.linked.dwarf.debug_info.reader().len() > LARGE
+    }
+
     fn linked_index(&self) -> &NameIndex {
         self.linked_index.get_or_init(|| {
-            let of_signature = |signature| self.type_unit_name(LINKED, signature);
-            let (common, imports) = (self.supplement(), self.imports());
-            NameIndex::build(&self.linked, common, imports, &of_signature)
+            self.kept_index().unwrap_or_else(|| {
+                let index = gather(&self.jobs(), self);
+                if let Some((cache, key)) = self.cache() {
+                    cache.save(&key, &index);
+                }
+                index
+            })
         })
+    }
+
+    /// From the cache.
+    fn kept_index(&self) -> Option<NameIndex> {
+        let (cache, key) = self.cache()?;
+        cache.load(&key)
+    }
+
+    /// Where an index of it may be kept: not where a file that belongs to it is not there.
+    fn cache(&self) -> Option<(&IndexCache, Key)> {
+        let cache = self.beside.finder.index_cache()?;
+        let worth = cache.is_worth_it(self.linked.dwarf.debug_info.reader().len());
+        if !worth || self.has_skeletons() || matches!(self.supplement, Some(Err(_))) {
+            return None;
+        }
+        let linked = [&*self.linked.dwarf];
+        let common = self.supplement().map(|common| &*common.part().dwarf);
+        let files: Vec<&Dwarf> = linked.into_iter().chain(common).collect();
+        let key = Key::new(self.beside.build_id.as_deref()?, &files, self.slots.len())?;
+        Some((cache, key))
+    }
+
+    /// The units of the linked file, and those of the common file that it imports. What stands in the common file is
+    /// completed in the other, never the other way round.
+    fn jobs(&self) -> Vec<Job<'_>> {
+        let common = (0..self.common.len()).filter_map(|unit| self.common_job(unit));
+        let linked = (0..self.linked.len()).map(|unit| self.linked_job(unit));
+        common.chain(linked).collect()
+    }
+
+    fn linked_job(&self, unit: usize) -> Job<'_> {
+        let start = self.linked.start_of(unit);
+        let importer = start.and_then(|start| self.imports().importer(start));
+        Job {
+            part: &self.linked,
+            unit,
+            number: importer.unwrap_or(unit),
+        }
+    }
+
+    fn common_job(&self, unit: usize) -> Option<Job<'_>> {
+        let part = self.supplement()?.part();
+        let number = self.imports().importer(part.start_of(unit)?)?;
+        Some(Job { part, unit, number })
+    }
+
+    /// What is named in one unit of the linked file.
+    pub(crate) fn names_of_unit(&self, unit: usize) -> Option<&NameIndex> {
+        let slot = self.slots.get(unit)?;
+        let walk = || gather_here(&[self.linked_job(unit)], self);
+        Some(slot.names.get_or_init(walk))
+    }
+
+    fn names_of_common(&self, unit: usize) -> Option<&NameIndex> {
+        let job = self.common_job(unit)?;
+        Some(
+            self.common
+                .get(unit)?
+                .get_or_init(|| gather_here(&[job], self)),
+        )
+    }
+
+    /// The names that a unit brings along itself, wherever its DIEs are.
+    pub fn names_in_unit(&self, unit: usize) -> Option<&NameIndex> {
+        match self.skeleton(unit) {
+            Some(_) => self.split_index(unit),
+            None => self.names_of_unit(unit),
+        }
     }
 
     /// The names of one unit that was split off.
@@ -245,12 +349,12 @@ impl DebugInfo {
         }
     }
 
-    fn names_in(&self, part: &Part, unit: usize) -> NameIndex {
-        let of_signature = |signature| self.type_unit_name(part.number, signature);
-        NameIndex::of_split(part, unit, &of_signature)
+    fn names_in(&self, part: &Part, number: usize) -> NameIndex {
+        let jobs = (0..part.len()).map(|unit| Job { part, unit, number });
+        gather_here(&jobs.collect::<Vec<_>>(), self)
     }
 
-    fn type_unit_name(&self, part: usize, signature: u64) -> Option<String> {
+    pub(crate) fn type_unit_name(&self, part: usize, signature: u64) -> Option<String> {
         let (unit, offset) = self.locate(self.type_unit(part, signature)?)?;
         self.string_attr(unit, &unit.entry(offset).ok()?, gimli::DW_AT_name)
     }
@@ -258,7 +362,8 @@ impl DebugInfo {
     /// The names around a DIE: those of its file.
     fn index_of(&self, die: DieOffset) -> Option<&NameIndex> {
         match die.part() {
-            LINKED | SUPPLEMENT => Some(self.linked_index()),
+            LINKED => self.names_of_unit(self.linked.index_of(die)?),
+            SUPPLEMENT => self.names_of_common(self.supplement()?.part().index_of(die)?),
             part if part - FIRST_SPLIT < self.slots.len() => self.split_index(part - FIRST_SPLIT),
             _ => Some(self.index()),
         }
@@ -285,19 +390,23 @@ impl DebugInfo {
             .filter_map(|row| self.packaged_type(row))
             .map(|part| self.names_in(part, usize::MAX))
             .collect();
-        NameIndex::merged([self.linked_index()].into_iter().chain(split).chain(&types))
+        let all = [self.linked_index()].into_iter().chain(split).chain(&types);
+        NameIndex::assemble(&all.map(NameIndex::gathered).collect::<Vec<_>>())
     }
 
     pub fn function_at(&self, address: u64) -> Option<&FunctionRange> {
-        if !self.has_skeletons() {
-            return self.linked_index().function_at(address);
-        }
-        match self.unit_at(address) {
-            Some(unit) if self.skeleton(unit).is_some() => {
-                self.split_index(unit)?.function_at(address)
-            }
-            _ => self.linked_index().function_at(address),
-        }
+        self.units_at(address)
+            .find_map(|unit| self.names_in_unit(unit)?.function_at(address))
+    }
+
+    /// Address ranges of a function, lowest first: several when the compiler split it.
+    pub fn ranges_of(&self, die: DieOffset) -> Vec<(u64, u64)> {
+        let names = self.index_of(die);
+        names.map(|names| names.ranges_of(die)).unwrap_or_default()
+    }
+
+    pub(crate) fn containers_of(&self, die: DieOffset) -> Option<&Containers> {
+        self.part(die.part())?.containers_of(die)
     }
 
     /// The qualified prefix of a DIE: `std::`, or nothing.
@@ -380,6 +489,12 @@ impl DebugInfo {
         None
     }
 
+    /// See [`DebugInfo::name`].
+    pub fn name_of(&self, die: DieOffset) -> Option<String> {
+        let (unit, offset) = self.locate(die)?;
+        self.name(unit, &unit.entry(offset).ok()?)
+    }
+
     /// Target of `DW_AT_abstract_origin` or `DW_AT_specification`.
     pub fn origin(&self, unit: &Unit, entry: &Entry<'_>) -> Option<DieOffset> {
         [gimli::DW_AT_abstract_origin, gimli::DW_AT_specification]
@@ -427,7 +542,8 @@ impl DebugInfo {
                 }
             }
             if all.len() == before && !is_skeleton(unit) {
-                let functions = self.linked_index().function_ranges(index);
+                let names = self.names_of_unit(index);
+                let functions = names.into_iter().flat_map(NameIndex::functions);
                 all.extend(functions.map(|(start, end)| UnitRange {
                     start,
                     end,

@@ -2,22 +2,47 @@
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::index_cache::IndexCache;
 use crate::object_file::{ObjectFile, build_id_of, separate_of};
 
 /// Looks files up and keeps the parsed ones, keyed by path and build id. Clones share the cache.
 #[derive(Clone)]
 pub struct Finder {
     debug_roots: Arc<[PathBuf]>,
+    indexes: Option<IndexCache>,
+    source: Option<Arc<dyn Source>>,
     cache: Arc<Mutex<HashMap<Key, Arc<ObjectFile>>>>,
+}
+
+/// Where debug files may be had that are not on this machine.
+pub trait Source: Send + Sync {
+    /// The file of a build id, once it is here; None where it cannot be had.
+    fn debug_file(&self, build_id: &[u8]) -> Option<PathBuf>;
+
+    /// What kept it from having files so far, a sentence each.
+    fn troubles(&self) -> Vec<String>;
+}
+
+/// That of this process.
+static SOURCE: OnceLock<Arc<dyn Source>> = OnceLock::new();
+
+/// Gives every [`Finder::default`] of this process a source to ask when a file is nowhere else. The first one stays.
+pub fn ask_for_debug_files(source: Arc<dyn Source>) {
+    SOURCE.get_or_init(|| source);
 }
 
 type Key = (String, Option<Vec<u8>>, u64);
 
 impl Default for Finder {
+    /// Looks where the system's debug files are, and keeps indexes for the user.
     fn default() -> Self {
-        Self::new([PathBuf::from("/usr/lib/debug")])
+        Self {
+            indexes: IndexCache::of_user(),
+            source: SOURCE.get().cloned(),
+            ..Self::new([PathBuf::from("/usr/lib/debug")])
+        }
     }
 }
 
@@ -26,8 +51,34 @@ impl Finder {
     pub fn new(debug_roots: impl IntoIterator<Item = PathBuf>) -> Self {
         Self {
             debug_roots: debug_roots.into_iter().collect(),
+            indexes: None,
+            source: None,
             cache: Arc::default(),
         }
+    }
+
+    /// The same, which keeps what takes long to gather of a file.
+    #[must_use]
+    pub fn with_indexes(mut self, indexes: IndexCache) -> Self {
+        self.indexes = Some(indexes);
+        self
+    }
+
+    /// The same, which asks a source for files that are nowhere else.
+    #[must_use]
+    pub fn with_source(mut self, source: Arc<dyn Source>) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// What kept the source from having files so far.
+    pub fn troubles(&self) -> Vec<String> {
+        let source = self.source.as_ref();
+        source.map(|source| source.troubles()).unwrap_or_default()
+    }
+
+    pub(crate) fn index_cache(&self) -> Option<&IndexCache> {
+        self.indexes.as_ref()
     }
 
     /// The same, which looks under other roots as well. Files that were parsed are shared by all that
@@ -41,6 +92,8 @@ impl Finder {
                 .into_iter()
                 .chain(self.debug_roots.iter().cloned())
                 .collect(),
+            indexes: self.indexes.clone(),
+            source: self.source.clone(),
             cache: Arc::default(),
         }
     }
@@ -63,7 +116,7 @@ impl Finder {
     }
 
     /// Parses `bytes`, or gives the object already parsed from the same file.
-    pub fn object(&self, path: &str, bytes: Vec<u8>) -> Option<Arc<ObjectFile>> {
+    pub fn object(&self, path: &str, bytes: Arc<[u8]>) -> Option<Arc<ObjectFile>> {
         let key = (path.to_owned(), build_id_of(&bytes), bytes.len() as u64);
         let has_id = key.1.is_some();
         if has_id && let Some(known) = self.lock().get(&key) {
@@ -72,6 +125,8 @@ impl Finder {
         // The object keeps a finder for its debug file; one with a cache of its own, or the two would hold each other for ever.
         let own = Self {
             debug_roots: Arc::clone(&self.debug_roots),
+            indexes: self.indexes.clone(),
+            source: self.source.clone(),
             cache: Arc::default(),
         };
         let object = Arc::new(ObjectFile::parse(path, bytes, &own).ok()?);
@@ -89,8 +144,7 @@ impl Finder {
         build_id: Option<&[u8]>,
         link: Option<(&[u8], u32)>,
     ) -> Option<(PathBuf, Arc<[u8]>)> {
-        let (path, bytes) = self.find(path, build_id, link)?;
-        Some((path, bytes.into()))
+        self.find(path, build_id, link)
     }
 
     /// Where a file that is known by its path may be: there, or below a root.
@@ -117,19 +171,27 @@ impl Finder {
         path: &str,
         build_id: Option<&[u8]>,
         link: Option<(&[u8], u32)>,
-    ) -> Option<(PathBuf, Vec<u8>)> {
+    ) -> Option<(PathBuf, Arc<[u8]>)> {
         let by_id = build_id.and_then(|id| {
             let name = by_build_id(id)?;
             self.debug_roots.iter().find_map(|root| {
                 let at = root.join(&name);
-                let bytes = crate::regular::read(&at).ok()?;
+                let bytes = crate::regular::share(&at).ok()?;
                 (build_id_of(&bytes).as_deref() == Some(id)).then_some((at, bytes))
             })
         });
-        by_id.or_else(|| self.by_link(Path::new(path), link?))
+        by_id
+            .or_else(|| self.by_link(Path::new(path), link?))
+            .or_else(|| self.by_source(build_id?))
     }
 
-    fn by_link(&self, path: &Path, (name, crc): (&[u8], u32)) -> Option<(PathBuf, Vec<u8>)> {
+    fn by_source(&self, id: &[u8]) -> Option<(PathBuf, Arc<[u8]>)> {
+        let path = self.source.as_ref()?.debug_file(id)?;
+        let bytes = crate::regular::share(&path).ok()?;
+        (build_id_of(&bytes).as_deref() == Some(id)).then_some((path, bytes))
+    }
+
+    fn by_link(&self, path: &Path, (name, crc): (&[u8], u32)) -> Option<(PathBuf, Arc<[u8]>)> {
         let name = std::str::from_utf8(name)
             .ok()
             .filter(|name| !name.contains('/'))?;
@@ -144,7 +206,7 @@ impl Finder {
             .chain(under)
             .filter(|candidate| candidate != path)
             .find_map(|candidate| {
-                let bytes = crate::regular::read(&candidate).ok()?;
+                let bytes = crate::regular::share(&candidate).ok()?;
                 (crc32(&bytes) == crc).then_some((candidate, bytes))
             })
     }

@@ -217,6 +217,13 @@ impl Program {
         let Some((_, module, address)) = self.module_at(pc) else {
             return false;
         };
+        // A function with debug information is known by that; there may be a great many symbols.
+        if let Some(debug) = module.object.debug()
+            && let Some(function) = debug.function_at(address)
+            && let Some(name) = debug.name_of(function.die)
+        {
+            return name == "main" && debug.prefix_of(function.die).is_empty();
+        }
         module
             .object
             .symbols()

@@ -1,17 +1,9 @@
-//! What is named in a file's DWARF, gathered in one pass over all its DIEs.
+//! What is named in a file's DWARF: tables that are searched, and kept on disk as they are (see [`crate::index_cache`]).
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-
-use gimli::{EndianSlice, LittleEndian};
+use std::borrow::Cow;
+use std::hash::Hasher;
 
 use crate::debug_info::{DieOffset, SUPPLEMENT};
-use crate::object_file::Slice;
-use crate::supplement::{Imports, Supplement};
-use crate::unit::{Part, headers, is_skeleton};
-
-type Borrowed<'a> = EndianSlice<'a, LittleEndian>;
-type BorrowedEntry<'a> = gimli::DebuggingInformationEntry<'a, 'a, Borrowed<'a>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -20,6 +12,8 @@ pub enum Kind {
     },
     Type,
     Function,
+    /// A variable that was optimised away: it has neither place nor value.
+    Gone,
     /// The DIE is the enumerator; the enumeration is its parent.
     Enumerator {
         of: DieOffset,
@@ -31,7 +25,7 @@ pub struct Named {
     pub die: DieOffset,
     pub kind: Kind,
     pub unit: usize,
-    scope: u32,
+    pub(crate) scope: u32,
 }
 
 /// Code of a function that is not inlined.
@@ -40,108 +34,190 @@ pub struct FunctionRange {
     pub start: u64,
     pub end: u64,
     pub die: DieOffset,
-    unit: usize,
-}
-
-#[derive(Default)]
-pub struct NameIndex {
-    named: HashMap<Arc<str>, Vec<Named>>,
-    scopes: Vec<(u32, Arc<str>)>,
-    scope_of: Vec<(DieOffset, u32)>,
-    functions: Vec<FunctionRange>,
-    /// Functions that were inlined, and where that code is entered.
-    inlined: Vec<(DieOffset, u64)>,
-    local_names: HashSet<Arc<str>>,
-    member_names: HashSet<Arc<str>>,
-    vtables: HashMap<u64, DieOffset>,
+    pub(crate) unit: usize,
 }
 
 /// The scope of everything that is in none.
-const GLOBAL: u32 = 0;
+pub(crate) const GLOBAL: u32 = 0;
+
+/// A name that some function's local or parameter has.
+pub(crate) const OF_LOCAL: u8 = 1;
+/// One that a member of some type has.
+pub(crate) const OF_MEMBER: u8 = 2;
+
+/// Names are known by their numbers, which ascend with their hashes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct NameIndex {
+    pub(crate) text: String,
+    /// Where each name ends in the text.
+    pub(crate) ends: Vec<u32>,
+    pub(crate) hashes: Vec<u64>,
+    pub(crate) flags: Vec<u8>,
+    /// Where the entries of each name end in `named`.
+    pub(crate) until: Vec<u32>,
+    pub(crate) named: Vec<Named>,
+    /// The scope around each, always one before it, and its name.
+    pub(crate) scopes: Vec<(u32, u32)>,
+    pub(crate) scope_of: Vec<(DieOffset, u32)>,
+    pub(crate) functions: Vec<FunctionRange>,
+    /// Functions that were inlined, and where that code is entered.
+    pub(crate) inlined: Vec<(DieOffset, u64)>,
+    pub(crate) vtables: Vec<(u64, DieOffset)>,
+}
+
+/// What was gathered of some units, in their order; names by numbers of its own.
+#[derive(Default)]
+pub(crate) struct Gathered<'a> {
+    pub names: Vec<(Cow<'a, str>, u8)>,
+    pub named: Vec<(u32, Named)>,
+    pub scopes: Vec<(u32, u32)>,
+    pub scope_of: Vec<(DieOffset, u32)>,
+    pub functions: Vec<FunctionRange>,
+    pub inlined: Vec<(DieOffset, u64)>,
+    pub vtables: Vec<(u64, DieOffset)>,
+}
 
 impl NameIndex {
-    /// Of a linked file, and of what it imports of the common file that dwz made.
-    pub(crate) fn build(
-        linked: &Part,
-        supplement: Option<&Supplement>,
-        imports: &Imports,
-        of_signature: OfSignature<'_>,
-    ) -> Self {
-        let mut builder = Builder::default();
-        // What stands in the common file is completed in the other, never the other way round.
-        if let Some(supplement) = supplement {
-            builder.part(supplement.part(), &|_| None, |_, start| {
-                imports.importer(start)
-            });
+    /// All of them as one, each name's entries in the order given.
+    pub(crate) fn assemble(parts: &[Gathered<'_>]) -> Self {
+        let mut index = Self::default();
+        let numbers = index.take_names(parts);
+        // The global scope is every part's first.
+        index.scopes.push((GLOBAL, GLOBAL));
+        let mut counts = vec![0u32; index.ends.len()];
+        let entries = parts.iter().zip(&numbers);
+        for (part, number) in entries.clone() {
+            for (name, _) in &part.named {
+                counts[number[*name as usize] as usize] += 1;
+            }
         }
-        builder.part(linked, of_signature, |number, start| {
-            Some(imports.importer(start).unwrap_or(number))
-        });
-        builder.finish()
-    }
-
-    /// Of a file that was split off unit number `unit`.
-    pub(crate) fn of_split(part: &Part, unit: usize, of_signature: OfSignature<'_>) -> Self {
-        let mut builder = Builder::default();
-        builder.part(part, of_signature, |_, _| Some(unit));
-        builder.finish()
-    }
-
-    /// All of them as one.
-    pub(crate) fn merged<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
-        let mut whole = Self::default();
-        whole.scopes.push((GLOBAL, "".into()));
-        for one in all {
-            whole.add(one);
+        let mut sum = 0u32;
+        for count in &mut counts {
+            sum = sum.saturating_add(std::mem::replace(count, sum));
         }
-        whole.sort();
-        whole
-    }
-
-    fn add(&mut self, other: &Self) {
-        // Scope 0 is the same everywhere; the others move behind those that are there.
-        let Ok(behind) = u32::try_from(self.scopes.len() - 1) else {
-            return;
+        let nothing = Named {
+            die: DieOffset(0),
+            kind: Kind::Type,
+            unit: 0,
+            scope: GLOBAL,
         };
-        let moved = |scope: u32| match scope {
-            GLOBAL => GLOBAL,
-            scope => scope.saturating_add(behind),
-        };
-        let scopes = other.scopes.iter().skip(1);
-        self.scopes
-            .extend(scopes.map(|(parent, name)| (moved(*parent), Arc::clone(name))));
-        for (name, entries) in &other.named {
-            let known = self.named.entry(Arc::clone(name)).or_default();
-            known.extend(entries.iter().map(|named| Named {
-                scope: moved(named.scope),
-                ..*named
-            }));
+        index.named = vec![nothing; sum as usize];
+        for (part, number) in entries {
+            let behind = u32::try_from(index.scopes.len() - 1).unwrap_or(u32::MAX);
+            let moved = |scope: u32| match scope {
+                GLOBAL => GLOBAL,
+                scope => scope.saturating_add(behind),
+            };
+            let scopes = part.scopes.iter().skip(1);
+            let scopes = scopes.map(|(parent, name)| (moved(*parent), number[*name as usize]));
+            index.scopes.extend(scopes);
+            for (name, named) in &part.named {
+                let next = &mut counts[number[*name as usize] as usize];
+                let scope = moved(named.scope);
+                index.named[*next as usize] = Named { scope, ..*named };
+                *next += 1;
+            }
+            let scope_of = part.scope_of.iter();
+            index
+                .scope_of
+                .extend(scope_of.map(|(die, scope)| (*die, moved(*scope))));
+            index.functions.extend(&part.functions);
+            index.inlined.extend(&part.inlined);
+            index.vtables.extend(&part.vtables);
         }
-        let scope_of = other.scope_of.iter();
-        self.scope_of
-            .extend(scope_of.map(|(die, scope)| (*die, moved(*scope))));
-        self.functions.extend(&other.functions);
-        self.local_names.extend(other.local_names.iter().cloned());
-        self.member_names.extend(other.member_names.iter().cloned());
-        self.vtables.extend(&other.vtables);
-        self.inlined.extend(&other.inlined);
+        index.until = counts;
+        index.sort();
+        index
+    }
+
+    /// Numbers the names of all parts, and says for each part which number each of its names has now.
+    fn take_names(&mut self, parts: &[Gathered<'_>]) -> Vec<Vec<u32>> {
+        let mut numbers: Vec<Vec<u32>> =
+            parts.iter().map(|part| vec![0; part.names.len()]).collect();
+        let mut all: Vec<(u64, usize, usize)> = Vec::new();
+        for (at, part) in parts.iter().enumerate() {
+            let names = part.names.iter().enumerate();
+            all.extend(names.map(|(name, (text, _))| (hash(text), at, name)));
+        }
+        all.sort_unstable();
+        // Of one hash are a few at most.
+        let mut from = 0usize;
+        for (hash, part, name) in all {
+            let (text, flags) = &parts[part].names[name];
+            if self.hashes.last() != Some(&hash) {
+                from = self.ends.len();
+            }
+            let known = (from..self.ends.len()).find(|at| self.text_of(*at) == text);
+            let number = known.or_else(|| self.add_name(hash, text));
+            let Some(number) = number else { continue };
+            self.flags[number] |= flags;
+            numbers[part][name] = u32::try_from(number).unwrap_or(0);
+        }
+        numbers
+    }
+
+    fn add_name(&mut self, hash: u64, text: &str) -> Option<usize> {
+        let end = u32::try_from(self.text.len() + text.len()).ok()?;
+        self.text.push_str(text);
+        self.ends.push(end);
+        self.hashes.push(hash);
+        self.flags.push(0);
+        Some(self.ends.len() - 1)
     }
 
     fn sort(&mut self) {
         self.functions
             .sort_by_key(|function| (function.start, function.end));
         self.scope_of.sort_by_key(|pair| pair.0);
+        self.vtables.sort_by_key(|pair| pair.0);
+    }
+
+    /// As a part of a larger one.
+    pub(crate) fn gathered(&self) -> Gathered<'_> {
+        let names = (0..self.ends.len()).map(|at| (self.text_of(at).into(), self.flags[at]));
+        let named = (0u32..).zip(0..self.ends.len());
+        let named = named.flat_map(|(name, at)| self.entries(at).iter().map(move |n| (name, *n)));
+        Gathered {
+            names: names.collect(),
+            named: named.collect(),
+            scopes: self.scopes.clone(),
+            scope_of: self.scope_of.clone(),
+            functions: self.functions.clone(),
+            inlined: self.inlined.clone(),
+            vtables: self.vtables.clone(),
+        }
+    }
+
+    fn text_of(&self, name: usize) -> &str {
+        let start = name.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.text
+            .get(start as usize..self.ends[name] as usize)
+            .unwrap_or_default()
+    }
+
+    fn entries(&self, name: usize) -> &[Named] {
+        let start = name.checked_sub(1).map_or(0, |before| self.until[before]);
+        self.named
+            .get(start as usize..self.until[name] as usize)
+            .unwrap_or_default()
+    }
+
+    fn number_of(&self, name: &str) -> Option<usize> {
+        let hash = hash(name);
+        let first = self.hashes.partition_point(|known| *known < hash);
+        let same = self.hashes[first..].iter().take_while(|at| **at == hash);
+        (first..first + same.count()).find(|at| self.text_of(*at) == name)
     }
 
     /// Everything whose last path segment is `name`.
     pub fn lookup(&self, name: &str) -> &[Named] {
-        self.named.get(name).map_or(&[], Vec::as_slice)
+        self.number_of(name).map_or(&[], |name| self.entries(name))
     }
 
     pub fn names(&self) -> impl Iterator<Item = (&str, &[Named])> {
-        self.named
-            .iter()
-            .map(|(name, entries)| (&**name, entries.as_slice()))
+        (0..self.ends.len())
+            .map(|name| (self.text_of(name), self.entries(name)))
+            .filter(|(_, entries)| !entries.is_empty())
     }
 
     /// Namespaces and types around an entry, outermost first.
@@ -176,11 +252,8 @@ impl NameIndex {
         &self.inlined
     }
 
-    pub(crate) fn function_ranges(&self, unit: usize) -> impl Iterator<Item = (u64, u64)> {
-        self.functions
-            .iter()
-            .filter(move |function| function.unit == unit)
-            .map(|function| (function.start, function.end))
+    pub(crate) fn functions(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.functions.iter().map(|one| (one.start, one.end))
     }
 
     /// Address ranges of a function, lowest first: several when the compiler split it.
@@ -194,468 +267,82 @@ impl NameIndex {
 
     /// Whether some function has a local or parameter of this name. If not, no frame needs to be looked at to resolve it.
     pub fn is_local_name(&self, name: &str) -> bool {
-        self.local_names.contains(name)
+        self.has_flag(name, OF_LOCAL)
     }
 
     /// Whether a bare name may be a member of C++'s `this`.
     pub fn is_member_of_this(&self, name: &str) -> bool {
-        self.local_names.contains("this") && self.member_names.contains(name)
+        self.has_flag("this", OF_LOCAL) && self.has_flag(name, OF_MEMBER)
+    }
+
+    fn has_flag(&self, name: &str, flag: u8) -> bool {
+        self.number_of(name)
+            .is_some_and(|name| self.flags[name] & flag != 0)
     }
 
     /// The concrete type whose Rust vtable stands at a file address.
     pub fn vtable_type(&self, address: u64) -> Option<DieOffset> {
-        self.vtables.get(&address).copied()
+        let at = self
+            .vtables
+            .binary_search_by_key(&address, |pair| pair.0)
+            .ok()?;
+        Some(self.vtables[at].1)
     }
 
     fn scope_path(&self, mut scope: u32) -> Vec<&str> {
         let mut path = Vec::new();
         while scope != GLOBAL {
-            let (parent, name) = &self.scopes[scope as usize];
-            path.push(&**name);
+            let Some((parent, name)) = self.scopes.get(scope as usize) else {
+                break;
+            };
+            path.push(self.text_of(*name as usize));
             scope = *parent;
         }
         path.reverse();
         path
     }
-}
 
-#[derive(Default)]
-struct Builder {
-    index: NameIndex,
-    /// Declarations that a definition elsewhere may complete: the scope and the name it then has.
-    declared: HashMap<DieOffset, (u32, Arc<str>)>,
-    strings: HashSet<Arc<str>>,
-}
-
-/// What encloses the DIEs at a depth.
-#[derive(Clone, Copy)]
-struct Level {
-    scope: u32,
-    in_function: bool,
-    parent: DieOffset,
-}
-
-/// The unit being walked.
-struct Walk<'a> {
-    dwarf: &'a gimli::Dwarf<Borrowed<'a>>,
-    unit: &'a gimli::Unit<Borrowed<'a>>,
-    number: usize,
-    part: usize,
-    start: usize,
-    of_signature: OfSignature<'a>,
-}
-
-impl Walk<'_> {
-    /// The DIE that an attribute refers to.
-    fn referred(&self, entry: &BorrowedEntry<'_>, name: gimli::DwAt) -> Option<DieOffset> {
-        match entry.attr_value(name).ok()?? {
-            gimli::AttributeValue::UnitRef(offset) => {
-                Some(DieOffset(self.start.saturating_add(offset.0)))
-            }
-            gimli::AttributeValue::DebugInfoRef(offset) => DieOffset::in_info(self.part, offset.0),
-            gimli::AttributeValue::DebugInfoRefSup(offset) => {
-                DieOffset::in_info(SUPPLEMENT, offset.0)
-            }
-            _ => None,
-        }
+    /// Whether every number in it is of something that is there, among so many units: of one that was read from a file
+    /// nothing else says so.
+    pub(crate) fn is_sound(&self, units: usize) -> bool {
+        let names = self.ends.len();
+        let ascending = |all: &[u32], most: usize| {
+            all.is_sorted() && all.last().map_or(0, |last| *last as usize) == most
+        };
+        let scopes = (0u32..).zip(&self.scopes).skip(1);
+        let mut scopes =
+            scopes.map(|(at, (parent, name))| *parent < at && (*name as usize) < names);
+        let is_scope = |scope: u32| (scope as usize) < self.scopes.len().max(1);
+        let is_part = |die: DieOffset| die.part() <= SUPPLEMENT;
+        ascending(&self.ends, self.text.len())
+            && ascending(&self.until, self.named.len())
+            && [self.hashes.len(), self.flags.len(), self.until.len()] == [names; 3]
+            && self.hashes.is_sorted()
+            && self
+                .ends
+                .iter()
+                .all(|end| self.text.is_char_boundary(*end as usize))
+            && scopes.all(|sound| sound)
+            && self
+                .named
+                .iter()
+                .all(|named| named.unit < units && is_scope(named.scope) && is_part(named.die))
+            && self
+                .functions
+                .iter()
+                .all(|one| one.unit < units && is_part(one.die))
+            && self.scope_of.iter().all(|(_, scope)| is_scope(*scope))
+            && self.scope_of.is_sorted_by_key(|pair| pair.0)
+            && self.functions.is_sorted_by_key(|one| one.start)
+            && self.vtables.is_sorted_by_key(|pair| pair.0)
+            && self.vtables.iter().all(|(_, die)| is_part(*die))
+            && self.inlined.iter().all(|(die, _)| is_part(*die))
     }
 }
 
-/// The name of the type that a type unit is there for.
-pub(crate) type OfSignature<'a> = &'a dyn Fn(u64) -> Option<String>;
-
-impl Builder {
-    /// Walks the units that `number` gives a number, in order.
-    fn part(
-        &mut self,
-        part: &Part,
-        of_signature: OfSignature<'_>,
-        number: impl Fn(usize, DieOffset) -> Option<usize>,
-    ) {
-        if self.index.scopes.is_empty() {
-            self.index.scopes.push((GLOBAL, "".into()));
-        }
-        // Slices that count no references are a good deal faster to walk.
-        #[expect(
-            deprecated,
-            reason = "a row of a package has no sections of its own to borrow from"
-        )]
-        let dwarf = part.dwarf.borrow(borrowed);
-        for (at, (start, header)) in headers(&dwarf, part.number).enumerate() {
-            let Some(number) = number(at, start) else {
-                continue;
-            };
-            let Ok(mut unit) = dwarf.unit(header) else {
-                continue;
-            };
-            match part.skeleton() {
-                Some(skeleton) => {
-                    unit.low_pc = skeleton.low_pc;
-                    unit.addr_base = skeleton.addr_base;
-                    if unit.header.version() < 5 {
-                        unit.rnglists_base = skeleton.rnglists_base;
-                    }
-                }
-                // What a skeleton repeats of its unit is in the unit too.
-                None if is_skeleton(&unit) => continue,
-                None => {}
-            }
-            self.unit(&Walk {
-                dwarf: &dwarf,
-                unit: &unit,
-                number,
-                part: part.number,
-                start: start.0,
-                of_signature,
-            });
-        }
-    }
-
-    fn finish(mut self) -> NameIndex {
-        self.index.sort();
-        self.index
-    }
-
-    fn unit(&mut self, walk: &Walk<'_>) {
-        let root = Level {
-            scope: GLOBAL,
-            in_function: false,
-            parent: DieOffset(walk.start),
-        };
-        let mut levels = vec![root];
-        let mut depth = 0isize;
-        let mut cursor = walk.unit.entries();
-        while let Ok(Some((delta, entry))) = cursor.next_dfs() {
-            depth += delta;
-            let Ok(level) = usize::try_from(depth) else {
-                return;
-            };
-            levels.truncate(level + 1);
-            let Some(here) = levels.get(level).copied() else {
-                return;
-            };
-            let inside = self.entry(walk, entry, here);
-            levels.push(inside);
-        }
-    }
-
-    /// Notes one DIE and says what its children are in.
-    fn entry(&mut self, walk: &Walk<'_>, entry: &BorrowedEntry<'_>, here: Level) -> Level {
-        let die = DieOffset(walk.start.saturating_add(entry.offset().0));
-        let mut inside = Level {
-            parent: die,
-            ..here
-        };
-        match entry.tag() {
-            gimli::DW_TAG_namespace => {
-                let name = self
-                    .name(walk, entry)
-                    .unwrap_or_else(|| self.intern("(anonymous namespace)"));
-                inside.scope = self.scope(here.scope, name);
-            }
-            gimli::DW_TAG_structure_type
-            | gimli::DW_TAG_class_type
-            | gimli::DW_TAG_union_type
-            | gimli::DW_TAG_enumeration_type
-            | gimli::DW_TAG_base_type
-            | gimli::DW_TAG_typedef
-            | gimli::DW_TAG_unspecified_type => {
-                let (scope, name) = match self.type_name(walk, entry, here) {
-                    Some((scope, name)) => (scope, Some(name)),
-                    None => (here.scope, None),
-                };
-                self.index.scope_of.push((die, scope));
-                if let Some(name) = name {
-                    // One with a signature is defined in a type unit.
-                    let is_elsewhere = signature(entry).is_some();
-                    if has_flag(entry, gimli::DW_AT_declaration) {
-                        self.declared.insert(die, (scope, Arc::clone(&name)));
-                    } else if !is_elsewhere {
-                        let kind = Kind::Type;
-                        let unit = walk.number;
-                        self.add(
-                            &name,
-                            Named {
-                                die,
-                                kind,
-                                unit,
-                                scope,
-                            },
-                        );
-                    }
-                    if entry.has_children() {
-                        inside.scope = self.scope(scope, name);
-                    }
-                }
-                // Enumerators of a plain enum belong to the scope around it.
-                if entry.tag() == gimli::DW_TAG_enumeration_type
-                    && !has_flag(entry, gimli::DW_AT_enum_class)
-                {
-                    inside.scope = scope;
-                }
-            }
-            gimli::DW_TAG_enumerator => {
-                if let Some(name) = self.name(walk, entry) {
-                    self.add(
-                        &name,
-                        Named {
-                            die,
-                            kind: Kind::Enumerator { of: here.parent },
-                            unit: walk.number,
-                            scope: here.scope,
-                        },
-                    );
-                }
-            }
-            gimli::DW_TAG_subprogram => {
-                self.function(walk, entry, die, here);
-                inside.in_function = true;
-            }
-            gimli::DW_TAG_inlined_subroutine => {
-                self.inlined(walk, entry);
-                inside.in_function = true;
-            }
-            gimli::DW_TAG_lexical_block => inside.in_function = true,
-            gimli::DW_TAG_formal_parameter => self.local(walk, entry),
-            gimli::DW_TAG_variable | gimli::DW_TAG_member => self.variable(walk, entry, die, here),
-            _ => {}
-        }
-        inside
-    }
-
-    fn inlined(&mut self, walk: &Walk<'_>, entry: &BorrowedEntry<'_>) {
-        let Some(origin) = walk.referred(entry, gimli::DW_AT_abstract_origin) else {
-            return;
-        };
-        let Ok(mut ranges) = walk.dwarf.die_ranges(walk.unit, entry) else {
-            return;
-        };
-        // GCC says by DW_AT_entry_pc where it is entered, which is where its lowest range begins but for
-        // code that was moved away.
-        let mut lowest = None;
-        while let Ok(Some(range)) = ranges.next() {
-            if range.begin != 0 && range.begin < range.end {
-                lowest = Some(lowest.map_or(range.begin, |low: u64| low.min(range.begin)));
-            }
-        }
-        let entry_pc = entry.attr_value(gimli::DW_AT_entry_pc).ok().flatten();
-        let entry_pc = entry_pc.and_then(|value| walk.dwarf.attr_address(walk.unit, value).ok()?);
-        if let Some(at) = entry_pc.or(lowest) {
-            self.index.inlined.push((origin, at));
-        }
-    }
-
-    fn function(
-        &mut self,
-        walk: &Walk<'_>,
-        entry: &BorrowedEntry<'_>,
-        die: DieOffset,
-        here: Level,
-    ) {
-        let Some((scope, name)) = self.declared_name(walk, entry, here) else {
-            return;
-        };
-        self.declared.insert(die, (scope, Arc::clone(&name)));
-        self.index.scope_of.push((die, scope));
-        let Ok(mut ranges) = walk.dwarf.die_ranges(walk.unit, entry) else {
-            return;
-        };
-        let mut has_code = false;
-        while let Ok(Some(range)) = ranges.next() {
-            if range.begin != 0 && range.begin < range.end {
-                has_code = true;
-                self.index.functions.push(FunctionRange {
-                    start: range.begin,
-                    end: range.end,
-                    die,
-                    unit: walk.number,
-                });
-            }
-        }
-        if has_code {
-            self.add(
-                &name,
-                Named {
-                    die,
-                    kind: Kind::Function,
-                    unit: walk.number,
-                    scope,
-                },
-            );
-        }
-    }
-
-    fn local(&mut self, walk: &Walk<'_>, entry: &BorrowedEntry<'_>) {
-        if let Some(name) = self.name(walk, entry) {
-            self.index.local_names.insert(name);
-        }
-    }
-
-    fn variable(
-        &mut self,
-        walk: &Walk<'_>,
-        entry: &BorrowedEntry<'_>,
-        die: DieOffset,
-        here: Level,
-    ) {
-        let specified = entry
-            .attr_value(gimli::DW_AT_specification)
-            .ok()
-            .flatten()
-            .is_some();
-        if here.in_function && !specified {
-            return self.local(walk, entry);
-        }
-        let Some((scope, name)) = self.declared_name(walk, entry, here) else {
-            return;
-        };
-        if entry.tag() == gimli::DW_TAG_member {
-            self.index.member_names.insert(Arc::clone(&name));
-        }
-        if let Some(address) = self.vtable(walk, entry) {
-            self.index.vtables.insert(address.0, address.1);
-            return;
-        }
-        let has = |name| entry.attr_value(name).ok().flatten().is_some();
-        if has(gimli::DW_AT_location) || has(gimli::DW_AT_const_value) {
-            let external = has_flag(entry, gimli::DW_AT_external) || specified;
-            self.add(
-                &name,
-                Named {
-                    die,
-                    kind: Kind::Variable { external },
-                    unit: walk.number,
-                    scope,
-                },
-            );
-            self.index.scope_of.push((die, scope));
-        } else if has_flag(entry, gimli::DW_AT_declaration) {
-            self.declared.insert(die, (scope, name));
-        }
-    }
-
-    /// rustc describes each vtable as a variable whose type names the concrete type it serves.
-    fn vtable(&self, walk: &Walk<'_>, entry: &BorrowedEntry<'_>) -> Option<(u64, DieOffset)> {
-        let name = walk
-            .dwarf
-            .attr_string(walk.unit, entry.attr_value(gimli::DW_AT_name).ok()??)
-            .ok()?;
-        if !name.slice().ends_with(b"{vtable}") {
-            return None;
-        }
-        let gimli::AttributeValue::Exprloc(location) =
-            entry.attr_value(gimli::DW_AT_location).ok()??
-        else {
-            return None;
-        };
-        let gimli::AttributeValue::UnitRef(of) = entry.attr_value(gimli::DW_AT_type).ok()?? else {
-            return None;
-        };
-        let table = walk.unit.entry(of).ok()?;
-        let gimli::AttributeValue::UnitRef(concrete) =
-            table.attr_value(gimli::DW_AT_containing_type).ok()??
-        else {
-            return None;
-        };
-        let mut operations = location.operations(walk.unit.encoding());
-        let address = match operations.next().ok()?? {
-            gimli::Operation::Address { address } => address,
-            gimli::Operation::AddressIndex { index } => {
-                walk.dwarf.address(walk.unit, index).ok()?
-            }
-            _ => return None,
-        };
-        Some((address, DieOffset(walk.start.saturating_add(concrete.0))))
-    }
-
-    /// Name and scope, taken from the declaration that this DIE completes, if it completes one.
-    fn declared_name(
-        &mut self,
-        walk: &Walk<'_>,
-        entry: &BorrowedEntry<'_>,
-        here: Level,
-    ) -> Option<(u32, Arc<str>)> {
-        for attribute in [gimli::DW_AT_specification, gimli::DW_AT_abstract_origin] {
-            let Some(target) = walk.referred(entry, attribute) else {
-                continue;
-            };
-            if let Some(known) = self.declared.get(&target) {
-                return Some(known.clone());
-            }
-            // The origin may stand further on in the file.
-            if let Some(gimli::AttributeValue::UnitRef(offset)) =
-                entry.attr_value(attribute).ok().flatten()
-                && let Ok(origin) = walk.unit.entry(offset)
-                && let Some(name) = self.name(walk, &origin)
-            {
-                return Some((here.scope, name));
-            }
-        }
-        Some((here.scope, self.name(walk, entry)?))
-    }
-
-    /// As [`Builder::declared_name`]; a type that is in a type unit may have its name only there.
-    fn type_name(
-        &mut self,
-        walk: &Walk<'_>,
-        entry: &BorrowedEntry<'_>,
-        here: Level,
-    ) -> Option<(u32, Arc<str>)> {
-        if let Some(found) = self.declared_name(walk, entry, here) {
-            return Some(found);
-        }
-        let name = (walk.of_signature)(signature(entry)?)?;
-        Some((here.scope, self.intern(&name)))
-    }
-
-    fn name(&mut self, walk: &Walk<'_>, entry: &BorrowedEntry<'_>) -> Option<Arc<str>> {
-        let text = walk
-            .dwarf
-            .attr_string(walk.unit, entry.attr_value(gimli::DW_AT_name).ok()??)
-            .ok()?;
-        Some(self.intern(&text.to_string_lossy()))
-    }
-
-    fn intern(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.strings.get(text) {
-            return Arc::clone(known);
-        }
-        let fresh: Arc<str> = text.into();
-        self.strings.insert(Arc::clone(&fresh));
-        fresh
-    }
-
-    fn scope(&mut self, parent: u32, name: Arc<str>) -> u32 {
-        let Ok(number) = u32::try_from(self.index.scopes.len()) else {
-            return GLOBAL;
-        };
-        self.index.scopes.push((parent, name));
-        number
-    }
-
-    fn add(&mut self, name: &Arc<str>, named: Named) {
-        self.index
-            .named
-            .entry(Arc::clone(name))
-            .or_default()
-            .push(named);
-    }
-}
-
-fn signature(entry: &BorrowedEntry<'_>) -> Option<u64> {
-    match entry.attr_value(gimli::DW_AT_signature).ok()?? {
-        gimli::AttributeValue::DebugTypesRef(signature) => Some(signature.0),
-        _ => None,
-    }
-}
-
-fn borrowed(section: &Slice) -> Borrowed<'_> {
-    EndianSlice::new(section.bytes(), LittleEndian)
-}
-
-fn has_flag(entry: &BorrowedEntry<'_>, name: gimli::DwAt) -> bool {
-    matches!(
-        entry.attr_value(name),
-        Ok(Some(gimli::AttributeValue::Flag(true)))
-    )
+/// The same in every build: it is kept on disk.
+pub(crate) fn hash(name: &str) -> u64 {
+    let mut hasher = fnv::FnvHasher::default();
+    hasher.write(name.as_bytes());
+    hasher.finish()
 }

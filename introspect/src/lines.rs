@@ -115,9 +115,14 @@ impl LineTable {
         inside.find(|row| row.prologue_end).map(|row| row.address)
     }
 
+    /// Of several rows at one address the last statement, as gdb has it: optimised code goes on with rows that are none.
     fn row_at(&self, address: u64) -> Option<&Row> {
-        self.position(address)
-            .map(|(sequence, index)| &sequence.rows[index])
+        let (sequence, index) = self.position(address)?;
+        let last = &sequence.rows[index];
+        let before = sequence.rows[..=index].iter().rev();
+        let here = before.take_while(|row| row.address == last.address && row.line != 0);
+        let statement = here.into_iter().find(|row| row.statement);
+        Some(statement.unwrap_or(last))
     }
 
     fn position(&self, address: u64) -> Option<(&Sequence, usize)> {

@@ -78,8 +78,7 @@ pub struct UnwindSections {
 }
 
 impl ObjectFile {
-    pub fn parse(path: &str, bytes: Vec<u8>, finder: &Finder) -> Result<Self, ObjectError> {
-        let image: Arc<[u8]> = bytes.into();
+    pub fn parse(path: &str, image: Arc<[u8]>, finder: &Finder) -> Result<Self, ObjectError> {
         let elf = parse_elf(&image).map_err(|source| ObjectError::Parse {
             path: path.into(),
             source,
@@ -173,6 +172,7 @@ impl ObjectFile {
         let beside = Beside {
             finder: self.finder.clone(),
             paths,
+            build_id: self.build_id.clone(),
         };
         DebugInfo::load(|id| section(image, &elf, id.name()), beside, supplement)
     }

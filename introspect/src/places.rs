@@ -146,7 +146,7 @@ impl Program {
                 continue;
             };
             for die in self.dies_called(number, name) {
-                for (start, end) in debug.index().ranges_of(die).into_iter().take(1) {
+                for (start, end) in debug.ranges_of(die).into_iter().take(1) {
                     found.insert((
                         start.wrapping_add(module.bias),
                         end.wrapping_add(module.bias),

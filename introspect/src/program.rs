@@ -1,11 +1,12 @@
 //! A running program's files: which are mapped where, and what their debug information says.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::debug_info::DieOffset;
+use crate::debug_info::{DebugInfo, DieOffset};
 use crate::finder::Finder;
-use crate::index::Kind;
+use crate::index::{Kind, NameIndex};
 use crate::lines::{LineTable, path_ends_with};
 use crate::object_file::{ObjectFile, build_id_of};
 use crate::symbols::demangle;
@@ -27,6 +28,7 @@ pub struct Program {
     modules: Vec<Module>,
     loaded_from: Vec<Mapping>,
     types: Mutex<HashMap<(usize, DieOffset), Arc<Type>>>,
+    questions: AtomicUsize,
 }
 
 /// One object and where it is.
@@ -65,6 +67,7 @@ impl Program {
             modules,
             loaded_from: image_mappings(&mappings),
             types: Mutex::default(),
+            questions: AtomicUsize::new(0),
         }
     }
 
@@ -82,6 +85,20 @@ impl Program {
 
     pub fn modules(&self) -> &[Module] {
         &self.modules
+    }
+
+    /// The names of a file; None where they are not known and the question can be answered by a look at more of the
+    /// program's state instead. Only the first that comes is: whoever goes on asking has them gathered.
+    pub(crate) fn index_for<'d>(&self, debug: &'d DebugInfo) -> Option<&'d NameIndex> {
+        debug.index_at_hand().or_else(|| {
+            let is_first = self.questions.load(Ordering::Relaxed) <= 1;
+            (!is_first).then(|| debug.index())
+        })
+    }
+
+    /// One more expression is evaluated.
+    pub(crate) fn count_question(&self) {
+        self.questions.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What was met so far that keeps parts of the program unknown: debug files that are missing or of another build, a
@@ -218,7 +235,7 @@ impl Program {
                         continue;
                     };
                     if full == name || full.ends_with(&format!("::{name}")) {
-                        let ranges = debug.index().ranges_of(named.die);
+                        let ranges = debug.ranges_of(named.die);
                         found.extend(ranges.iter().take(1).map(|(start, end)| FunctionAt {
                             name: full.clone(),
                             start: start.wrapping_add(module.bias),
@@ -546,7 +563,10 @@ fn load_module(
         Some(path) => (path.to_owned(), view.open_file(code).ok()?),
         None if code.path == "[vdso]" => {
             let len = usize::try_from((code.end - code.start).min(VDSO_LIMIT)).ok()?;
-            (code.path.clone(), view.read_vec(code.start, len).ok()?)
+            (
+                code.path.clone(),
+                view.read_vec(code.start, len).ok()?.into(),
+            )
         }
         None => return None,
     };

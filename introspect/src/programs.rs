@@ -1,6 +1,7 @@
 //! The programs of a history: an exec, a dlopen or another branch can make another one of it.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::finder::Finder;
 use crate::program::Program;
@@ -14,6 +15,8 @@ const KEPT: usize = 4;
 pub struct Programs {
     finder: Finder,
     loaded: Mutex<Vec<Arc<Program>>>,
+    /// What was found missing of those that are no longer kept.
+    left: Mutex<BTreeSet<String>>,
 }
 
 impl Programs {
@@ -21,6 +24,7 @@ impl Programs {
         Self {
             finder,
             loaded: Mutex::default(),
+            left: Mutex::default(),
         }
     }
 
@@ -34,16 +38,28 @@ impl Programs {
         }
         let program = Arc::new(Program::load(view, &self.finder));
         if loaded.len() >= KEPT {
-            loaded.remove(0);
+            let gone = loaded.remove(0);
+            self.lock_left().extend(gone.troubles());
         }
         loaded.push(Arc::clone(&program));
         program
     }
+
+    /// What was found missing of their debug information so far, a sentence each.
+    pub fn troubles(&self) -> Vec<String> {
+        let mut all = self.lock_left().clone();
+        all.extend(self.lock().iter().flat_map(|program| program.troubles()));
+        all.extend(self.finder.troubles());
+        all.into_iter().collect()
+    }
+
+    fn lock_left(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What a thread that panicked has left is whole: programs are only ever added and taken away.
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Program>>> {
-        self.loaded
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

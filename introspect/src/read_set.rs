@@ -127,7 +127,7 @@ impl View for Recording<'_> {
         self.inner.debug_roots()
     }
 
-    fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
+    fn open_file(&self, mapping: &Mapping) -> std::io::Result<std::sync::Arc<[u8]>> {
         self.inner.open_file(mapping)
     }
 }

@@ -48,6 +48,7 @@ pub struct Beside {
     pub finder: Finder,
     /// The object's own path, and that of its debug file if it has one.
     pub paths: Vec<String>,
+    pub build_id: Option<Vec<u8>>,
 }
 
 /// A `.dwp`.
@@ -69,7 +70,7 @@ impl Beside {
         let place = below_root(Path::new(names.first()?))?;
         let mut candidates = names.iter().flat_map(|name| self.finder.places(name));
         candidates.find_map(|path| {
-            let bytes = crate::regular::read_sized(&path).ok()?;
+            let bytes = crate::regular::share(&path).ok()?;
             Package::parse(path, place.clone(), bytes)
         })
     }
@@ -123,7 +124,7 @@ impl Split {
         let place = place.unwrap_or_else(|| PathBuf::from(&name));
         let mut failed = None;
         for path in &places {
-            let Ok(bytes) = crate::regular::read_sized(path) else {
+            let Ok(bytes) = crate::regular::share(path) else {
                 continue;
             };
             match Self::of_file(skeleton, number, (path.clone(), place.clone()), bytes) {
@@ -146,9 +147,9 @@ impl Split {
         skeleton: &Arc<Unit>,
         number: usize,
         at: (PathBuf, PathBuf),
-        bytes: Vec<u8>,
+        bytes: Arc<[u8]>,
     ) -> Result<Self, SplitError> {
-        let mut section = sections_named(bytes.into(), SectionId::dwo_name);
+        let mut section = sections_named(bytes, SectionId::dwo_name);
         let dwarf = section.as_mut().and_then(|section| {
             let mut dwarf = Dwarf::load(|id| Ok::<_, gimli::Error>(section(id))).ok()?;
             dwarf.make_dwo(&skeleton.dwarf);
@@ -192,10 +193,10 @@ impl Split {
 }
 
 impl Package {
-    fn parse(path: PathBuf, place: PathBuf, bytes: Vec<u8>) -> Option<Self> {
+    fn parse(path: PathBuf, place: PathBuf, bytes: Arc<[u8]>) -> Option<Self> {
         // A row takes at least a word in the file: more were made up.
         let most = bytes.len() / 4;
-        let mut section = sections_named(bytes.into(), SectionId::dwo_name)?;
+        let mut section = sections_named(bytes, SectionId::dwo_name)?;
         let package =
             gimli::DwarfPackage::load(|id| Ok::<_, gimli::Error>(section(id)), empty()).ok()?;
         let rows = usize::try_from(package.tu_index.unit_count()).ok()?;

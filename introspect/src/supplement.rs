@@ -59,7 +59,7 @@ impl Supplement {
         let places = finder.supplement_places(of, &link.name, &link.id);
         let mut other = None;
         for path in &places {
-            let Ok(bytes) = crate::regular::read_sized(path) else {
+            let Ok(bytes) = crate::regular::share(path) else {
                 continue;
             };
             if !is_it(&bytes, &link.id) {
@@ -90,8 +90,8 @@ impl Supplement {
         })
     }
 
-    fn parse(path: PathBuf, id: &[u8], bytes: Vec<u8>) -> Option<Self> {
-        let mut section = sections_named(bytes.into(), |id: SectionId| Some(id.name()))?;
+    fn parse(path: PathBuf, id: &[u8], bytes: Arc<[u8]>) -> Option<Self> {
+        let mut section = sections_named(bytes, |id: SectionId| Some(id.name()))?;
         let dwarf = Dwarf::load(|id| Ok::<_, gimli::Error>(section(id))).ok()?;
         let part = Part::new(SUPPLEMENT, dwarf, None);
         let place = by_build_id(id)?;

@@ -94,7 +94,7 @@ impl View for Overlay<'_> {
         self.new.debug_roots()
     }
 
-    fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
+    fn open_file(&self, mapping: &Mapping) -> std::io::Result<std::sync::Arc<[u8]>> {
         self.new.open_file(mapping)
     }
 }

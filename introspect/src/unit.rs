@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use gimli::{DebugInfoOffset, DebugTypesOffset, UnitOffset, UnitSectionOffset, UnitType};
 
+use crate::declared::Containers;
 use crate::object_file::Slice;
 
 pub type Dwarf = gimli::Dwarf<Slice>;
@@ -116,6 +117,7 @@ struct Slot {
     header: gimli::UnitHeader<Slice>,
     start: DieOffset,
     unit: OnceLock<Option<Arc<Unit>>>,
+    containers: OnceLock<Containers>,
 }
 
 impl Part {
@@ -125,6 +127,7 @@ impl Part {
                 header,
                 start,
                 unit: OnceLock::new(),
+                containers: OnceLock::new(),
             })
             .collect();
         Self {
@@ -171,6 +174,24 @@ impl Part {
             .filter(|index| self.units[*index].start.is_in_types() == die.is_in_types())
     }
 
+    pub fn start_of(&self, index: usize) -> Option<DieOffset> {
+        self.units.get(index).map(|slot| slot.start)
+    }
+
+    /// Bytes of a unit.
+    pub fn length_of(&self, index: usize) -> usize {
+        let slot = self.units.get(index);
+        slot.map_or(0, |slot| slot.header.length_including_self())
+    }
+
+    /// What holds a DIE of it, of its unit.
+    pub fn containers_of(&self, die: DieOffset) -> Option<&Containers> {
+        let index = self.index_of(die)?;
+        let unit = self.unit(index)?;
+        let slot = self.units.get(index)?;
+        Some(slot.containers.get_or_init(|| Containers::collect(unit)))
+    }
+
     pub fn locate(&self, die: DieOffset) -> Option<(&Arc<Unit>, UnitOffset)> {
         let unit = self.unit(self.index_of(die)?)?;
         Some((unit, unit.offset_of(die)?))
@@ -213,6 +234,19 @@ pub fn headers<R: gimli::Reader<Offset = usize>>(
     let types = std::iter::from_fn(move || types.next().ok().flatten());
     info.chain(types)
         .map_while(move |header| Some((DieOffset::of_unit(part, header.offset())?, header)))
+}
+
+/// The header of the unit that begins at `start`.
+pub fn header_at<R: gimli::Reader<Offset = usize>>(
+    dwarf: &gimli::Dwarf<R>,
+    start: DieOffset,
+) -> Option<gimli::UnitHeader<R>> {
+    if start.is_in_types() {
+        let mut types = headers(dwarf, start.part());
+        return types.find(|(at, _)| *at == start).map(|(_, header)| header);
+    }
+    let offset = DebugInfoOffset(start.in_section());
+    dwarf.debug_info.header_from_offset(offset).ok()
 }
 
 /// Whether the unit only says where the rest of it is.

@@ -135,9 +135,9 @@ pub trait View {
     }
 
     /// The bytes of the file behind a mapping. A bundle supplies its own copy here.
-    fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
+    fn open_file(&self, mapping: &Mapping) -> std::io::Result<std::sync::Arc<[u8]>> {
         match mapping.file_path() {
-            Some(path) => crate::regular::read(path.as_ref()),
+            Some(path) => crate::regular::share(path.as_ref()),
             None => Err(std::io::ErrorKind::NotFound.into()),
         }
     }

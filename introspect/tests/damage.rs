@@ -31,9 +31,9 @@ impl View for Swapped<'_> {
     fn mappings(&self) -> Vec<Mapping> {
         self.core.mappings()
     }
-    fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
+    fn open_file(&self, mapping: &Mapping) -> std::io::Result<std::sync::Arc<[u8]>> {
         match mapping.file_path() {
-            Some(path) if path == self.path => Ok(self.file.clone()),
+            Some(path) if path == self.path => Ok(self.file.clone().into()),
             // Libraries are not what is tried here.
             _ => Err(std::io::ErrorKind::NotFound.into()),
         }

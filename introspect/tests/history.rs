@@ -357,8 +357,8 @@ fn blame_says_since_when_each_part_is_as_it_is() {
 fn assertions_name_the_first_breach() {
     let (_, history) = history();
     let asked = |expr: &str| {
-        let checker = Checker::new(Programs::default(), Context::default(), expr);
-        check(checker, &history, 1..=40)
+        let mut checker = Checker::new(Programs::default(), Context::default(), expr);
+        check(&mut checker, &history, 1..=40)
     };
     let broken = asked("counter >= 20").unwrap();
     assert_eq!((broken.checked, broken.evaluations), (10, 2));

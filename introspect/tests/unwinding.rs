@@ -87,6 +87,9 @@ fn optimised(flags: &[&str]) {
         "{flags:?}"
     );
     assert!(frames.iter().all(|frame| !frame.guessed));
+    // Written and never read: it is nowhere, but there is such a variable.
+    let gone = json!({"unavailable": "optimized out"});
+    assert_eq!(fixture.json("dead"), gone, "{flags:?}");
     let locals: Vec<String> = fixture.gdb[1..]
         .chunks(3)
         .map(|answers| format!("{}\n{}", answers[1], answers[2]))

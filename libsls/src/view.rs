@@ -388,14 +388,14 @@ impl View for CheckpointView {
         self.brought().map(bundle::debug_root).into_iter().collect()
     }
 
-    fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
+    fn open_file(&self, mapping: &Mapping) -> std::io::Result<std::sync::Arc<[u8]>> {
         let recorded = mapping_at(&self.process, mapping.start);
         if let Some(file) = recorded.and_then(|mapping| self.open_as_mapped(mapping).ok()) {
-            return introspect::regular::all_of(file);
+            return introspect::regular::shared(file);
         }
         // Changed since, but perhaps not in what matters: its build id decides.
         match mapping.file_path() {
-            Some(path) => introspect::regular::read(path.as_ref()),
+            Some(path) => introspect::regular::share(path.as_ref()),
             None => Err(std::io::ErrorKind::NotFound.into()),
         }
     }

@@ -16,10 +16,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["sls-record", "sls-sys", "slos", "sls-keeper"],
     ),
     ("libsls", &["sls-record", "sls-sys", "introspect"]),
-    ("sls-tui", &["libsls", "introspect"]),
+    ("sls-debuginfod", &["introspect"]),
+    ("sls-tui", &["libsls", "introspect", "sls-debuginfod"]),
     ("slfs", &["sls-record", "slos", "libsls"]),
     ("newfs_sls", &["slos"]),
-    ("slsctl", &["libsls", "introspect"]),
+    ("slsctl", &["libsls", "introspect", "sls-debuginfod"]),
     ("sls-catalogue", &[]),
     (
         "slsd",

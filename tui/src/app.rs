@@ -271,6 +271,7 @@ impl App {
         model.syntax = old.syntax;
         model.size = old.size;
         model.log.clone_from(&old.log);
+        model.noted.clone_from(&old.noted);
         model.commands.clone_from(&old.commands);
         model.paint = old.paint.clone();
         self.model = model;

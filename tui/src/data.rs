@@ -104,6 +104,8 @@ pub struct Look {
     pub memory: Result<Memory, String>,
     /// What completion offers.
     pub names: Arc<Vec<String>>,
+    /// What was found missing of debug information so far.
+    pub notes: Vec<String>,
 }
 
 impl Look {
@@ -127,6 +129,7 @@ impl Look {
             stretches: HashMap::new(),
             memory: Err("nothing is looked at yet".to_owned()),
             names: Arc::default(),
+            notes: Vec::new(),
         }
     }
 

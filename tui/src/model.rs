@@ -210,6 +210,8 @@ pub struct Model {
     pub overlays: Vec<Overlay>,
     pub notice: Option<Notice>,
     pub log: Vec<Notice>,
+    /// What was said of debug information that is missing.
+    pub noted: BTreeSet<String>,
     pub tid: Option<u32>,
     pub frame: Option<FrameKey>,
     /// Threads whose stacks are open.
@@ -286,6 +288,7 @@ impl Model {
             overlays: Vec::new(),
             notice: None,
             log: Vec::new(),
+            noted: BTreeSet::new(),
             tid: None,
             frame: None,
             stacks: BTreeSet::new(),

@@ -117,7 +117,7 @@ impl View for Guarded<'_> {
         self.view.debug_roots()
     }
 
-    fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
+    fn open_file(&self, mapping: &Mapping) -> std::io::Result<std::sync::Arc<[u8]>> {
         self.view.open_file(mapping)
     }
 }

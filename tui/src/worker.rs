@@ -144,6 +144,7 @@ fn look(
     turn.check()?;
     look.memory = memory(program, &now, then.as_ref(), &look, turn);
     turn.check()?;
+    look.notes = access.origin.shelf.programs.troubles();
     Ok(look)
 }
 

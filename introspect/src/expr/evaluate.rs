@@ -93,6 +93,7 @@ impl Program {
         expr: &str,
         look: impl FnOnce(&Decoder<'_>, &Object) -> T,
     ) -> Result<T> {
+        self.count_question();
         let node = self.parsed(expr)?;
         let evaluator = Evaluator::new(self, view, context);
         let object = evaluator.eval(&node)?;

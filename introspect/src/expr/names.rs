@@ -3,7 +3,7 @@
 use crate::debug_info::DieOffset;
 use crate::decode::Object;
 use crate::frames::Frame;
-use crate::index::{Kind, Named};
+use crate::index::{Kind, NameIndex, Named};
 use crate::lines::path_ends_with;
 use crate::location::Place;
 use crate::program::Program;
@@ -32,6 +32,8 @@ pub struct Names<'a> {
 struct Candidate {
     module: usize,
     named: Named,
+    /// The namespaces and types around it.
+    scope: Vec<String>,
 }
 
 impl Names<'_> {
@@ -83,7 +85,11 @@ impl Names<'_> {
             .filter(|module| !system(&module.object.path) || module.object.has_own_debug());
         asked
             .filter_map(|module| module.object.debug())
-            .any(|debug| debug.index().is_local_name(name) || debug.index().is_member_of_this(name))
+            .any(|debug| {
+                self.program
+                    .index_for(debug)
+                    .is_none_or(|index| index.is_local_name(name) || index.is_member_of_this(name))
+            })
     }
 
     pub fn variable(&self, module: usize, die: DieOffset, frame: Option<&Frame>) -> Object {
@@ -132,8 +138,16 @@ impl Names<'_> {
             .map(|(module, _)| module)
             .into_iter()
             .chain(0..self.program.modules().len());
+        if let Some(candidates) = home.and_then(|home| self.at_home(home, path)) {
+            return self.choose(candidates, path, column, None);
+        }
         for module in order {
-            let candidates = self.candidates(module, path);
+            let mut candidates = self.candidates(module, path);
+            let is_gone = |candidate: &Candidate| candidate.named.kind == Kind::Gone;
+            if candidates.iter().all(is_gone) {
+                // Of several that are nowhere one says so; what has an address is not nowhere.
+                candidates.truncate(usize::from(self.symbol(path).is_none()));
+            }
             if !candidates.is_empty() {
                 return self.choose(candidates, path, column, home);
             }
@@ -142,39 +156,54 @@ impl Names<'_> {
             .ok_or_else(|| self.unknown(path, column, frame))
     }
 
+    /// Variables of that path in the frame's own unit, which are meant before all others: to find them, no other
+    /// unit of a large program needs to be read.
+    fn at_home(&self, home: (usize, DieOffset), path: &Path) -> Option<Vec<Candidate>> {
+        let (module, function) = home;
+        let debug = self.program.modules()[module].object.debug()?;
+        if path.file.is_some() || self.program.index_for(debug).is_some() {
+            return None;
+        }
+        let names = debug.names_in_unit(debug.unit_index_of(function)?)?;
+        let mut found = self.candidates_in(names, module, path);
+        found.retain(|candidate| {
+            matches!(candidate.named.kind, Kind::Variable { .. })
+                && candidate.scope.len() + 1 == path.segments.len()
+        });
+        (!found.is_empty()).then_some(found)
+    }
+
     fn candidates(&self, module: usize, path: &Path) -> Vec<Candidate> {
-        let Some(last) = path.segments.last() else {
+        let debug = self.program.modules()[module].object.debug();
+        debug.map_or_else(Vec::new, |debug| {
+            self.candidates_in(debug.index(), module, path)
+        })
+    }
+
+    fn candidates_in(&self, index: &NameIndex, module: usize, path: &Path) -> Vec<Candidate> {
+        let Some((last, wanted)) = path.segments.split_last() else {
             return Vec::new();
         };
-        let Some(debug) = self.program.modules()[module].object.debug() else {
-            return Vec::new();
+        let in_file = |named: &Named| {
+            path.file.as_deref().is_none_or(|file| {
+                self.unit_name(module, named.unit)
+                    .is_some_and(|name| path_ends_with(&name, file))
+            })
         };
-        let index = debug.index();
-        let wanted = &path.segments[..path.segments.len() - 1];
-        let fits = |named: &&Named| {
+        let candidate = |named: &Named| {
             let scope = index.path_of(named);
-            let suffix = scope.len() >= wanted.len()
-                && scope[scope.len() - wanted.len()..]
-                    .iter()
-                    .zip(wanted)
-                    .all(|(a, b)| same_segment(a, b));
-            let in_file = || {
-                path.file.as_deref().is_none_or(|file| {
-                    self.unit_name(module, named.unit)
-                        .is_some_and(|name| path_ends_with(&name, file))
-                })
-            };
-            named.kind != Kind::Type && suffix && in_file()
-        };
-        index
-            .lookup(last)
-            .iter()
-            .filter(fits)
-            .map(|named| Candidate {
+            let within = scope.len().checked_sub(wanted.len())?;
+            let mut suffix = scope[within..].iter().zip(wanted);
+            let fits = named.kind != Kind::Type
+                && suffix.all(|(a, b)| same_segment(a, b))
+                && in_file(named);
+            fits.then(|| Candidate {
                 module,
                 named: *named,
+                scope: scope.into_iter().map(str::to_owned).collect(),
             })
-            .collect()
+        };
+        index.lookup(last).iter().filter_map(candidate).collect()
     }
 
     /// Variables before enumerators before functions; of several, the one in the frame's unit, else the only one there is.
@@ -188,6 +217,7 @@ impl Names<'_> {
         let rank = |candidate: &Candidate| match candidate.named.kind {
             Kind::Variable { .. } => 0,
             Kind::Enumerator { .. } => 1,
+            Kind::Gone => 3,
             _ => 2,
         };
         let best = candidates.iter().map(rank).min().unwrap_or(2);
@@ -196,7 +226,7 @@ impl Names<'_> {
             .filter(|candidate| rank(candidate) == best)
             .collect();
         // A path written in full is not made ambiguous by longer ones that end in it.
-        let exact = |candidate: &Candidate| self.scope_len(candidate) == path.segments.len() - 1;
+        let exact = |candidate: &Candidate| candidate.scope.len() + 1 == path.segments.len();
         if left.iter().any(exact) {
             left.retain(exact);
         }
@@ -286,11 +316,8 @@ impl Names<'_> {
             Kind::Function => {
                 let module = &self.program.modules()[candidate.module];
                 let start = module.object.debug().and_then(|debug| {
-                    debug
-                        .index()
-                        .ranges_of(candidate.named.die)
-                        .first()
-                        .map(|range| range.0)
+                    let ranges = debug.ranges_of(candidate.named.die);
+                    ranges.first().map(|range| range.0)
                 });
                 let start =
                     start.ok_or_else(|| ExprError::at(column, "the function has no code"))?;
@@ -337,21 +364,10 @@ impl Names<'_> {
         Some(Object::new(ty, Storage::Memory(address)))
     }
 
-    fn scope_len(&self, candidate: &Candidate) -> usize {
-        self.program.modules()[candidate.module]
-            .object
-            .debug()
-            .map_or(0, |debug| debug.index().path_of(&candidate.named).len())
-    }
-
     /// How to write the candidate so that it is meant alone.
     fn spelled(&self, candidate: &Candidate, path: &Path) -> String {
         let name = path.segments.last().map_or("", String::as_str);
-        let scope = self.program.modules()[candidate.module]
-            .object
-            .debug()
-            .map(|debug| debug.index().path_of(&candidate.named).join("::"))
-            .unwrap_or_default();
+        let scope = candidate.scope.join("::");
         if !scope.is_empty() {
             return format!("{scope}::{name}");
         }

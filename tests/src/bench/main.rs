@@ -6,6 +6,8 @@ mod control;
 mod felt;
 mod figures;
 mod group;
+mod introspect;
+mod large;
 mod limit;
 mod memory;
 mod peers;
@@ -41,6 +43,8 @@ enum What {
     Control(control::Control),
     /// How soon the workbench shows what a key asks for, beside an echo and gdb; what it costs meanwhile
     Tui(tui::Tui),
+    /// First answers beside gdb and lldb; questions to a long history
+    Introspect(introspect::Introspect),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -52,5 +56,6 @@ fn main() -> anyhow::Result<()> {
         What::Group(bench) => bench.run(),
         What::Control(bench) => bench.run(),
         What::Tui(bench) => bench.run(),
+        What::Introspect(bench) => bench.run(),
     }
 }

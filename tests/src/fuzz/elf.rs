@@ -62,9 +62,9 @@ impl View for Mapped<'_> {
         }]
     }
 
-    fn open_file(&self, mapping: &Mapping) -> std::io::Result<Vec<u8>> {
+    fn open_file(&self, mapping: &Mapping) -> std::io::Result<std::sync::Arc<[u8]>> {
         match mapping.file_path() {
-            Some(PATH) => Ok(self.0.to_vec()),
+            Some(PATH) => Ok(self.0.into()),
             _ => Err(std::io::ErrorKind::NotFound.into()),
         }
     }
@@ -105,7 +105,7 @@ impl View for Own {
         self.0.auxv()
     }
 
-    fn open_file(&self, _: &Mapping) -> std::io::Result<Vec<u8>> {
+    fn open_file(&self, _: &Mapping) -> std::io::Result<std::sync::Arc<[u8]>> {
         Err(std::io::ErrorKind::NotFound.into())
     }
 }

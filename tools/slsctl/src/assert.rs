@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::arguments::{FrameArg, ProcessArg, Range};
 use crate::explain::explained;
 use crate::line::Line;
+use crate::look::tell;
 use crate::output::{Paint, one_line};
 use crate::progress::Shown;
 use crate::session::{Outcome, Session, out_of_turn};
@@ -44,13 +45,14 @@ impl Assert {
         let line = Line::open(session, &self.which, self.range.as_ref())?;
         let shown = Shown::counted("assert", line.len());
         let (counted, context) = (line.counted(&shown), self.frame.context());
-        let checker = Checker::new(Programs::default(), context, &self.expr);
-        let verdict = check(checker, &counted, line.range());
+        let mut checker = Checker::new(Programs::default(), context, &self.expr);
+        let verdict = check(&mut checker, &counted, line.range());
         drop(shown);
         let verdict = verdict.map_err(|error| explained(&self.expr, error))?;
         session.answer(&verdict_json(&self.expr, &verdict), |paint| {
             verdict_text(&self.expr, &verdict, paint)
         })?;
+        tell(checker.troubles());
         Ok(match verdict.breach {
             Some(_) => Outcome::False,
             None => Outcome::Done,

@@ -1,13 +1,14 @@
 //! Where a predicate turned.
 
 use clap::Args;
-use introspect::{Bisection, Programs, bisect};
+use introspect::{Bisection, bisect};
 use libsls::EpochRef;
 use libsls::view::PartitionHistory;
 use serde_json::{Value as Json, json};
 
 use crate::arguments::{FrameArg, ProcessArg};
 use crate::explain::explained;
+use crate::look::Histories;
 use crate::output::{Paint, one_line};
 use crate::progress::Shown;
 use crate::session::{Outcome, Session};
@@ -47,7 +48,8 @@ impl Bisect {
             .map(|row| row.0)
             .collect();
         let context = self.frame.context();
-        let found = bisect(&Programs::default(), &way, &context, &self.expr, &path);
+        let programs = Histories::default();
+        let found = bisect(&programs, &way, &context, &self.expr, &path);
         drop(shown);
         let found = found.map_err(|error| explained(&self.expr, error))?;
         let json = found_json(&self.expr, &found, self.frame.max);

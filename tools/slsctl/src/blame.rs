@@ -1,11 +1,12 @@
 //! Since when each part of a value is what it is.
 
 use clap::Args;
-use introspect::{Blame as Answer, Programs, blame};
+use introspect::{Blame as Answer, blame};
 
 use crate::arguments::{FrameArg, ProcessArg, Range};
 use crate::explain::explained;
 use crate::line::Line;
+use crate::look::Histories;
 use crate::output::{Paint, Table, left};
 use crate::progress::Shown;
 use crate::session::{Outcome, Session};
@@ -33,7 +34,7 @@ impl Blame {
         let line = Line::open(session, &self.which, self.range.as_ref())?;
         let shown = Shown::counted("blame", line.len());
         let (counted, context) = (line.counted(&shown), self.frame.context());
-        let programs = Programs::default();
+        let programs = Histories::default();
         let answer = blame(&programs, &counted, &context, &self.expr, line.range());
         drop(shown);
         let answer = answer.map_err(|error| explained(&self.expr, error))?;

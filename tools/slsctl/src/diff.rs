@@ -1,7 +1,7 @@
 //! Two checkpoints compared.
 
 use clap::Args;
-use introspect::{Difference, Limits, Programs};
+use introspect::{Difference, Limits};
 use libsls::EpochRef;
 use libsls::compare::{Pair, differing_pages, pairs, touched, typed_difference};
 use libsls::record::{File, Mapping, Process, Thread};
@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 
 use crate::arguments::ProcessArg;
 use crate::diff_text::{self, Sides};
+use crate::look::Histories;
 use crate::memory::file_json;
 use crate::progress::Shown;
 use crate::session::{Outcome, Session};
@@ -56,7 +57,7 @@ impl Diff {
                 .map_err(anyhow::Error::from)
         };
         let (a, b) = (open(old)?, open(new)?);
-        let programs = Programs::default();
+        let programs = Histories::default();
         let pages = differing_pages(&a, &b)?;
         let typed = if self.pages {
             Difference::default()

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use introspect::{CoreView, Finder, Program, ThreadView, View};
+use introspect::{CoreView, Finder, Program, Programs, ThreadView, View};
 use libsls::protocol::Request;
 use libsls::record::Process;
 use libsls::view::{CheckpointView, SharedClient};
@@ -30,7 +30,32 @@ enum Seen {
 
 /// A program. What was found missing of its debug information while it was asked is told once it is no longer needed:
 /// after the answer, and also where there was none.
-pub struct Loaded(Program);
+pub struct Loaded(Program, Finder);
+
+/// The programs of a history; likewise.
+#[derive(Default)]
+pub struct Histories(Programs);
+
+impl Deref for Histories {
+    type Target = Programs;
+
+    fn deref(&self) -> &Programs {
+        &self.0
+    }
+}
+
+impl Drop for Histories {
+    fn drop(&mut self) {
+        tell(self.0.troubles());
+    }
+}
+
+/// Says what was not found.
+pub fn tell(troubles: Vec<String>) {
+    for trouble in troubles {
+        eprintln!("slsctl: note: {}", one_line(&trouble));
+    }
+}
 
 impl Deref for Loaded {
     type Target = Program;
@@ -42,9 +67,13 @@ impl Deref for Loaded {
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        for trouble in self.0.troubles() {
-            eprintln!("slsctl: note: {}", one_line(&trouble));
-        }
+        tell(
+            self.0
+                .troubles()
+                .into_iter()
+                .chain(self.1.troubles())
+                .collect(),
+        );
     }
 }
 
@@ -152,7 +181,8 @@ impl Look {
     /// Its program's files and their debug information.
     pub fn program(&self) -> Loaded {
         let _shown = Shown::waiting("debug information");
-        Loaded(Program::load(self.view(), &Finder::default()))
+        let finder = Finder::default();
+        Loaded(Program::load(self.view(), &finder), finder)
     }
 
     /// The threads asked for: that one, all, or the one that stopped, else the main one.

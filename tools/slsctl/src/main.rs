@@ -42,6 +42,7 @@ mod timeline;
 mod values;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 
@@ -50,6 +51,9 @@ use crate::session::{Outcome, Session};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(client) = sls_debuginfod::Client::from_environment() {
+        introspect::ask_for_debug_files(Arc::new(client.showing(progress::transfer)));
+    }
     let session = Session::new(cli.common);
     match cli.verb.run(&session) {
         Ok(outcome) => outcome.code(),

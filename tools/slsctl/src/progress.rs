@@ -102,6 +102,26 @@ impl Drop for Shown {
     }
 }
 
+/// How far a debug file of a server has come, on a terminal; the line is wiped when it is all there.
+pub fn transfer(server: &str, progress: sls_debuginfod::Progress) {
+    if !io::stderr().is_terminal() {
+        return;
+    }
+    let line = transfer_line(server, progress);
+    // As above: what cannot be drawn is no loss.
+    let _ = write!(io::stderr(), "\r\x1b[K{line}");
+}
+
+fn transfer_line(server: &str, progress: sls_debuginfod::Progress) -> String {
+    const MIB: u64 = 1 << 20;
+    let so_far = progress.bytes / MIB;
+    match progress.whole {
+        Some(whole) if whole == progress.bytes => String::new(),
+        Some(whole) => format!("{server}: debug file, {so_far} of {} MiB", whole / MIB),
+        None => format!("{server}: debug file, {so_far} MiB"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

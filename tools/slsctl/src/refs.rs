@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use clap::Args;
 use introspect::pointers::{InRegister, in_registers, pointers_to};
-use introspect::{Context, Extent, Named, Programs, Reach, View};
+use introspect::{Context, Extent, Named, Reach, View};
 use libsls::standing::standing;
 use libsls::view::CheckpointView;
 use serde_json::{Value as Json, json};
@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::arguments::{Place, ProcessArg, Range, number, split_place};
 use crate::explain::explained;
 use crate::line::Line;
+use crate::look::Histories;
 use crate::look::{Look, answer_from};
 use crate::output::{Paint, Table, left, right};
 use crate::progress::Shown;
@@ -104,7 +105,7 @@ impl Refs {
             return Err(anyhow::Error::msg("no checkpoints in the range"));
         };
         let newest = open(last)?;
-        let programs = Programs::default();
+        let programs = Histories::default();
         let program = programs.of(&newest);
         let reach = Reach::of(&program, &newest);
         let object = object(&program, &newest, &reach, expr)?;

@@ -1,11 +1,12 @@
 //! One expression along a history.
 
 use clap::Args;
-use introspect::{Programs, Timeline as Answer, timeline};
+use introspect::{Timeline as Answer, timeline};
 
 use crate::arguments::{FrameArg, ProcessArg, Range};
 use crate::explain::explained;
 use crate::line::Line;
+use crate::look::Histories;
 use crate::output::{Paint, Table, duration_ns, left, right};
 use crate::progress::Shown;
 use crate::session::{Outcome, Session};
@@ -35,8 +36,9 @@ impl Timeline {
         let shown = Shown::counted("timeline", line.len());
         let counted = line.counted(&shown);
         let context = self.frame.context();
+        let programs = Histories::default();
         let answer = timeline(
-            &Programs::default(),
+            &programs,
             &counted,
             &context,
             &self.expr,

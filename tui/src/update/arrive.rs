@@ -54,7 +54,15 @@ pub fn looked(model: &mut Model, number: u64, look: Result<Box<Look>, String>) {
         return;
     };
     match look {
-        Ok(look) => show(model, *look),
+        Ok(mut look) => {
+            for note in std::mem::take(&mut look.notes) {
+                // Once: each look brings all that are known.
+                if model.noted.insert(note.clone()) {
+                    model.say(note, false);
+                }
+            }
+            show(model, *look);
+        }
         Err(why) => {
             model.say(format!("@{}: {why}", pending.what.epoch), true);
             model.refused = Some(pending.what);

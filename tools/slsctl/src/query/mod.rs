@@ -7,7 +7,6 @@ mod tables;
 
 use anyhow::Context as _;
 use clap::Args;
-use introspect::Programs;
 use libsls::view::CheckpointView;
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
@@ -16,6 +15,7 @@ use serde_json::{Value as Json, json};
 
 use crate::arguments::{ProcessArg, Range, WrongUsage, split_place};
 use crate::line::Line;
+use crate::look::Histories;
 use crate::look::Look;
 use crate::output::{Paint, one_line};
 use crate::progress::Shown;
@@ -96,7 +96,7 @@ impl Query {
             let history = session.history(Some(line.partition()))?;
             tables::fill_checkpoints(&database, &history)?;
         }
-        let programs = Programs::default();
+        let programs = Histories::default();
         for epoch in line.epochs() {
             if !wanted.states() {
                 break;

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use introspect::{Finder, ObjectFile};
 use libsls::bundle;
@@ -87,7 +88,7 @@ impl Mapped {
             if !list.add(place.clone(), path, most) || !code {
                 continue;
             }
-            let Ok(image) = introspect::regular::all_of(file) else {
+            let Ok(image) = introspect::regular::shared(file) else {
                 continue;
             };
             let path = bundle::path_of(mapping);
@@ -128,7 +129,7 @@ impl List {
     }
 
     /// What was split off its debug information, packaged, or is shared with others.
-    fn add_companions(&mut self, path: &str, image: Vec<u8>, finder: &Finder) {
+    fn add_companions(&mut self, path: &str, image: Arc<[u8]>, finder: &Finder) {
         let Ok(object) = ObjectFile::parse(path, image, finder) else {
             return;
         };
