@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use sls_keeper::{EventKind, Stepped, Words};
-use sls_sys::ptrace::{Stopped, Waited, Why, event, option};
+use sls_sys::ptrace::{self, Stopped, Waited, Why, event, option};
 
 use crate::collect;
 use crate::debug::DebugRegisters;
@@ -109,6 +109,7 @@ impl Target {
                     DebugRegisters::disarm(&stopped)?;
                     let regs = Box::new(collect::words(&stopped.regs()?));
                     self.group.stopped.insert(tid, stopped.without_signal());
+                    self.group.stepped.insert(tid);
                     return Ok(Stepped::Done { regs, slots });
                 }
                 Why::Signal(_) => {
@@ -125,6 +126,27 @@ impl Target {
         self.group.stepping.insert(tid);
         self.group.running.push(tid);
         Ok(Stepped::Blocked)
+    }
+
+    /// Who stands behind a single step would take another one, and end by its trap, if this keeper were
+    /// killed: the kernel takes that back only when a tracer lets it go on. So they go on, to the next stop,
+    /// which they meet before they come to their programs.
+    pub fn end_steps(&mut self, children: &Children) -> io::Result<()> {
+        for tid in std::mem::take(&mut self.group.stepped) {
+            let Some(stopped) = self.group.stopped.remove(&tid) else {
+                continue;
+            };
+            ptrace::interrupt(tid)?;
+            stopped.cont(0)?;
+            match children.next(tid, Instant::now() + STEP_PATIENCE)? {
+                Some(Waited::Stopped(stopped)) => {
+                    self.group.stopped.insert(tid, stopped);
+                }
+                Some(Waited::Ended(tid, status)) => self.group.bury(tid, status),
+                None => self.group.running.push(tid),
+            }
+        }
+        Ok(())
     }
 
     /// A signal comes before the instruction.

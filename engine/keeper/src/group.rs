@@ -140,6 +140,8 @@ pub struct Group {
     pub untold: Vec<EventKind>,
     /// Threads whose single step has not ended in time.
     pub stepping: BTreeSet<i32>,
+    /// Threads that may still stand behind a single step that has.
+    pub stepped: BTreeSet<i32>,
     /// Threads of the last stop, to be asked before anything is listed.
     known: Vec<i32>,
     tasks: procfs::Tasks,
@@ -157,6 +159,7 @@ impl Group {
             debug: DebugRegisters::default(),
             untold: Vec::new(),
             stepping: BTreeSet::new(),
+            stepped: BTreeSet::new(),
             known: Vec::new(),
             tasks: procfs::Tasks::open(pid)?,
         })

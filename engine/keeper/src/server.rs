@@ -323,6 +323,7 @@ impl Server {
     fn stop(&mut self, deadline_ms: u32, facts: bool) -> Result<(), Refused> {
         let deadline = Duration::from_millis(u64::from(deadline_ms));
         let (children, target) = self.target()?;
+        target.end_steps(children)?;
         target.await_stop(deadline)?;
         target.stop_all(children, Instant::now() + deadline)?;
         let since_ns = target.group.since;

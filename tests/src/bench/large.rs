@@ -41,7 +41,7 @@ fn make(folder: &Path) -> anyhow::Result<()> {
             if copy >= COPIES {
                 return Ok(());
             }
-            repeat(folder, copy, &texts[usize::from(copy % 3 != 0)])?;
+            repeat(folder, copy, &texts[usize::from(!copy.is_multiple_of(3))])?;
         }
     };
     std::thread::scope(|scope| {
