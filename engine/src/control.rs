@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use sls_keeper::Refusal;
 pub use sls_keeper::{EventKind, Stepped, Watch, Words};
 use sls_sys::RemoteMemory;
 
@@ -77,6 +78,19 @@ impl Target {
         Ok(())
     }
 
+    /// It does not, and nobody would catch who meets a breakpoint, where its keeper was killed: then another
+    /// has it, which has not seized it.
+    fn stands(&self) -> Result<(), KeeperError> {
+        if self.traps.is_seized() {
+            return Ok(());
+        }
+        let why = "runs: its keeper was killed, which let it go; stop it again: slsctl pause";
+        Err(KeeperError::Refused {
+            refusal: Refusal::Other,
+            message: format!("process {} {why}", self.pid),
+        })
+    }
+
     /// Is it seized because it is controlled?
     #[must_use]
     pub fn is_controlled(&self) -> bool {
@@ -110,6 +124,7 @@ impl Target {
         let traps = self.traps.look(self.pid, &self.memory, addresses)?;
         // What is taken away is noted until it has been.
         if !traps.is_empty() {
+            self.stands()?;
             self.notes.trap(&traps)?;
         }
         self.keeper.set_traps(traps.clone())?;
@@ -148,6 +163,7 @@ impl Target {
     /// # Errors
     /// The keeper is gone.
     pub fn go(&mut self, only: Option<i32>, pass: Vec<i32>) -> Result<Went, KeeperError> {
+        self.stands()?;
         let (left, shared) = self.keeper.go(only, pass)?;
         self.stopped = only.is_some();
         Ok(Went { left, shared })

@@ -49,6 +49,7 @@ impl Target {
     ) -> Result<Vec<(i32, Words)>, Refused> {
         self.await_stop(within)?;
         self.stop_all(children, Instant::now() + within)?;
+        self.end_steps(children)?;
         self.settle_all()?;
         let mut threads = Vec::with_capacity(self.group.stopped.len());
         for (&tid, stopped) in &self.group.stopped {
@@ -124,6 +125,7 @@ impl Target {
             }
         }
         self.group.stepping.insert(tid);
+        self.group.stepped.insert(tid);
         self.group.running.push(tid);
         Ok(Stepped::Blocked)
     }

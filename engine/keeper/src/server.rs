@@ -323,9 +323,9 @@ impl Server {
     fn stop(&mut self, deadline_ms: u32, facts: bool) -> Result<(), Refused> {
         let deadline = Duration::from_millis(u64::from(deadline_ms));
         let (children, target) = self.target()?;
-        target.end_steps(children)?;
         target.await_stop(deadline)?;
         target.stop_all(children, Instant::now() + deadline)?;
+        target.end_steps(children)?;
         let since_ns = target.group.since;
         let told = target.ask(facts, children).inspect_err(|_| {
             target.siblings.release();

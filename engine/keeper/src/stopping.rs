@@ -163,10 +163,10 @@ impl Target {
             for stopped in self.group.stopped.values() {
                 let _ = DebugRegisters::disarm(stopped); // ESRCH: killed meanwhile.
             }
-            self.group.traps.set(&[], &self.memory);
             self.group.debug = DebugRegisters::default();
             self.settle_all()?;
         }
+        self.group.traps.set(&[], &self.memory);
         self.siblings.release();
         self.group.release();
         Ok(())
