@@ -48,12 +48,12 @@ fn of_a_mutator() {
 
 #[test]
 fn of_a_mutator_without_wp_async() {
-    of_the_mutator("wp_async", rounds_of(60, 200));
+    of_the_mutator("wp_async", rounds_of(40, 200));
 }
 
 #[test]
 fn of_a_mutator_without_pagemap_scan() {
-    of_the_mutator("wp_async,pagemap_scan", rounds_of(60, 200));
+    of_the_mutator("wp_async,pagemap_scan", rounds_of(30, 200));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::sweep::{Prey, client, kill_after};
 /// A step of the sweep in `./x test`; in `./x soak` it is 1.
 const STRIDE: u64 = 397;
 /// Of a keeper, which makes fewer calls than slsd does.
-const KEEPER_STRIDE: u64 = 97;
+const KEEPER_STRIDE: u64 = 197;
 const PROCESSES: usize = 3;
 const SETTLES: Duration = Duration::from_secs(15);
 
