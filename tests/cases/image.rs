@@ -43,17 +43,17 @@ fn of_the_mutator(mask: &str, times: u64) {
 
 #[test]
 fn of_a_mutator() {
-    of_the_mutator("", rounds_of(60, 200));
+    of_the_mutator("", rounds_of(30, 200));
 }
 
 #[test]
 fn of_a_mutator_without_wp_async() {
-    of_the_mutator("wp_async", rounds_of(40, 200));
+    of_the_mutator("wp_async", rounds_of(30, 200));
 }
 
 #[test]
 fn of_a_mutator_without_pagemap_scan() {
-    of_the_mutator("wp_async,pagemap_scan", rounds_of(30, 200));
+    of_the_mutator("wp_async,pagemap_scan", rounds_of(25, 200));
 }
 
 #[test]
@@ -66,5 +66,5 @@ fn of_redis() {
     command.args(["--save", "", "--dir"]).arg(sls.folder());
     let mut target = Target::start(sls.folder(), command);
     std::thread::sleep(Duration::from_millis(500));
-    equals_gcore(&sls, &mut target, rounds_of(60, 200));
+    equals_gcore(&sls, &mut target, rounds_of(30, 200));
 }

@@ -53,7 +53,7 @@ fn a_mutator_rewound(checkpoints: u64, rewinds: u64) {
 
 #[test]
 fn a_mutator_rewound_now_and_then() {
-    a_mutator_rewound(rounds_of(700, 2000), rounds_of(35, 100));
+    a_mutator_rewound(rounds_of(400, 2000), rounds_of(35, 100));
 }
 
 /// Again and again to its first moments, when stacks were short and threads young.

@@ -256,11 +256,11 @@ impl Group {
             }
             forward.unmake(unmade.remove(&member.own_pid).unwrap_or_default(), past);
             returning.unmake_again(reborn.children_of(member.own_pid), now);
-            if now.ppid != past.ppid {
+            let is_again = |pid: i32| reborn.made().iter().any(|p| p.pid == pid);
+            if now.ppid != past.ppid && is_again(past.ppid) {
                 let (pid, then, is) = (now.outside(), past.ppid, now.ppid);
-                done.note(vec![format!(
-                    "process {pid}: its parent is process {is} now, not {then}"
-                )]);
+                let line = format!("process {pid}: its parent is process {is} now, not {then}");
+                done.note(vec![line]);
             }
             let plans = journal::Plans {
                 who: (member.pid, member.start_ticks),

@@ -11,7 +11,7 @@ use testkit::{
 use super::sweep::{Prey, client, kill_after, mapped_low};
 
 /// A step of the sweep in `./x test`; in `./x soak` it is 1.
-const STRIDE: u64 = 7;
+const STRIDE: u64 = 13;
 const PROCESSES: usize = 3;
 /// The ring takes less for a round that it tells of.
 const STANDS: Duration = Duration::from_millis(800);

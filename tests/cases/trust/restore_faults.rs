@@ -236,11 +236,11 @@ fn of_one_process_on_demand() {
 
 #[test]
 fn of_a_tree() {
-    sweep("a step of a restore of a group fails", TREE, 149, &[]);
+    sweep("a step of a restore of a group fails", TREE, 251, &[]);
 }
 
 #[test]
 fn of_a_tree_in_a_namespace() {
     let campaign = "a step of a restore into a PID namespace fails";
-    sweep(campaign, TREE, 149, &["--pidns"]);
+    sweep(campaign, TREE, 251, &["--pidns"]);
 }
